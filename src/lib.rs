@@ -1,0 +1,12 @@
+//! DeepSeek-V3.2 in Rust on candle.
+#![deny(missing_docs)]
+
+pub mod config;
+pub mod error;
+pub mod generation;
+pub mod model;
+pub mod ops;
+pub mod weights;
+
+pub use config::Config;
+pub use error::{Error, Result};
