@@ -148,7 +148,6 @@ fn every_e4m3_code_is_decoded_in_registers_as_in_the_reference() {
     let all = codes(&Tensor::from_vec(all, (256, 1), &Device::Cpu).unwrap());
     let one = Tensor::ones((1, 1), DType::F32, &Device::Cpu).unwrap();
     let expected = to_f64(&unit()["e4m3.decode"]);
-    // One code in a row of zeros at lane 0 of a full register.
     let wide = all.to_dtype(DType::F32).unwrap();
     assert_close(&to_f64(&wide), &expected, 0.0, "candle");
     for isa in ISAS {
