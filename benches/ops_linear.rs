@@ -1,15 +1,22 @@
 //! Speed of `ops::linear`, `mlp` and `moe`: ours against candle's f32 matmul on the same shape.
 //!
-//! `cargo bench --bench ops_linear`; with `RAYON_NUM_THREADS=1` on Linux it measures processor time, which other load on
+//! `cargo bench --bench ops_linear [-- avx2 | baseline]`; with `RAYON_NUM_THREADS=1` on Linux it measures processor time, which other load on
 //! the machine disturbs less.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
+use deepseek_v32::ops::fp8::act_quant;
 use deepseek_v32::ops::gate::{GateConfig, gate};
+use deepseek_v32::ops::hadamard::hadamard;
+use deepseek_v32::ops::layer_norm::layer_norm;
 use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear};
 use deepseek_v32::ops::moe::{ExpertWeights, moe};
+use deepseek_v32::ops::rms_norm::rms_norm;
+use deepseek_v32::ops::rope::rope;
+use deepseek_v32::ops::simd::{Isa, with_isa};
+use deepseek_v32::ops::swiglu::swiglu;
 
 /// Seconds so far: processor time of this thread where it is all there is, else time on the clock.
 fn now(start: Instant) -> f64 {
@@ -42,6 +49,15 @@ fn weight(n: usize, k: usize, dtype: DType) -> Result<LinearWeight> {
 }
 
 fn main() -> Result<()> {
+    let limit = std::env::args().find_map(|argument| match argument.as_str() {
+        "baseline" => Some(Isa::Baseline),
+        "avx2" => Some(Isa::Avx2),
+        _ => None,
+    });
+    with_isa(limit.unwrap_or(Isa::Avx512), measure)
+}
+
+fn measure() -> Result<()> {
     println!("{}", deepseek_v32::ops::backend_report());
     println!(
         "{:>6} {:>6} {:>6} {:>8} {:>10} {:>9} {:>9} {:>10} {:>6}",
@@ -68,6 +84,20 @@ fn main() -> Result<()> {
                 );
             }
         }
+    }
+    for tokens in [1, 256] {
+        let (x, row) = (weight(tokens, 256, DType::F32)?.weight, weight(1, 256, DType::F32)?.weight.squeeze(0)?);
+        let (heads, table) = (x.reshape((tokens, 4, 64))?, weight(tokens, 32, DType::F32)?.weight);
+        let times = [
+            ("rms_norm", seconds(|| rms_norm(&x, &row, 1e-6))?),
+            ("layer_norm", seconds(|| layer_norm(&x, &row, &row, 1e-6))?),
+            ("rope", seconds(|| rope(&heads, &table, &table, true))?),
+            ("hadamard", seconds(|| hadamard(&x))?),
+            ("swiglu", seconds(|| swiglu(&x, &x))?),
+            ("act_quant", seconds(|| Ok(act_quant(&x, 128, true)?.0))?),
+        ];
+        let times: Vec<String> = times.iter().map(|(name, time)| format!("{name} {:.2} us", time * 1e6)).collect();
+        println!("[{tokens}, 256]: {}", times.join(", "));
     }
     let cases = [(1, 256, 64, 8, 2), (64, 256, 64, 8, 2), (1, 1024, 512, 32, 8), (256, 1024, 512, 32, 8)];
     for (tokens, hidden, width, experts, k) in cases {

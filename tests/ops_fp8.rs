@@ -119,6 +119,31 @@ fn groups_may_be_ragged_and_inputs_strided() {
 }
 
 #[test]
+fn a_group_may_be_larger_than_the_input() {
+    let x = tensor(2, &[3, 7], DType::F32);
+    for backend in BACKENDS {
+        with_backend(backend, || {
+            let (codes, scale) = act_quant(&x, usize::MAX, true).unwrap();
+            assert_eq!(scale.dims(), [3, 1]);
+            assert_close(
+                &to_f64(&act_dequant(&codes, &scale, usize::MAX).unwrap()),
+                &to_f64(&x),
+                E4M3_TOLERANCE,
+                "group",
+            );
+            let (codes, scale) = block_quant(&x, usize::MAX, true).unwrap();
+            assert_eq!(scale.dims(), [1, 1]);
+            assert_close(
+                &to_f64(&block_dequant(&codes, &scale, usize::MAX).unwrap()),
+                &to_f64(&x),
+                E4M3_TOLERANCE,
+                "block",
+            );
+        });
+    }
+}
+
+#[test]
 fn a_nan_becomes_a_nan_code_and_leaves_its_neighbours() {
     let x = Tensor::new(&[[1.0f32, f32::NAN, 0.5, -2.0]], &Device::Cpu).unwrap();
     for backend in BACKENDS {

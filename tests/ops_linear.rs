@@ -170,6 +170,28 @@ fn every_e4m3_code_is_decoded_in_registers_as_in_the_reference() {
 }
 
 #[test]
+fn every_half_is_decoded_in_registers_as_in_candle() {
+    for dtype in [DType::F16, DType::BF16] {
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let all = match dtype {
+            DType::F16 => {
+                Tensor::from_vec(all.into_iter().map(half::f16::from_bits).collect(), (65536, 1), &Device::Cpu)
+            }
+            _ => Tensor::from_vec(all.into_iter().map(half::bf16::from_bits).collect(), (65536, 1), &Device::Cpu),
+        };
+        // One value in a full register.
+        let all = all.unwrap().pad_with_zeros(1, 0, 15).unwrap();
+        let expected = to_f64(&all.narrow(1, 0, 1).unwrap());
+        let ones = Tensor::ones((1, 16), DType::F32, &Device::Cpu).unwrap();
+        for isa in ISAS {
+            let y = to_f64(&with_isa(isa, || linear(&ones, &all, None)).unwrap());
+            let same = |(y, e): (&f64, &f64)| y == e || (y.is_nan() && e.is_nan());
+            assert!(y.iter().zip(&expected).all(same), "{dtype:?} {isa:?}");
+        }
+    }
+}
+
+#[test]
 fn scaled_codes_are_rounded_as_the_reference_rounds_them() {
     let weight = weight(11, 130, 140, DType::F8E4M3, false);
     let identity = Tensor::eye(140, DType::F32, &Device::Cpu).unwrap();

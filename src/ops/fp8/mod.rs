@@ -34,6 +34,8 @@ pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tenso
     if x.rank() == 0 {
         candle::bail!("act_quant: x must have at least one dimension, got a scalar")
     }
+    // A larger group or block is one group or block, here and below.
+    let group = group.min(x.dims().last().copied().unwrap_or(1).max(1));
     match backend(&[x]) {
         Backend::Cpu if x.elem_count() > 0 => cpu::act_quant(x, group, ue8m0),
         _ => reference::act_quant(x, group, ue8m0),
@@ -64,6 +66,7 @@ pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tenso
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
+    let group = group.min(codes.dims().last().copied().unwrap_or(1));
     match backend(&[codes, scale]) {
         Backend::Cpu => cpu::act_dequant(codes, scale, group),
         Backend::Reference => reference::act_dequant(codes, scale, group),
@@ -83,9 +86,8 @@ pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tenso
 pub fn block_quant(w: &Tensor, block: usize, ue8m0: bool) -> Result<(Tensor, Tensor)> {
     check_float("block_quant", "w", w)?;
     check_size("block_quant", "block", block)?;
-    if w.rank() != 2 {
-        candle::bail!("block_quant: w must be [N, K], got {:?}", w.dims())
-    }
+    let &[n, k] = w.dims() else { candle::bail!("block_quant: w must be [N, K], got {:?}", w.dims()) };
+    let block = block.min(n.max(k).max(1));
     match backend(&[w]) {
         Backend::Cpu if w.elem_count() > 0 => cpu::block_quant(w, block, ue8m0),
         _ => reference::block_quant(w, block, ue8m0),
@@ -111,6 +113,7 @@ pub fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) -> Result
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
+    let block = block.min(n.max(k));
     match backend(&[codes, scale_inv]) {
         Backend::Cpu => cpu::block_dequant(codes, scale_inv, block),
         Backend::Reference => reference::block_dequant(codes, scale_inv, block),
