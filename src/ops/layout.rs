@@ -66,9 +66,38 @@ impl BatchLayout {
         self.spans.iter().flat_map(slots).collect()
     }
 
+    /// Splits the batch into runs of neighbouring sequences for which `key` says the same.
+    pub fn groups(&self, key: impl Fn(&Span) -> bool) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for span in &self.spans {
+            let key = key(span);
+            if groups.last().map_or(true, |group| group.key != key) {
+                let rows = span.tokens.start..span.tokens.start;
+                groups.push(Group { key, rows, layout: Self::default() });
+            }
+            if let Some(group) = groups.last_mut() {
+                group.rows.end = span.tokens.end;
+                let tokens = span.tokens.start - group.rows.start..span.tokens.end - group.rows.start;
+                group.layout.spans.push(Span { tokens, start: span.start, block_table: span.block_table.clone() });
+            }
+        }
+        groups
+    }
+
     /// The layout of one uncached sequence of `tokens` rows whose keys lie in slots `0..tokens`.
     pub fn single(tokens: usize) -> Self {
         let block_table = (0..tokens.div_ceil(PAGE_SIZE) as u32).collect();
         Self { spans: vec![Span { tokens: 0..tokens, start: 0, block_table }] }
     }
+}
+
+/// Neighbouring sequences of a batch that are treated alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What the sequences have in common.
+    pub key: bool,
+    /// Their rows in the whole batch.
+    pub rows: Range<usize>,
+    /// Their layout, with rows counted from 0.
+    pub layout: BatchLayout,
 }

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod hadamard;
 pub mod indexer_topk;
 pub mod layer_norm;
+pub mod absorb;
 pub mod linear;
 pub mod mha;
 pub mod moe;
