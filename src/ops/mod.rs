@@ -11,6 +11,7 @@ use candle_core as candle;
 pub mod layout;
 pub mod simd;
 
+pub(crate) mod attention;
 pub mod dense_mla;
 pub mod fp8;
 pub mod gate;

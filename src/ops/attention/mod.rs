@@ -1,0 +1,3 @@
+//! What the attention ops share on CPU: argument checks, rows of a cache as f32.
+
+pub(crate) mod args;
