@@ -8,5 +8,5 @@ pub mod model;
 pub mod ops;
 pub mod weights;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
