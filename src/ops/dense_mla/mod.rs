@@ -7,6 +7,7 @@ use crate::ops::attention::args;
 use crate::ops::layout::BatchLayout;
 use crate::ops::{Backend, backend};
 
+mod cpu;
 pub mod reference;
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over all positions that a row may see:
@@ -46,6 +47,7 @@ pub fn dense_mla(
     args::scale(op, softmax_scale)?;
     layout.check(tokens, slots)?;
     match backend(&[q, kv]) {
-        _ => reference::dense_mla(q, kv, layout, value_dim, softmax_scale),
+        Backend::Cpu => cpu::dense_mla(q, kv, layout, value_dim, softmax_scale),
+        Backend::Reference => reference::dense_mla(q, kv, layout, value_dim, softmax_scale),
     }
 }

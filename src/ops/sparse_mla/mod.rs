@@ -6,6 +6,7 @@ use candle_core as candle;
 use crate::ops::attention::args;
 use crate::ops::{Backend, backend};
 
+mod cpu;
 pub mod reference;
 
 pub(crate) use reference::attend;
@@ -50,6 +51,7 @@ pub fn sparse_mla(
     args::value_dim(op, value_dim, dim)?;
     args::scale(op, softmax_scale)?;
     match backend(&[q, kv, indices]) {
-        _ => reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
+        Backend::Cpu => cpu::sparse_mla(q, kv, indices, value_dim, softmax_scale),
+        Backend::Reference => reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
     }
 }
