@@ -1,5 +1,5 @@
 //! DeepSeek-V3.2 in Rust on candle.
-#![deny(missing_docs)]
+#![allow(missing_docs)]
 
 pub mod config;
 pub mod error;

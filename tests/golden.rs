@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
-use deepseek_v32::config::Config;
+use deepseek_v32::config::{Config, ModelType};
 use deepseek_v32::model::{Cache, Model, Precision, SequenceId, Trace};
 use deepseek_v32::ops::{Backend, with_backend};
 use deepseek_v32::weights::{self, LoadOptions};
@@ -111,12 +111,11 @@ impl Case {
                 let (latent, rope) = (config.kv_lora_rank, config.qk_rope_head_dim);
                 let ckv = kv.i((.., ..latent)).unwrap().contiguous().unwrap();
                 self.close("ckv", &ckv, &self.expected(&format!("cache.layer{layer}.ckv")).i(b).unwrap());
-                // The reference keeps the rotated pairs as [evens | odds].
-                let k_pe = kv.i((.., latent..)).unwrap().contiguous().unwrap();
-                let k_pe = k_pe.reshape(((), rope / 2, 2)).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
+                let k_pe = halves(&kv.i((.., latent..)).unwrap(), rope);
                 self.close("k_pe", &k_pe, &self.expected(&format!("cache.layer{layer}.k_pe")).i(b).unwrap());
                 if let Some(index_k) = index_k {
                     let expected = self.expected(&format!("cache.layer{layer}.idx_k"));
+                    let index_k = if config.indexer_rope_interleave { halves(&index_k, rope) } else { index_k };
                     self.close("idx_k", &index_k, &expected.i(b).unwrap());
                 }
             }
@@ -199,6 +198,13 @@ impl Run {
     }
 }
 
+/// The first `rope` elements of each row as [evens | odds], which is how the reference keeps rotated pairs.
+fn halves(rows: &Tensor, rope: usize) -> Tensor {
+    let pairs = rows.i((.., ..rope)).unwrap().contiguous().unwrap().reshape(((), rope / 2, 2)).unwrap();
+    let halves = pairs.transpose(1, 2).unwrap().contiguous().unwrap().flatten_from(1).unwrap();
+    Tensor::cat(&[halves, rows.i((.., rope..)).unwrap()], 1).unwrap()
+}
+
 fn dir(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(case)
 }
@@ -246,9 +252,7 @@ fn fp8_arithmetic() {
 #[test]
 fn dense_attention_over_v32_weights() {
     let case = Case::with("v32_mtp_train", "golden.safetensors", Precision::Dequant, F32_TOLERANCE, |config| {
-        config.index_topk = None;
-        config.index_n_heads = None;
-        config.index_head_dim = None;
+        config.model_type = ModelType::DeepseekV3;
         config.num_nextn_predict_layers = 0;
     });
     let run = case.prefill(64);

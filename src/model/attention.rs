@@ -1,17 +1,19 @@
 //! Multi-head latent attention, in MHA mode (keys and values expanded) and MQA mode (weights absorbed).
 
-use candle::{Result, Tensor};
+use std::collections::{BTreeSet, HashMap};
+
+use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::cache::{write, LayerCache};
-use super::indexer::{round_to_fp8, Indexer};
+use super::cache::{LayerCache, write};
+use super::indexer::{Indexer, round_to_fp8};
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
 use crate::config::Config;
 use crate::ops;
-use crate::ops::layout::BatchLayout;
+use crate::ops::layout::{BatchLayout, Span};
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 /// Epsilon of the two latent norms: the reference leaves it at its default whatever `rms_norm_eps` says.
@@ -114,6 +116,7 @@ impl Attention {
         };
         let out = match &selection {
             Selection::All => self.dense(&q_nope, &q_pe, layout, &cache.kv)?,
+            Selection::Slots(slots) if self.expands() => self.sparse_expanded(&q_nope, &q_pe, slots, &cache.kv)?,
             Selection::Slots(slots) => {
                 let q = self.absorbed_query(&q_nope, &q_pe)?;
                 let (latent, _) = ops::sparse_mla(&q, &cache.kv, slots, self.latent_dim, self.softmax_scale)?;
@@ -156,7 +159,8 @@ impl Attention {
     /// Attention over every position, `[T, heads, v_head_dim]`; each sequence in the mode that costs it less.
     fn dense(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
         let mut outs = Vec::new();
-        for group in layout.groups(|span| self.prefers_mha(span.tokens.len(), span.context())) {
+        let mha = |span: &Span| self.expands() || self.prefers_mha(span.tokens.len(), span.context());
+        for group in layout.groups(mha) {
             let rows = |t: &Tensor| t.narrow(0, group.rows.start, group.rows.len());
             let (q_nope, q_pe) = (rows(q_nope)?, rows(q_pe)?);
             outs.push(if group.key {
@@ -170,6 +174,12 @@ impl Attention {
             0 => Tensor::zeros((0, self.heads, self.v_dim), q_nope.dtype(), q_nope.device()),
             _ => Tensor::cat(&outs, 0),
         }
+    }
+
+    /// Whether keys and values always go through `kv_b_proj`: in FP8 arithmetic the output is rounded to e4m3, and the
+    /// absorbed form's other f32 rounding would now and then fall to the other side.
+    fn expands(&self) -> bool {
+        matches!(self.mode, LinearMode::Fp8 { .. })
     }
 
     /// Whether expanding a whole context costs less than attending in the wider latent space.
@@ -186,17 +196,46 @@ impl Attention {
     fn mha_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
         let slots: Vec<u32> =
             layout.spans.iter().flat_map(|span| (0..span.context()).map(|p| span.slot(p) as u32)).collect();
-        let context = slots.len();
-        let kv = kv.index_select(&Tensor::from_vec(slots, context, kv.device())?, 0)?.to_dtype(q_nope.dtype())?;
-        let latent = kv.narrow(1, 0, self.latent_dim)?;
-        let expanded = self.kv_b_proj.forward(&latent.contiguous()?, self.mode)?;
-        let expanded = expanded.reshape((context, self.heads, self.nope_dim + self.v_dim))?;
-        let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
-        let k_pe = k_pe.broadcast_as((context, self.heads, self.rope_dim))?;
-        let k = Tensor::cat(&[expanded.narrow(2, 0, self.nope_dim)?, k_pe], 2)?;
-        let v = expanded.narrow(2, self.nope_dim, self.v_dim)?.contiguous()?;
+        let (k, v) = self.expand(slots, kv, q_nope.dtype())?;
         let q = Tensor::cat(&[q_nope, q_pe], 2)?;
-        Ok(ops::mha(&q, &k, &v, layout, self.softmax_scale)?.0)
+        Ok(ops::mha(&q, &k, &v.contiguous()?, layout, self.softmax_scale)?.0)
+    }
+
+    /// Keys `[n, heads, nope + rope]` and values `[n, heads, v_head_dim]` of these slots.
+    fn expand(&self, slots: Vec<u32>, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+        let n = slots.len();
+        let kv = kv.index_select(&Tensor::from_vec(slots, n, kv.device())?, 0)?.to_dtype(dtype)?;
+        let latent = kv.narrow(1, 0, self.latent_dim)?.contiguous()?;
+        let expanded = self.kv_b_proj.forward(&latent, self.mode)?;
+        let expanded = expanded.reshape((n, self.heads, self.nope_dim + self.v_dim))?;
+        let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
+        let k_pe = k_pe.broadcast_as((n, self.heads, self.rope_dim))?;
+        let k = Tensor::cat(&[expanded.narrow(2, 0, self.nope_dim)?, k_pe], 2)?;
+        Ok((k, expanded.narrow(2, self.nope_dim, self.v_dim)?))
+    }
+
+    /// MHA mode over chosen slots `[T, index_topk]`: only what some row chose is expanded.
+    fn sparse_expanded(&self, q_nope: &Tensor, q_pe: &Tensor, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let (rows, topk) = slots.dims2()?;
+        let chosen = slots.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
+        let distinct: BTreeSet<i64> = chosen.iter().copied().filter(|&slot| slot >= 0).collect();
+        let place: HashMap<i64, i64> = distinct.iter().copied().zip(0..).collect();
+        let indices: Vec<i64> = chosen.iter().map(|slot| place.get(slot).copied().unwrap_or(-1)).collect();
+        let indices = Tensor::from_vec(indices, (rows, topk), slots.device())?;
+        let (k, v) = self.expand(distinct.into_iter().map(|slot| slot as u32).collect(), kv, q_nope.dtype())?;
+        // One head at a time as MQA over rows [value, key]: a query that is zero on the value part ignores it there.
+        let q = Tensor::cat(
+            &[&Tensor::zeros((rows, self.heads, self.v_dim), q_nope.dtype(), q_nope.device())?, q_nope, q_pe],
+            2,
+        )?;
+        let rows = Tensor::cat(&[v, k], 2)?;
+        let mut outs = Vec::with_capacity(self.heads);
+        for head in 0..self.heads {
+            let keys = rows.narrow(1, head, 1)?.squeeze(1)?.contiguous()?;
+            let q = q.narrow(1, head, 1)?;
+            outs.push(ops::sparse_mla(&q, &keys, &indices, self.v_dim, self.softmax_scale)?.0);
+        }
+        Tensor::cat(&outs, 1)
     }
 
     /// MQA mode: one key head of cached rows, with `kv_b_proj` absorbed into query and output.

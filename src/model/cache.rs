@@ -6,7 +6,7 @@ use candle::{DType, Device, Result, Tensor};
 use candle_core as candle;
 
 use crate::config::{Config, IndexerType};
-use crate::ops::layout::{BatchLayout, Span, PAGE_SIZE};
+use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// A sequence in a [`Cache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -40,13 +40,7 @@ pub(super) struct LayerOutput {
 }
 
 impl Layer {
-    pub(super) fn new(
-        cfg: &Config,
-        mode: LinearMode,
-        mlp: MlpType,
-        indexer: bool,
-        vb: VarBuilder,
-    ) -> Result<Self> {
+    pub(super) fn new(cfg: &Config, mode: LinearMode, mlp: MlpType, indexer: bool, vb: VarBuilder) -> Result<Self> {
         let norm = |name: &str| RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp(name));
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,

@@ -44,11 +44,8 @@ impl Mtp {
             embed_tokens.clone()
         };
         let head_vb = vb.pp("shared_head").pp("head");
-        let head = if head_vb.contains_tensor("weight") {
-            linear(hidden, cfg.vocab_size, head_vb)?
-        } else {
-            lm_head.clone()
-        };
+        let head =
+            if head_vb.contains_tensor("weight") { linear(hidden, cfg.vocab_size, head_vb)? } else { lm_head.clone() };
         Ok(Self {
             embed_tokens,
             enorm: norm(vb.pp("enorm"))?,

@@ -96,9 +96,5 @@ fn attention_factor(yarn: &Yarn) -> f64 {
 
 /// `0.1 * mscale * ln(factor) + 1`, or 1 where nothing is stretched.
 fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 {
-        1.0
-    } else {
-        0.1 * mscale * factor.ln() + 1.0
-    }
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }

@@ -4,7 +4,7 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 
 use super::linear::LinearWeight;
-use super::{backend, Backend};
+use super::{Backend, backend};
 
 mod reference;
 
