@@ -69,8 +69,8 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// Generation was asked for something impossible.
-    #[error("generation: {0}")]
-    Generation(String),
+    #[error(transparent)]
+    Generation(#[from] crate::generation::GenerationError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
