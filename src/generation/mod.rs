@@ -5,7 +5,7 @@
 //! - [`Sampler`] chooses a token from logits by [`SamplingParams`].
 //! - [`StopConditions`] end an answer at token ids or strings.
 //! - [`Tokenizer`] and [`Detokenizer`] turn text to ids and back, the latter as ids come.
-//! - [`TokenModel`] is what the engine asks of a model.
+//! - [`TokenModel`] is what the engine asks of a model; [`LocalModel`] is the crate's own.
 //!
 //! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
 
@@ -13,6 +13,7 @@ mod detokenizer;
 mod engine;
 mod error;
 mod generate;
+mod local;
 mod options;
 mod params;
 mod request;
@@ -25,6 +26,7 @@ pub use detokenizer::Detokenizer;
 pub use engine::Engine;
 pub use error::{GenerationError, Result};
 pub use generate::EventStream;
+pub use local::LocalModel;
 pub use options::{EngineOptions, Stats};
 pub use params::SamplingParams;
 pub use request::{Cancel, Completion, Event, Request, RequestId, Token, Usage};

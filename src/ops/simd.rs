@@ -3,6 +3,8 @@
 //! A kernel is written once, as plain Rust over small fixed arrays that the compiler turns into vector
 //! instructions, and compiled once per instruction set by [`simd_kernel!`].
 
+pub(crate) mod floats;
+
 use std::cell::Cell;
 use std::sync::OnceLock;
 

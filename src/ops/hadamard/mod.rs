@@ -1,1 +1,33 @@
-//! (to come)
+//! The Walsh-Hadamard transform of the last dimension, which the indexer applies before FP8.
+
+use candle::{Result, Tensor};
+use candle_core as candle;
+
+use crate::ops::simd::floats::check_float;
+
+pub mod reference;
+
+/// The Walsh-Hadamard transform of the last dimension in natural (Sylvester) order, times `d^-1/2`, in f32.
+///
+/// The transform is orthogonal and its own inverse.
+///
+/// # Shapes
+/// - `x`: `[.., d]`, `d` a power of two; f32, bf16, f16 or f64
+/// - result: `[.., d]`, dtype of `x`
+///
+/// # Errors
+/// If `x` has no dimension, is not a float, or `d` is not a power of two.
+///
+/// # Source
+/// DeepSeek-V3.2-Exp `inference/model.py`, `rotate_activation`.
+pub fn hadamard(x: &Tensor) -> Result<Tensor> {
+    check_float("hadamard", "x", x)?;
+    match x.dims().last() {
+        Some(width) if width.is_power_of_two() => {}
+        _ => candle::bail!("hadamard: the last dimension of x must be a power of two, got x {:?}", x.dims()),
+    }
+    if x.elem_count() == 0 {
+        return x.zeros_like();
+    }
+    reference::hadamard(x)
+}

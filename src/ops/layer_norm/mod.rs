@@ -1,1 +1,26 @@
-//! (to come)
+//! Layer normalisation over the last dimension.
+
+use candle::{Result, Tensor};
+use candle_core as candle;
+
+use crate::ops::rms_norm::check_row_parameter;
+
+pub mod reference;
+
+/// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension, in f32.
+///
+/// # Shapes
+/// - `x`: `[.., H]`, f32, bf16, f16 or f64
+/// - `weight`, `bias`: `[H]`, any of these dtypes
+/// - result: `[.., H]`, dtype of `x`
+///
+/// # Errors
+/// If `x` has no dimension, is not a float, or `weight` or `bias` is not `[H]`.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    check_row_parameter("layer_norm", "weight", x, weight)?;
+    check_row_parameter("layer_norm", "bias", x, bias)?;
+    if x.elem_count() == 0 {
+        return x.zeros_like();
+    }
+    reference::layer_norm(x, weight, bias, eps)
+}

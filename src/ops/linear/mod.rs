@@ -1,1 +1,76 @@
-//! (to come)
+//! Linear layers over f32, bf16, f16 and block-FP8 weights.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+
+use crate::ops::fp8::{BLOCK, check_block_scale};
+use crate::ops::simd::floats::check_float;
+
+pub mod reference;
+
+pub use reference::{LinearMode, LinearWeight};
+
+/// `y = x · dequantised(weight)ᵀ` in f32.
+///
+/// # Shapes
+/// - `x`: `[.., K]`, f32, bf16, f16 or f64
+/// - `weight`: `[N, K]`, f32, bf16, f16 or f8e4m3
+/// - `weight_scale_inv`: `[ceil(N/128), ceil(K/128)]` f32, with f8e4m3 weights only; without it codes count as they are
+/// - result: `[.., N]`, dtype of `x`
+///
+/// # Errors
+/// If a shape or dtype is not as above.
+pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
+    check("linear", x, weight, weight_scale_inv)?;
+    reference::linear(x, weight, weight_scale_inv)
+}
+
+/// `y = x · weightᵀ` with activations quantised to e4m3 by 1×128 groups ([`act_quant`](crate::ops::fp8::act_quant)).
+///
+/// # Shapes
+/// - `x`: `[.., K]`, f32, bf16, f16 or f64
+/// - `weight`: `[N, K]` f8e4m3
+/// - `weight_scale_inv`: `[ceil(N/128), ceil(K/128)]` f32
+/// - result: `[.., N]`, dtype of `x`
+///
+/// # Errors
+/// If a shape or dtype is not as above.
+///
+/// # Source
+/// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`.
+pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0: bool) -> Result<Tensor> {
+    check("linear_fp8", x, weight, Some(weight_scale_inv))?;
+    reference::linear_fp8(x, weight, weight_scale_inv, ue8m0)
+}
+
+/// Several linear layers of the same `x`: `[.., K]` → `[.., N_i]` each, in the dtype of `x`.
+///
+/// Same values as [`LinearWeight::forward`] for each of `weights`; `x` is prepared once.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> Result<Vec<Tensor>> {
+    weights.iter().map(|weight| weight.forward(x, mode)).collect()
+}
+
+/// Checks the arguments of a linear layer.
+pub(crate) fn check(op: &str, x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<()> {
+    check_float(op, "x", x)?;
+    let (n, k) = check_weight(op, weight, scale)?;
+    if x.dims().last() != Some(&k) {
+        candle::bail!("{op}: x must be [.., {k}] for a weight [{n}, {k}], got {:?}", x.dims())
+    }
+    Ok(())
+}
+
+/// Checks a weight and its block scale; returns `(N, K)`.
+pub(crate) fn check_weight(op: &str, weight: &Tensor, scale: Option<&Tensor>) -> Result<(usize, usize)> {
+    let &[n, k] = weight.dims() else { candle::bail!("{op}: weight must be [N, K], got {:?}", weight.dims()) };
+    match (weight.dtype(), scale) {
+        (DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3, None) => {}
+        (DType::F8E4M3, Some(scale)) => check_block_scale(op, "weight_scale_inv", (n, k), scale, BLOCK)?,
+        (other, Some(_)) => candle::bail!("{op}: weight_scale_inv needs an f8e4m3 weight, got {other:?}"),
+        (other, None) => candle::bail!("{op}: weight must be f32, bf16, f16 or f8e4m3, got {other:?}"),
+    }
+    Ok((n, k))
+}
