@@ -7,7 +7,8 @@ use super::tokenizer::{SpecialTokens, Tokenizer};
 ///
 /// A character whose bytes are spread over tokens is held back until it is whole or known to be broken (U+FFFD).
 /// With a byte-level tokenizer (all DeepSeek and GLM ones) a token costs O(1). With any other, the text is decoded
-/// anew with every token and its growth returned.
+/// anew with every token and its growth returned; where such a decoder changes its mind about earlier text, as
+/// byte-fallback ones do at broken characters, what was returned stays.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Tokenizer,
