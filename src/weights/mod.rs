@@ -19,6 +19,8 @@ mod checkpoint;
 mod decode;
 mod generation_config;
 mod header;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod index;
 mod load;
 mod names;
