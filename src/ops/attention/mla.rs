@@ -133,7 +133,7 @@ impl Mla<'_> {
     /// The queries of a group of heads as `[D, width]`.
     fn queries(&self, t: usize, group: Group) -> Scratch {
         let mut q_t = Scratch::new(self.q.width() * group.width);
-        self.q.transpose(t * self.heads + group.first, group.lanes, group.width, &mut q_t);
+        self.q.transpose(t * self.heads + group.first, 1, group.lanes, group.width, &mut q_t);
         q_t
     }
 

@@ -97,14 +97,17 @@ impl<'a> Rows<'a> {
         (&scratch[..count * self.width], self.width)
     }
 
-    /// Writes `lanes` rows from `first` on as columns: `out[d * width + lane]`, zeros in the lanes beyond.
-    pub(crate) fn transpose(&self, first: usize, lanes: usize, width: usize, out: &mut [f32]) {
-        let mut buffer = super::scratch::Scratch::new(if lanes == 0 { 0 } else { lanes * self.width });
-        let (rows, stride) = self.block(first, lanes, &mut buffer);
+    /// Writes `lanes` rows, every `step`-th from `first` on, as columns: `out[d * width + lane]`, zeros in the lanes
+    /// beyond.
+    pub(crate) fn transpose(&self, first: usize, step: usize, lanes: usize, width: usize, out: &mut [f32]) {
+        let mut rows = super::scratch::Scratch::new(lanes * self.width);
+        for lane in 0..lanes {
+            self.copy(first + lane * step, &mut rows[lane * self.width..]);
+        }
         for (d, out) in out[..self.width * width].chunks_exact_mut(width).enumerate() {
             let (used, unused) = out.split_at_mut(lanes);
             for (lane, out) in used.iter_mut().enumerate() {
-                *out = rows[lane * stride + d];
+                *out = rows[lane * self.width + d];
             }
             unused.fill(0.);
         }

@@ -23,6 +23,7 @@ pub fn dense_mla(
         let out = Tensor::zeros((tokens, heads, value_dim), q.dtype(), q.device())?;
         return Ok((out, Tensor::zeros((tokens, heads), DType::F32, q.device())?));
     }
+    let kv = kv.contiguous()?;
     let q32 = q.to_dtype(DType::F32)?;
     let (mut outs, mut lses) = (Vec::new(), Vec::new());
     for span in layout.spans.iter().filter(|span| !span.tokens.is_empty()) {

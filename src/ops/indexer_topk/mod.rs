@@ -6,6 +6,7 @@ use candle_core as candle;
 use crate::ops::layout::BatchLayout;
 use crate::ops::{Backend, backend, mqa_logits, topk};
 
+mod cpu;
 pub mod reference;
 
 /// The slots of the `k` keys that score best for each query row, in ascending order of their position.
@@ -28,6 +29,7 @@ pub fn indexer_topk(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Bat
     mqa_logits::check("indexer_topk", q, index_k, weights, layout)?;
     topk::check_size("indexer_topk", q.dim(0)?, index_k.dim(0)?, k)?;
     match backend(&[q, index_k, weights]) {
-        _ => reference::indexer_topk(q, index_k, weights, layout, k),
+        Backend::Cpu => cpu::indexer_topk(q, index_k, weights, layout, k),
+        Backend::Reference => reference::indexer_topk(q, index_k, weights, layout, k),
     }
 }

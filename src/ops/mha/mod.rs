@@ -7,6 +7,7 @@ use crate::ops::attention::args;
 use crate::ops::layout::BatchLayout;
 use crate::ops::{Backend, backend};
 
+mod cpu;
 pub mod reference;
 
 /// Causal multi-head attention with a key and a value per head, for the prefill of latent attention.
@@ -41,6 +42,7 @@ pub fn mha(q: &Tensor, k: &Tensor, v: &Tensor, layout: &BatchLayout, softmax_sca
     layout.check_rows(tokens)?;
     args::same(op, "the first dimension of k", keys, layout.total_context())?;
     match backend(&[q, k, v]) {
-        _ => reference::mha(q, k, v, layout, softmax_scale),
+        Backend::Cpu => cpu::mha(q, k, v, layout, softmax_scale),
+        Backend::Reference => reference::mha(q, k, v, layout, softmax_scale),
     }
 }

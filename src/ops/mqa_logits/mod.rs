@@ -7,6 +7,7 @@ use crate::ops::attention::args;
 use crate::ops::layout::BatchLayout;
 use crate::ops::{Backend, backend};
 
+pub(crate) mod cpu;
 pub mod reference;
 
 /// The lightning indexer's score of every key for every query row:
@@ -30,7 +31,8 @@ pub mod reference;
 pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
     check("mqa_logits", q, index_k, weights, layout)?;
     match backend(&[q, index_k, weights]) {
-        _ => reference::mqa_logits(q, index_k, weights, layout),
+        Backend::Cpu => cpu::mqa_logits(q, index_k, weights, layout),
+        Backend::Reference => reference::mqa_logits(q, index_k, weights, layout),
     }
 }
 

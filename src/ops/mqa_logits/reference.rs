@@ -16,6 +16,7 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
     if tokens == 0 || columns == 0 {
         return Tensor::zeros((tokens, columns), DType::F32, q.device());
     }
+    let index_k = index_k.contiguous()?;
     let (q, weights) = (q.to_dtype(DType::F32)?, weights.to_dtype(DType::F32)?);
     let mut blocks = Vec::new();
     for span in layout.spans.iter().filter(|span| !span.tokens.is_empty()) {

@@ -24,6 +24,7 @@ pub fn sparse_mla(
     if let Some(at) = indices.iter().position(|&slot| slot < -1 || slot >= slots as i64) {
         candle::bail!("sparse_mla: indices[{}, {}] is {}, the cache has {slots} slots", at / k, at % k, indices[at]);
     }
+    let kv = kv.contiguous()?;
     let q32 = q.to_dtype(DType::F32)?;
     let step = (CHUNK_ELEMENTS / (k * dim).max(1)).max(1);
     let (mut outs, mut lses) = (Vec::new(), Vec::new());

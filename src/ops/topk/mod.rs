@@ -6,6 +6,7 @@ use candle_core as candle;
 use crate::ops::attention::args;
 use crate::ops::{Backend, backend};
 
+pub(crate) mod cpu;
 pub mod reference;
 
 /// The columns of the `k` largest entries of each row, in ascending order of the column.
@@ -25,7 +26,8 @@ pub fn topk(logits: &Tensor, k: usize) -> Result<Tensor> {
     }
     check_size("topk", tokens, columns, k)?;
     match backend(&[logits]) {
-        _ => reference::topk(&logits.detach(), k),
+        Backend::Cpu => cpu::topk(logits, k),
+        Backend::Reference => reference::topk(&logits.detach(), k),
     }
 }
 
