@@ -1,0 +1,89 @@
+//! Speed of `ops::linear`, `mlp` and `moe`: ours against candle's f32 matmul on the same shape.
+//!
+//! `cargo bench --bench ops_linear`; `RAYON_NUM_THREADS=1` for one core.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Result, Tensor};
+use deepseek_v32::ops::gate::{GateConfig, gate};
+use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear};
+use deepseek_v32::ops::moe::{ExpertWeights, moe};
+
+/// Least seconds per call over rounds of at least 50 ms in all.
+fn seconds(mut call: impl FnMut() -> Result<Tensor>) -> Result<f64> {
+    let (mut best, start) = (f64::INFINITY, Instant::now());
+    while start.elapsed().as_secs_f64() < 0.3 {
+        let began = Instant::now();
+        black_box(call()?);
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+fn weight(n: usize, k: usize, dtype: DType) -> Result<LinearWeight> {
+    let values: Vec<f32> = (0..n * k).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect();
+    let weight = Tensor::from_vec(values, (n, k), &Device::Cpu)?.to_dtype(dtype)?;
+    let scale = Tensor::full(0.5f32, (n.div_ceil(128), k.div_ceil(128)), &Device::Cpu)?;
+    Ok(LinearWeight { weight, weight_scale_inv: (dtype == DType::F8E4M3).then_some(scale) })
+}
+
+fn main() -> Result<()> {
+    println!("{}", deepseek_v32::ops::backend_report());
+    println!(
+        "{:>6} {:>6} {:>6} {:>8} {:>10} {:>9} {:>9} {:>10} {:>6}",
+        "m", "n", "k", "weight", "us", "GMAC/s", "GB/s", "candle us", "ratio"
+    );
+    for (n, k) in [(256, 256), (2048, 7168), (7168, 2048)] {
+        for m in [1, 4, 64, 512] {
+            if m * n * k > 64 * 2048 * 7168 {
+                continue;
+            }
+            let x = weight(m, k, DType::F32)?.weight;
+            let dense = weight(n, k, DType::F32)?.weight;
+            let baseline = seconds(|| x.matmul(&dense.t()?))?;
+            for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
+                let LinearWeight { weight, weight_scale_inv } = weight(n, k, dtype)?;
+                let ours = seconds(|| linear(&x, &weight, weight_scale_inv.as_ref()))?;
+                let macs = (m * n * k) as f64 / ours / 1e9;
+                let bytes = (n * k * dtype.size_in_bytes()) as f64 / ours / 1e9;
+                let (us, base) = (ours * 1e6, baseline * 1e6);
+                println!(
+                    "{m:>6} {n:>6} {k:>6} {:>8} {us:>10.1} {macs:>9.1} {bytes:>9.1} {base:>10.1} {:>6.2}",
+                    dtype.as_str(),
+                    base / us
+                );
+            }
+        }
+    }
+    let cases = [(1, 256, 64, 8, 2), (64, 256, 64, 8, 2), (1, 1024, 512, 32, 8), (256, 1024, 512, 32, 8)];
+    for (tokens, hidden, width, experts, k) in cases {
+        let expert = || -> Result<ExpertWeights> {
+            Ok(ExpertWeights {
+                gate_proj: weight(width, hidden, DType::BF16)?,
+                up_proj: weight(width, hidden, DType::BF16)?,
+                down_proj: weight(hidden, width, DType::BF16)?,
+            })
+        };
+        let weights = (0..experts).map(|_| expert()).collect::<Result<Vec<_>>>()?;
+        let x = weight(tokens, hidden, DType::F32)?.weight;
+        let cfg = GateConfig {
+            n_group: 1,
+            topk_group: 1,
+            num_experts_per_tok: k,
+            norm_topk_prob: true,
+            routed_scaling_factor: 1.0,
+        };
+        let logits = weight(tokens, experts, DType::F32)?.weight;
+        let (indices, factors) = gate(&logits, None, &cfg)?;
+        let gating = seconds(|| Ok(gate(&logits, None, &cfg)?.0))?;
+        let ours = seconds(|| moe(&x, &weights, &indices, &factors, LinearMode::Dequant))?;
+        let macs = (tokens * k * 3 * hidden * width) as f64 / ours / 1e9;
+        println!(
+            "moe tokens {tokens} hidden {hidden} width {width} experts {experts} top {k}: {:.1} us, {macs:.1} GMAC/s; gate {:.1} us",
+            ours * 1e6,
+            gating * 1e6
+        );
+    }
+    Ok(())
+}
