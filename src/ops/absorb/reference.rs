@@ -6,6 +6,10 @@ use candle_core as candle;
 use crate::ops::fp8::block_dequant;
 use crate::ops::linear::LinearWeight;
 
+/// [`absorb_query`](crate::ops::absorb::absorb_query) on any device, differentiable.
+///
+/// # Errors
+/// Those of the tensor functions.
 pub fn absorb_query(q_nope: &Tensor, kv_b_proj: &LinearWeight, v_dim: usize) -> Result<Tensor> {
     let (_, heads, nope_dim) = q_nope.dims3()?;
     let key_half = per_head(kv_b_proj, heads, nope_dim + v_dim)?.narrow(1, 0, nope_dim)?;
@@ -13,6 +17,10 @@ pub fn absorb_query(q_nope: &Tensor, kv_b_proj: &LinearWeight, v_dim: usize) -> 
     q.matmul(&key_half.contiguous()?)?.transpose(0, 1)?.contiguous()?.to_dtype(q_nope.dtype())
 }
 
+/// [`absorb_value`](crate::ops::absorb::absorb_value) on any device, differentiable.
+///
+/// # Errors
+/// Those of the tensor functions.
 pub fn absorb_value(latent: &Tensor, kv_b_proj: &LinearWeight, nope_dim: usize) -> Result<Tensor> {
     let (_, heads, _) = latent.dims3()?;
     let rows = kv_b_proj.weight.dim(0)? / heads.max(1);

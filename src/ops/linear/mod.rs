@@ -7,7 +7,7 @@ use crate::ops::fp8::{BLOCK, check_block_scale};
 use crate::ops::{Backend, backend, simd::floats::check_float};
 
 pub(crate) mod cpu;
-mod gemm;
+pub(crate) mod gemm;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight};
