@@ -160,7 +160,8 @@ impl Parity<'_> {
     /// Stores what the steps' traces saw and returns the final hidden states, `[B, S, hidden_size]`.
     fn record(&mut self, prefix: &str, steps: &[(Tensor, Trace)], b: usize, prompt: bool) -> Result<Tensor> {
         let join = |parts: Vec<Tensor>| -> Result<Tensor> {
-            let parts: Vec<_> = parts.iter().map(|t| t.reshape((b, (), t.dim(D::Minus1)?))).collect::<Result<_, _>>()?;
+            let parts: Vec<_> =
+                parts.iter().map(|t| t.reshape((b, (), t.dim(D::Minus1)?))).collect::<Result<_, _>>()?;
             Ok(Tensor::cat(&parts, 1)?)
         };
         let hidden = join(steps.iter().map(|(hidden, _)| hidden.clone()).collect())?;
