@@ -48,7 +48,7 @@ pub enum Error {
         problem: CheckpointProblem,
     },
     /// A tensor of a checkpoint was refused.
-    #[error("{}: tensor `{tensor}`: {problem}", path.display())]
+    #[error("{}: tensor `{}`: {problem}", path.display(), one_line(tensor))]
     Tensor {
         /// The shard the tensor is in, or the shard or index it should be in.
         path: PathBuf,
@@ -69,8 +69,8 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// Generation was asked for something impossible.
-    #[error("generation: {0}")]
-    Generation(String),
+    #[error(transparent)]
+    Generation(#[from] crate::generation::GenerationError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -87,7 +87,7 @@ pub enum CheckpointProblem {
     #[error("weight_map is empty")]
     EmptyIndex,
     /// The index names a shard that is not there.
-    #[error("names the shard {shard:?} (for tensor `{tensor}`), which is not in the directory")]
+    #[error("names the shard {shard:?} (for tensor `{}`), which is not in the directory", one_line(tensor))]
     MissingShard {
         /// The shard's file name.
         shard: String,
@@ -95,7 +95,7 @@ pub enum CheckpointProblem {
         tensor: String,
     },
     /// The index names a shard that is not a plain `.safetensors` file name.
-    #[error("tensor `{tensor}`: the shard name {shard:?} is not a plain file name ending in .safetensors")]
+    #[error("tensor `{}`: the shard name {shard:?} is not a plain file name ending in .safetensors", one_line(tensor))]
     BadShardName {
         /// The name.
         shard: String,
@@ -204,7 +204,7 @@ pub enum TensorProblem {
         found: u64,
     },
     /// The tensor shares bytes with another.
-    #[error("overlaps with tensor `{0}`")]
+    #[error("overlaps with tensor `{}`", one_line(.0))]
     Overlap(String),
     /// Bytes before the tensor belong to no tensor.
     #[error("{0} unused bytes before its data")]
@@ -221,4 +221,14 @@ pub enum TensorProblem {
     /// A multi-token-prediction layer follows one that is absent.
     #[error("belongs to an MTP layer, but the MTP layer before it is absent")]
     MtpOrder,
+}
+
+/// A name from a file, fit for a message: on one line and not at any length.
+pub(crate) fn one_line(name: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        shown.push_str("...");
+    }
+    shown
 }

@@ -1,5 +1,5 @@
-//! DeepSeek-V3.2 in Rust on candle.
-#![allow(missing_docs)]
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
 
 pub mod config;
 pub mod error;

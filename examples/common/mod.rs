@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use clap::ValueEnum;
 use deepseek_v32::model::{Model, Precision};
 use deepseek_v32::weights::{self, LoadOptions};

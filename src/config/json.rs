@@ -70,7 +70,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(de::Error::custom(format!("duplicate key `{key}`")));
+                let shown: String = key.chars().take(80).flat_map(char::escape_debug).collect();
+                return Err(de::Error::custom(format!("duplicate key `{shown}`")));
             }
             let Strict(value) = map.next_value()?;
             object.insert(key, value);

@@ -278,5 +278,9 @@ impl Config {
 
 /// Dense before `first_k_dense_replace`; after it, experts in every `moe_layer_freq`-th layer.
 fn mlp_type_by_rule(layer: usize, first_k_dense_replace: usize, moe_layer_freq: usize) -> MlpType {
-    if layer >= first_k_dense_replace && layer % moe_layer_freq.max(1) == 0 { MlpType::Sparse } else { MlpType::Dense }
+    if layer >= first_k_dense_replace && layer.is_multiple_of(moe_layer_freq.max(1)) {
+        MlpType::Sparse
+    } else {
+        MlpType::Dense
+    }
 }

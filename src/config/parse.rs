@@ -324,14 +324,14 @@ fn mlp_layer_types(o: Object, num_hidden_layers: usize) -> Result<(Vec<MlpType>,
         });
     }
     let leading = types.iter().take_while(|mlp_type| **mlp_type == MlpType::Dense).count();
-    if let Some(first_k) = first_k {
-        if let Some(layer) = (0..num_hidden_layers).find(|i| types[*i] != mlp_type_by_rule(*i, first_k, moe_layer_freq))
-        {
-            let message = format!(
-                "layer {layer} contradicts first_k_dense_replace ({first_k}) with moe_layer_freq ({moe_layer_freq})"
-            );
-            return Err(o.error("mlp_layer_types", message));
-        }
+    let expected = |layer: usize, first_k: usize| mlp_type_by_rule(layer, first_k, moe_layer_freq);
+    let contradiction =
+        first_k.and_then(|k| (0..num_hidden_layers).find(|i| types[*i] != expected(*i, k)).zip(Some(k)));
+    if let Some((layer, first_k)) = contradiction {
+        let message = format!(
+            "layer {layer} contradicts first_k_dense_replace ({first_k}) with moe_layer_freq ({moe_layer_freq})"
+        );
+        return Err(o.error("mlp_layer_types", message));
     }
     Ok((types, first_k.unwrap_or(leading), moe_layer_freq))
 }

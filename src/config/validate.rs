@@ -84,7 +84,7 @@ impl Config {
         ] {
             between(key, value, 1, MAX_DIM)?;
         }
-        if self.qk_rope_head_dim % 2 != 0 {
+        if !self.qk_rope_head_dim.is_multiple_of(2) {
             return fail("qk_rope_head_dim", format!("must be even, found {}", self.qk_rope_head_dim));
         }
         let heads = self.num_attention_heads;
@@ -126,7 +126,7 @@ impl Config {
         between("moe_intermediate_size", self.moe_intermediate_size, 1, MAX_DIM)?;
         product("n_shared_experts", self.n_shared_experts, "moe_intermediate_size", self.moe_intermediate_size)?;
         between("n_group", self.n_group, 1, self.n_routed_experts)?;
-        if self.n_routed_experts % self.n_group != 0 {
+        if !self.n_routed_experts.is_multiple_of(self.n_group) {
             let message = format!("{} does not divide n_routed_experts {}", self.n_group, self.n_routed_experts);
             return fail("n_group", message);
         }

@@ -4,6 +4,8 @@
 //! instructions, and compiled once per instruction set by [`simd_kernel!`].
 
 pub(crate) mod floats;
+pub(crate) mod lanes;
+pub(crate) mod vector;
 
 use std::cell::Cell;
 use std::sync::OnceLock;

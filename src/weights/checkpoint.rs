@@ -198,10 +198,9 @@ impl Checkpoint {
             }
         }
         if config.tie_word_embeddings {
-            if let (Some(head), Some(embedding)) = (self.tensors.get(HEAD), self.tensors.get(EMBEDDING)) {
-                if !self.identical(head, embedding) {
-                    return Err(self.tensor_error(HEAD, TensorProblem::NotTied));
-                }
+            let shipped = self.tensors.get(HEAD).zip(self.tensors.get(EMBEDDING));
+            if shipped.is_some_and(|(head, embedding)| !self.identical(head, embedding)) {
+                return Err(self.tensor_error(HEAD, TensorProblem::NotTied));
             }
             known.insert(HEAD.to_string());
             aliases.push((HEAD.to_string(), EMBEDDING.to_string()));

@@ -103,7 +103,7 @@ pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> 
     let Value::Object(map) = value else {
         return Err(bad_header(format!("expected a JSON object, found {}", json::describe(&value))));
     };
-    let (metadata, mut entries) = read_entries(&map).map_err(|e| e.unwrap_or_else(&bad_header))?;
+    let (metadata, mut entries) = read_entries(&map).map_err(|e| e.unwrap_or_else(bad_header))?;
     entries.sort_by_key(|(name, entry)| (entry.begin, entry.end, *name));
     check_coverage(&entries, data_start, file_len)?;
     let mut tensors = BTreeMap::new();

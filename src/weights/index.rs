@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::config::json;
-use crate::error::CheckpointProblem;
+use crate::error::{CheckpointProblem, one_line};
 
 /// A sharded checkpoint's index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,10 @@ pub fn parse_index(text: &str) -> Result<Index, IndexError> {
     for (tensor, shard) in map {
         let Value::String(shard) = shard else {
             let found = json::describe(shard);
-            return Err(IndexError::Json(format!("`weight_map`: `{tensor}`: expected a file name, found {found}")));
+            return Err(IndexError::Json(format!(
+                "`weight_map`: `{}`: expected a file name, found {found}",
+                one_line(tensor)
+            )));
         };
         if !is_plain_shard_name(shard) {
             let (shard, tensor) = (shard.clone(), tensor.clone());

@@ -138,10 +138,9 @@ impl Checkpoint {
         let Some(located) = self.located(&planned.name) else {
             return Err(self.tensor_error(&planned.name, TensorProblem::Missing));
         };
-        if let Some(original) = planned.copy_of {
-            if self.located(original).is_some_and(|original| self.identical(located, original)) {
-                return Ok(Loaded::CopyOf(original));
-            }
+        let same = |name: &str| self.located(name).is_some_and(|original| self.identical(located, original));
+        if let Some(original) = planned.copy_of.filter(|name| same(name)) {
+            return Ok(Loaded::CopyOf(original));
         }
         let cast = match planned.kind {
             // A vector is stored in f32, which holds every value exactly, and converted when asked for.

@@ -19,6 +19,8 @@ mod checkpoint;
 mod decode;
 mod generation_config;
 mod header;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod index;
 mod load;
 mod names;
@@ -30,7 +32,7 @@ pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_heade
 pub use index::{Index, IndexError, parse_index};
 pub use load::{LoadOptions, Progress};
 pub use names::{TensorKind, for_each_tensor};
-pub use save::{DEFAULT_SHARD_BYTES, SaveTensor, save};
+pub use save::{DEFAULT_SHARD_BYTES, SaveTensor, save, save_tensors};
 
 /// The configuration file of a checkpoint.
 pub const CONFIG_FILE: &str = "config.json";

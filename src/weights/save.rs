@@ -284,3 +284,17 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     staged.stage(path.to_path_buf(), |file, path| file.write_all(bytes).map_err(io_error(path)))?;
     staged.commit().map(drop)
 }
+
+/// Writes tensors to one safetensors file, under a temporary name that is renamed when the file is complete.
+///
+/// # Errors
+/// [`Error::Io`] naming the file, or [`Error::Candle`] if a tensor can't be read.
+pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let path = path.as_ref();
+    let contiguous: BTreeMap<&String, Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, tensor.force_contiguous()?)))
+        .collect::<candle_core::Result<_>>()?;
+    let bytes = safetensors::tensor::serialize(contiguous.iter(), None).map_err(candle_core::Error::from)?;
+    replace_file(path, &bytes)
+}

@@ -6,8 +6,10 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+pub(crate) mod cpu;
+pub(crate) mod e4m3;
 pub mod reference;
 
 pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX};
@@ -32,7 +34,10 @@ pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tenso
     if x.rank() == 0 {
         candle::bail!("act_quant: x must have at least one dimension, got a scalar")
     }
-    reference::act_quant(x, group, ue8m0)
+    match backend(&[x]) {
+        Backend::Cpu if x.elem_count() > 0 => cpu::act_quant(x, group, ue8m0),
+        _ => reference::act_quant(x, group, ue8m0),
+    }
 }
 
 /// `codes · scale`, the inverse of [`act_quant`] up to rounding.
@@ -59,7 +64,10 @@ pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tenso
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
-    reference::act_dequant(codes, scale, group)
+    match backend(&[codes, scale]) {
+        Backend::Cpu => cpu::act_dequant(codes, scale, group),
+        Backend::Reference => reference::act_dequant(codes, scale, group),
+    }
 }
 
 /// Quantises `block`×`block` tiles of a weight; tiles at the right and lower edge may be smaller.
@@ -78,7 +86,10 @@ pub fn block_quant(w: &Tensor, block: usize, ue8m0: bool) -> Result<(Tensor, Ten
     if w.rank() != 2 {
         candle::bail!("block_quant: w must be [N, K], got {:?}", w.dims())
     }
-    reference::block_quant(w, block, ue8m0)
+    match backend(&[w]) {
+        Backend::Cpu if w.elem_count() > 0 => cpu::block_quant(w, block, ue8m0),
+        _ => reference::block_quant(w, block, ue8m0),
+    }
 }
 
 /// `codes · scale_inv` per `block`×`block` tile.
@@ -100,7 +111,10 @@ pub fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) -> Result
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
-    reference::block_dequant(codes, scale_inv, block)
+    match backend(&[codes, scale_inv]) {
+        Backend::Cpu => cpu::block_dequant(codes, scale_inv, block),
+        Backend::Reference => reference::block_dequant(codes, scale_inv, block),
+    }
 }
 
 /// Checks that `scale` is a float `[ceil(n/block), ceil(k/block)]`.
@@ -131,17 +145,4 @@ fn check_size(op: &str, name: &str, size: usize) -> Result<()> {
         candle::bail!("{op}: {name} must be at least 1, got 0")
     }
     Ok(())
-}
-
-/// `x` after [`act_quant`] and [`act_dequant`] with groups of 128: what an FP8 GEMM sees of its activations.
-///
-/// # Shapes
-/// - `x`: `[.., K]`, f32, bf16, f16 or f64
-/// - result: `[.., K]` f32
-///
-/// # Errors
-/// As [`act_quant`].
-pub fn act_round_trip(x: &Tensor, ue8m0: bool) -> Result<Tensor> {
-    let (codes, scale) = act_quant(x, BLOCK, ue8m0)?;
-    act_dequant(&codes, &scale, BLOCK)
 }

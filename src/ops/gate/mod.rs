@@ -3,6 +3,9 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::{Backend, backend};
+
+mod cpu;
 pub mod reference;
 
 pub use reference::{GateConfig, NORM_EPS};
@@ -42,7 +45,10 @@ pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &Gat
         let device = logits.device();
         return Ok((Tensor::zeros((tokens, k), DType::U32, device)?, Tensor::zeros((tokens, k), DType::F32, device)?));
     }
-    reference::gate(logits, e_score_correction_bias, cfg)
+    match backend(&[logits, e_score_correction_bias.unwrap_or(logits)]) {
+        Backend::Cpu => cpu::gate(logits, e_score_correction_bias, cfg),
+        Backend::Reference => reference::gate(logits, e_score_correction_bias, cfg),
+    }
 }
 
 fn check_f32(name: &str, tensor: &Tensor) -> Result<()> {

@@ -3,8 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+mod cpu;
 pub mod reference;
 
 /// The Walsh-Hadamard transform of the last dimension in natural (Sylvester) order, times `d^-1/2`, in f32.
@@ -29,5 +30,8 @@ pub fn hadamard(x: &Tensor) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    reference::hadamard(x)
+    match backend(&[x]) {
+        Backend::Cpu => cpu::hadamard(x),
+        Backend::Reference => reference::hadamard(x),
+    }
 }

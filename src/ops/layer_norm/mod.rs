@@ -3,8 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::rms_norm::check_row_parameter;
+use crate::ops::{Backend, backend, rms_norm::check_row_parameter};
 
+mod cpu;
 pub mod reference;
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension, in f32.
@@ -22,5 +23,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    reference::layer_norm(x, weight, bias, eps)
+    match backend(&[x, weight, bias]) {
+        Backend::Cpu => cpu::layer_norm(x, weight, bias, eps),
+        Backend::Reference => reference::layer_norm(x, weight, bias, eps),
+    }
 }

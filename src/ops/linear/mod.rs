@@ -4,8 +4,10 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::fp8::{BLOCK, check_block_scale};
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+pub(crate) mod cpu;
+mod gemm;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight};
@@ -22,7 +24,10 @@ pub use reference::{LinearMode, LinearWeight};
 /// If a shape or dtype is not as above.
 pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
     check("linear", x, weight, weight_scale_inv)?;
-    reference::linear(x, weight, weight_scale_inv)
+    match on_cpu(x, weight, weight_scale_inv) {
+        true => cpu::linear(x, weight, weight_scale_inv, LinearMode::Dequant),
+        false => reference::linear(x, weight, weight_scale_inv),
+    }
 }
 
 /// `y = x · weightᵀ` with activations quantised to e4m3 by 1×128 groups ([`act_quant`](crate::ops::fp8::act_quant)).
@@ -37,10 +42,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
 /// If a shape or dtype is not as above.
 ///
 /// # Source
-/// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`.
+/// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`. The CPU path multiplies dequantised codes instead of scaling
+/// each block's sum; the two differ by f32 rounding only.
 pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0: bool) -> Result<Tensor> {
     check("linear_fp8", x, weight, Some(weight_scale_inv))?;
-    reference::linear_fp8(x, weight, weight_scale_inv, ue8m0)
+    match on_cpu(x, weight, Some(weight_scale_inv)) {
+        true => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
+        false => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
+    }
 }
 
 /// Several linear layers of the same `x`: `[.., K]` → `[.., N_i]` each, in the dtype of `x`.
@@ -50,7 +59,18 @@ pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0:
 /// # Errors
 /// As [`linear`].
 pub fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> Result<Vec<Tensor>> {
+    for LinearWeight { weight, weight_scale_inv } in weights {
+        check("linear_many", x, weight, weight_scale_inv.as_ref())?;
+    }
+    if weights.iter().all(|weight| on_cpu(x, &weight.weight, weight.weight_scale_inv.as_ref())) {
+        return cpu::linear_many(x, weights, mode);
+    }
     weights.iter().map(|weight| weight.forward(x, mode)).collect()
+}
+
+/// Whether a linear layer of these runs on the fast path.
+pub(crate) fn on_cpu(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> bool {
+    backend(&[x, weight, scale.unwrap_or(weight)]) == Backend::Cpu
 }
 
 /// Checks the arguments of a linear layer.

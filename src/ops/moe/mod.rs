@@ -4,8 +4,9 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::linear::{self, LinearMode, LinearWeight, check_weight};
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+mod cpu;
 pub mod reference;
 
 pub use reference::ExpertWeights;
@@ -27,6 +28,9 @@ pub fn mlp(
     mode: LinearMode,
 ) -> Result<Tensor> {
     check_weights("mlp", x, gate_proj, up_proj, down_proj)?;
+    if x.elem_count() > 0 && [gate_proj, up_proj, down_proj].iter().all(|weight| on_cpu(x, weight)) {
+        return cpu::mlp(x, gate_proj, up_proj, down_proj, mode);
+    }
     reference::mlp(x, gate_proj, up_proj, down_proj, mode)
 }
 
@@ -73,7 +77,17 @@ pub fn moe(
     if x.elem_count() == 0 || indices[1] == 0 {
         return x.zeros_like();
     }
+    let all_on_cpu = |expert: &ExpertWeights| {
+        [&expert.gate_proj, &expert.up_proj, &expert.down_proj].iter().all(|weight| on_cpu(x, weight))
+    };
+    if backend(&[x, expert_indices, expert_weights]) == Backend::Cpu && experts.iter().all(all_on_cpu) {
+        return cpu::moe(x, experts, expert_indices, expert_weights, mode);
+    }
     reference::moe(x, experts, expert_indices, expert_weights, mode)
+}
+
+fn on_cpu(x: &Tensor, weight: &LinearWeight) -> bool {
+    linear::on_cpu(x, &weight.weight, weight.weight_scale_inv.as_ref())
 }
 
 fn check_weights(op: &str, x: &Tensor, gate: &LinearWeight, up: &LinearWeight, down: &LinearWeight) -> Result<()> {

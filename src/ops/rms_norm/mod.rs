@@ -3,8 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+mod cpu;
 pub mod reference;
 
 /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension, in f32.
@@ -21,7 +22,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    reference::rms_norm(x, weight, eps)
+    match backend(&[x, weight]) {
+        Backend::Cpu => cpu::rms_norm(x, weight, eps),
+        Backend::Reference => reference::rms_norm(x, weight, eps),
+    }
 }
 
 /// Checks that `x` is `[.., H]` and `parameter` `[H]`, both floats.

@@ -3,8 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+mod cpu;
 pub mod reference;
 
 /// Rotates pair `i` of every head by its token's angle: `(a, b) → (a·cos - b·sin, b·cos + a·sin)`, in f32.
@@ -35,5 +36,8 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    reference::rope(x, cos, sin, interleaved)
+    match backend(&[x, cos, sin]) {
+        Backend::Cpu => cpu::rope(x, cos, sin, interleaved),
+        Backend::Reference => reference::rope(x, cos, sin, interleaved),
+    }
 }

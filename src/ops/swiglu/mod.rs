@@ -3,8 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::floats::check_float;
+use crate::ops::{Backend, backend, simd::floats::check_float};
 
+pub(crate) mod cpu;
 pub mod reference;
 
 /// `silu(gate) · up` element by element, in f32; `silu(v) = v / (1 + e^-v)`.
@@ -24,5 +25,8 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.elem_count() == 0 {
         return gate.zeros_like();
     }
-    reference::swiglu(gate, up)
+    match backend(&[gate, up]) {
+        Backend::Cpu => cpu::swiglu(gate, up),
+        Backend::Reference => reference::swiglu(gate, up),
+    }
 }

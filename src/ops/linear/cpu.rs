@@ -1,0 +1,201 @@
+//! Linear layers on CPU: weights are read where they lie, outputs are divided among threads.
+
+use std::borrow::Cow;
+
+use candle::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
+use candle_core as candle;
+use rayon::prelude::*;
+
+use super::gemm::{Codes, Weight, X_ROWS, gemm};
+use super::{LinearMode, LinearWeight};
+use crate::ops::fp8::cpu::round_trip;
+use crate::ops::simd::{
+    Isa,
+    floats::{Floats, to_tensor},
+    isa,
+};
+
+/// Multiply-adds that are worth a thread of their own.
+const MACS_PER_THREAD: usize = 200_000;
+/// Tasks per thread, so that threads that finish early find more work.
+const TASKS_PER_THREAD: usize = 4;
+/// Rows of the weight that a task has at least, except the last.
+const TASK_WEIGHT_ROWS: usize = 32;
+
+/// [`linear`](super::linear), and [`linear_fp8`](super::linear_fp8) in the mode [`LinearMode::Fp8`], for a CPU `x`.
+///
+/// In the FP8 mode codes are dequantised before the product; with scales that are powers of two this is exact.
+pub(super) fn linear(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>, mode: LinearMode) -> Result<Tensor> {
+    let values = Floats::new(x)?;
+    let held = HeldWeight::new(weight, scale)?;
+    let guard = held.read()?;
+    let weight = guard.weight()?;
+    let input = prepare(values.as_slice(), weight, mode);
+    let mut out = vec![0.0; rows_of(x) * guard.n];
+    project(vec![Job { x: &input, weight, out: &mut out }]);
+    to_tensor(out, &output_dims(x, guard.n), x.dtype())
+}
+
+/// [`linear_many`](super::linear_many) for a CPU `x`.
+pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> Result<Vec<Tensor>> {
+    let values = Floats::new(x)?;
+    let held: Vec<_> = weights.iter().map(|weight| HeldWeight::of(weight)).collect::<Result<_>>()?;
+    let guards: Vec<_> = held.iter().map(HeldWeight::read).collect::<Result<_>>()?;
+    let quantised = match mode {
+        LinearMode::Fp8 { ue8m0 } if guards.iter().any(|guard| guard.scale.is_some()) => {
+            Some(round_trip(values.as_slice(), x.dims().last().copied().unwrap_or(1), ue8m0))
+        }
+        _ => None,
+    };
+    let mut outs: Vec<_> = guards.iter().map(|guard| vec![0.0; rows_of(x) * guard.n]).collect();
+    let mut jobs = Vec::with_capacity(guards.len());
+    for (guard, out) in guards.iter().zip(&mut outs) {
+        let input = match (&quantised, &guard.scale) {
+            (Some(quantised), Some(_)) => quantised.as_slice(),
+            _ => values.as_slice(),
+        };
+        jobs.push(Job { x: input, weight: guard.weight()?, out });
+    }
+    project(jobs);
+    let results = outs.into_iter().zip(&guards);
+    results.map(|(out, guard)| to_tensor(out, &output_dims(x, guard.n), x.dtype())).collect()
+}
+
+/// What the product with `weight` sees of `x` in this mode.
+pub(crate) fn prepare<'a>(x: &'a [f32], weight: Weight, mode: LinearMode) -> Cow<'a, [f32]> {
+    match mode {
+        LinearMode::Fp8 { ue8m0 } if !weight.scale.is_empty() => Cow::Owned(round_trip(x, weight.k, ue8m0)),
+        _ => Cow::Borrowed(x),
+    }
+}
+
+fn rows_of(x: &Tensor) -> usize {
+    let dims = x.dims();
+    dims[..dims.len().saturating_sub(1)].iter().product()
+}
+
+fn output_dims(x: &Tensor, n: usize) -> Vec<usize> {
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n;
+    }
+    dims
+}
+
+/// A weight in row-major order.
+pub(crate) struct HeldWeight {
+    weight: Tensor,
+    scale: Option<Tensor>,
+}
+
+impl HeldWeight {
+    pub(crate) fn of(weight: &LinearWeight) -> Result<Self> {
+        Self::new(&weight.weight, weight.weight_scale_inv.as_ref())
+    }
+
+    fn new(weight: &Tensor, scale: Option<&Tensor>) -> Result<Self> {
+        Ok(Self { weight: weight.contiguous()?, scale: scale.cloned() })
+    }
+
+    /// Locks the weight for reading.
+    pub(crate) fn read(&self) -> Result<WeightGuard<'_>> {
+        let (n, k) = self.weight.dims2()?;
+        let (guard, layout) = self.weight.storage_and_layout();
+        let scale = self.scale.as_ref().map(Floats::new).transpose()?;
+        Ok(WeightGuard { guard, start: layout.start_offset(), n, k, scale })
+    }
+}
+
+/// A weight locked for reading.
+pub(crate) struct WeightGuard<'a> {
+    guard: StorageRef<'a>,
+    start: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    scale: Option<Floats<'a>>,
+}
+
+impl WeightGuard<'_> {
+    pub(crate) fn weight(&self) -> Result<Weight<'_>> {
+        let range = self.start..self.start + self.n * self.k;
+        let codes = match &*self.guard {
+            Storage::Cpu(CpuStorage::F32(values)) => Codes::F32(&values[range]),
+            Storage::Cpu(CpuStorage::BF16(values)) => Codes::Bf16(&values[range]),
+            Storage::Cpu(CpuStorage::F16(values)) => Codes::F16(&values[range]),
+            Storage::Cpu(CpuStorage::F8E4M3(values)) => Codes::F8e4m3(&values[range]),
+            _ => candle::bail!(
+                "a weight must be on CPU and {:?}, {:?}, {:?} or {:?}",
+                DType::F32,
+                DType::BF16,
+                DType::F16,
+                DType::F8E4M3
+            ),
+        };
+        Ok(Weight { codes, k: self.k, scale: self.scale.as_ref().map_or(&[], Floats::as_slice) })
+    }
+}
+
+/// A product to compute: `out` `[M, N]` becomes `x` `[M, K]` times `weightᵀ`.
+pub(crate) struct Job<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) weight: Weight<'a>,
+    pub(crate) out: &'a mut [f32],
+}
+
+/// Computes all products, on one thread if they are small, else divided among rayon's.
+pub(crate) fn project(mut jobs: Vec<Job>) {
+    jobs.retain(|job| !job.out.is_empty() && job.weight.k > 0);
+    let isa = isa();
+    let macs = |job: &Job| job.out.len() * job.weight.k;
+    let total: usize = jobs.iter().map(macs).sum();
+    let threads = rayon::current_num_threads().min(total / MACS_PER_THREAD);
+    if threads <= 1 {
+        for Job { x, weight, out } in jobs {
+            let (rows, n) = (x.len() / weight.k, out.len() / (x.len() / weight.k));
+            if rows == 1 {
+                gemm(isa, x, weight, 0..n, &mut [out]);
+            } else {
+                gemm(isa, x, weight, 0..n, &mut out.chunks_mut(n).collect::<Vec<_>>());
+            }
+        }
+        return;
+    }
+    let macs_per_task = total / (threads * TASKS_PER_THREAD) + 1;
+    let tasks: Vec<Task> = jobs.into_iter().flat_map(|job| divide(job, macs_per_task)).collect();
+    tasks.into_par_iter().for_each(|task| task.run(isa));
+}
+
+/// A part of a product: rows of `x` with rows of the weight.
+struct Task<'a> {
+    x: &'a [f32],
+    weight: Weight<'a>,
+    first_row: usize,
+    out: Vec<&'a mut [f32]>,
+}
+
+impl Task<'_> {
+    fn run(mut self, isa: Isa) {
+        let rows = self.out.first().map_or(0, |row| row.len());
+        gemm(isa, self.x, self.weight, self.first_row..self.first_row + rows, &mut self.out);
+    }
+}
+
+/// Cuts a product into tasks of about `macs_per_task`; bits do not depend on where.
+fn divide(job: Job, macs_per_task: usize) -> Vec<Task> {
+    let Job { x, weight, out } = job;
+    let k = weight.k;
+    let rows = x.len() / k;
+    let n = out.len() / rows;
+    let mut tasks = Vec::new();
+    for (x, out) in x.chunks(X_ROWS * k).zip(out.chunks_mut(X_ROWS * n)) {
+        let columns = (macs_per_task / x.len()).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
+        let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
+        parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(x.len() / k));
+        for row in out.chunks_mut(n) {
+            parts.iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, piece)| part.push(piece));
+        }
+        let parts = parts.into_iter().enumerate();
+        tasks.extend(parts.map(|(part, out)| Task { x, weight, first_row: part * columns, out }));
+    }
+    tasks
+}

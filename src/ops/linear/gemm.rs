@@ -1,0 +1,417 @@
+//! `x · weightᵀ` on one thread.
+//!
+//! Every output is the sum over `k` of `weight[n][k] · x[m][k]`, kept in the lanes of one vector register: lane `i`
+//! adds the products of `k = i, i + LANES, ..` in this order, and the lanes are added at the end in a fixed order. Both
+//! loops below do just this, so the bits of an output row do not depend on how many rows are computed with it.
+
+use std::ops::Range;
+
+use float8::F8E4M3;
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+use crate::ops::simd::vector::{Avx2, Avx512};
+use crate::ops::simd::{
+    Isa,
+    vector::{Element, Portable, Vector},
+};
+
+/// Columns and rows of the weight that share a scale.
+const BLOCK: usize = crate::ops::fp8::BLOCK;
+/// Elements of `k` that a tile runs over at a time, so that its rows stay in the first-level cache; whole blocks.
+const K_CHUNK: usize = 1024;
+/// Rows of the weight that are widened to f32 at a time.
+const WEIGHT_ROWS: usize = 32;
+/// Rows of `x` that are kept in the second-level cache while the weight passes by.
+pub(super) const X_ROWS: usize = 96;
+/// Rows of the weight in a tile.
+const TILE_WEIGHT_ROWS: usize = 4;
+
+/// A weight `[N, K]` in row-major order.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight<'a> {
+    pub(crate) codes: Codes<'a>,
+    pub(crate) k: usize,
+    /// `[ceil(N/128), ceil(K/128)]`, or empty.
+    pub(crate) scale: &'a [f32],
+}
+
+/// The elements of a weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Codes<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+    F8e4m3(&'a [F8E4M3]),
+}
+
+/// `out[m][j] = x[m] · weight[rows.start + j]` for every row `m` of `x` `[out.len(), K]`; each `out[m]` has
+/// `rows.len()` elements.
+pub(crate) fn gemm(isa: Isa, x: &[f32], weight: Weight, rows: Range<usize>, out: &mut [&mut [f32]]) {
+    let (k, n) = (weight.k, rows.len());
+    assert!(x.len() == out.len() * k && out.iter().all(|row| row.len() == n), "x and out must fit the weight");
+    match weight.codes {
+        Codes::F32(codes) => run(isa, x, codes, weight, rows, out),
+        Codes::Bf16(codes) => run(isa, x, codes, weight, rows, out),
+        Codes::F16(codes) => run(isa, x, codes, weight, rows, out),
+        Codes::F8e4m3(codes) => run(isa, x, codes, weight, rows, out),
+    }
+}
+
+fn run<W: Element>(isa: Isa, x: &[f32], codes: &[W], weight: Weight, rows: Range<usize>, out: &mut [&mut [f32]]) {
+    let scale_columns = weight.k.div_ceil(BLOCK);
+    let fits = codes.len() >= rows.end * weight.k
+        && (weight.scale.is_empty() || weight.scale.len() >= rows.end.div_ceil(BLOCK) * scale_columns);
+    assert!(fits, "the weight must have the rows asked for");
+    let matrix = Matrix { codes, k: weight.k, scale: weight.scale, scale_columns };
+
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<W: Element>(x: &[f32], matrix: Matrix<W>, rows: Range<usize>, out: &mut [&mut [f32]]) {
+            // SAFETY: `run` checked the slices, and this function has the instruction set.
+            unsafe { product::<Avx2, W>(x, matrix, rows, out) }
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn avx512<W: Element>(x: &[f32], matrix: Matrix<W>, rows: Range<usize>, out: &mut [&mut [f32]]) {
+            // SAFETY: `run` checked the slices, and this function has the instruction set.
+            unsafe { product::<Avx512, W>(x, matrix, rows, out) }
+        }
+        match isa {
+            // SAFETY: `isa()` and `with_isa` only ever hand out what the processor was seen to have.
+            Isa::Avx512 => return unsafe { avx512(x, matrix, rows, out) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { avx2(x, matrix, rows, out) },
+            Isa::Baseline => {}
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
+    // SAFETY: the slices were checked above; plain Rust runs on any processor.
+    unsafe { product::<Portable, W>(x, matrix, rows, out) }
+}
+
+/// A weight of known element type.
+#[derive(Clone, Copy)]
+struct Matrix<'a, W> {
+    codes: &'a [W],
+    k: usize,
+    scale: &'a [f32],
+    scale_columns: usize,
+}
+
+impl<W> Matrix<'_, W> {
+    /// # Safety
+    /// The weight must have this row.
+    #[inline(always)]
+    unsafe fn row(&self, n: usize) -> *const W {
+        // SAFETY: the caller vouches for the row.
+        unsafe { self.codes.as_ptr().add(n * self.k) }
+    }
+
+    /// Factor of the weights of row `n` in the 128 columns that begin with column `k`.
+    #[inline(always)]
+    fn factor(&self, n: usize, k: usize) -> f32 {
+        self.scale[n / BLOCK * self.scale_columns + k / BLOCK]
+    }
+}
+
+/// # Safety
+/// The processor must have `V`; `x` is `[out.len(), k]`, the weight has `rows`, and rows of `out` are `rows.len()` long.
+#[inline(always)]
+unsafe fn product<V: Vector, W: Element>(x: &[f32], weight: Matrix<W>, rows: Range<usize>, out: &mut [&mut [f32]]) {
+    // SAFETY: the same contract.
+    unsafe {
+        match out {
+            [] => {}
+            [out] => matrix_vector::<V, W>(x, weight, rows, out),
+            _ => matrix_matrix::<V, W>(x, weight, rows, out),
+        }
+    }
+}
+
+// ---- one row of x: the weight streams through once, widened in registers
+
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn matrix_vector<V: Vector, W: Element>(x: &[f32], weight: Matrix<W>, rows: Range<usize>, out: &mut [f32]) {
+    let mut done = 0;
+    // SAFETY: all rows are within `rows`.
+    unsafe {
+        if V::STREAMS == 8 {
+            while done + 8 <= out.len() {
+                let sums = dot_rows::<V, W, 8>(x, weight, rows.start + done);
+                let [a, b, c, d, e, f, g, h] = sums;
+                out[done..done + 4].copy_from_slice(&V::sum4([a, b, c, d]));
+                out[done + 4..done + 8].copy_from_slice(&V::sum4([e, f, g, h]));
+                done += 8;
+            }
+        }
+        while done + 4 <= out.len() {
+            let sums = dot_rows::<V, W, 4>(x, weight, rows.start + done);
+            out[done..done + 4].copy_from_slice(&V::sum4(sums));
+            done += 4;
+        }
+        while done < out.len() {
+            let [sum] = dot_rows::<V, W, 1>(x, weight, rows.start + done);
+            out[done] = sum.sum();
+            done += 1;
+        }
+    }
+}
+
+/// Lanes of the products of `x` with the rows `n..n + R`.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn dot_rows<V: Vector, W: Element, const R: usize>(x: &[f32], weight: Matrix<W>, n: usize) -> [V; R] {
+    // SAFETY: reads stay below `k` elements of `x` and of each row.
+    unsafe {
+        let mut sums = [V::zero(); R];
+        let start: [*const W; R] = std::array::from_fn(|r| weight.row(n + r));
+        if weight.scale.is_empty() {
+            let mut k = 0;
+            while k + V::LANES <= weight.k {
+                let values = V::load(x.as_ptr().add(k));
+                for r in 0..R {
+                    sums[r] = W::load::<V>(start[r].add(k)).mul_add(values, sums[r]);
+                }
+                k += V::LANES;
+            }
+            if k < weight.k {
+                let values: V = f32::load_partial(x.as_ptr().add(k), weight.k - k);
+                for r in 0..R {
+                    sums[r] = W::load_partial::<V>(start[r].add(k), weight.k - k).mul_add(values, sums[r]);
+                }
+            }
+            return sums;
+        }
+        let mut k = 0;
+        while k < weight.k {
+            let end = weight.k.min(k + BLOCK);
+            let factors: [V; R] = std::array::from_fn(|r| V::splat(weight.factor(n + r, k)));
+            while k + V::LANES <= end {
+                let values = V::load(x.as_ptr().add(k));
+                for r in 0..R {
+                    sums[r] = W::load::<V>(start[r].add(k)).mul(factors[r]).mul_add(values, sums[r]);
+                }
+                k += V::LANES;
+            }
+            if k < end {
+                let values: V = f32::load_partial(x.as_ptr().add(k), end - k);
+                for r in 0..R {
+                    let widened = W::load_partial::<V>(start[r].add(k), end - k).mul(factors[r]);
+                    sums[r] = widened.mul_add(values, sums[r]);
+                }
+                k = end;
+            }
+        }
+        sums
+    }
+}
+
+// ---- several rows of x: tiles of outputs, each weight widened once for many rows
+
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn matrix_matrix<V: Vector, W: Element>(
+    x: &[f32],
+    weight: Matrix<W>,
+    rows: Range<usize>,
+    out: &mut [&mut [f32]],
+) {
+    let k = weight.k;
+    let chunk = K_CHUNK.min(k.next_multiple_of(V::LANES));
+    let mut widened = vec![0.0f32; WEIGHT_ROWS * chunk];
+    let tiles_per_column = X_ROWS.div_ceil(V::TILE_ROWS);
+    let tile_lanes = TILE_WEIGHT_ROWS * V::TILE_ROWS * V::LANES;
+    // Lanes of the unfinished outputs between chunks of k.
+    let unfinished = if k > chunk { WEIGHT_ROWS.div_ceil(TILE_WEIGHT_ROWS) * tiles_per_column * tile_lanes } else { 0 };
+    let mut lanes = vec![0.0f32; unfinished];
+
+    for (x, out) in x.chunks(X_ROWS * k.max(1)).zip(out.chunks_mut(X_ROWS)) {
+        let mut first_row = rows.start;
+        while first_row < rows.end {
+            let block = WEIGHT_ROWS.min(rows.end - first_row);
+            let mut start = 0;
+            while start == 0 || start < k {
+                let len = chunk.min(k - start);
+                for n in 0..block {
+                    // SAFETY: the row exists and `widened` has `chunk` elements for each row of the block.
+                    unsafe { widen::<V, W>(weight, first_row + n, start, len, widened[n * chunk..].as_mut_ptr()) };
+                }
+                let span = Span { start, len, first: start == 0, last: start + len >= k };
+                let mut n = 0;
+                while n < block {
+                    let count = if block - n >= TILE_WEIGHT_ROWS { TILE_WEIGHT_ROWS } else { 1 };
+                    let column = first_row - rows.start + n;
+                    let tile_weight = &widened[n * chunk..];
+                    for (tile, out) in out.chunks_mut(V::TILE_ROWS).enumerate() {
+                        let x = &x[tile * V::TILE_ROWS * k..];
+                        // A row alone uses the lanes of the tile of four that it would be in, at its own place.
+                        let at = (n / TILE_WEIGHT_ROWS * tiles_per_column + tile) * tile_lanes
+                            + n % TILE_WEIGHT_ROWS * V::TILE_ROWS * V::LANES;
+                        let lanes = lanes.get_mut(at..).unwrap_or_default();
+                        // SAFETY: `out` has at most `TILE_ROWS` rows, `x` as many of `k` elements, `tile_weight` has
+                        // `count` rows of `chunk` elements, and `lanes` a tile's, unless one chunk is all.
+                        unsafe { any_tile::<V>(count, tile_weight, chunk, x, k, span, lanes, column, out) };
+                    }
+                    n += count;
+                }
+                start += chunk;
+            }
+            first_row += block;
+        }
+    }
+}
+
+/// The part of k that a tile runs over.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    len: usize,
+    first: bool,
+    last: bool,
+}
+
+/// Writes `weight[n][start..start + len]`, scaled, to `to`.
+///
+/// # Safety
+/// The processor must have `V`, the weight the row, and `to` room for `len` elements; `start` is a multiple of 128.
+#[inline(always)]
+unsafe fn widen<V: Vector, W: Element>(weight: Matrix<W>, n: usize, start: usize, len: usize, to: *mut f32) {
+    // SAFETY: reads and writes stay below `len`.
+    unsafe {
+        let from = weight.row(n).add(start);
+        let mut at = 0;
+        while at < len {
+            let (end, factor) = if weight.scale.is_empty() {
+                (len, None)
+            } else {
+                (len.min(at + BLOCK), Some(V::splat(weight.factor(n, start + at))))
+            };
+            let scaled = |value: V| factor.map_or(value, |factor| value.mul(factor));
+            while at + V::LANES <= end {
+                scaled(W::load::<V>(from.add(at))).store(to.add(at));
+                at += V::LANES;
+            }
+            if at < end {
+                let mut tail = [0.0f32; 16];
+                scaled(W::load_partial::<V>(from.add(at), end - at)).store(tail.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(tail.as_ptr(), to.add(at), end - at);
+                at = end;
+            }
+        }
+    }
+}
+
+/// [`tile`] of the size that `count` rows of the weight and `out.len()` rows of `x` need.
+///
+/// # Safety
+/// As [`tile`]; `count` is 1 or 4 and `out` has `1..=V::TILE_ROWS` rows.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+unsafe fn any_tile<V: Vector>(
+    count: usize,
+    weight: &[f32],
+    stride: usize,
+    x: &[f32],
+    k: usize,
+    span: Span,
+    lanes: &mut [f32],
+    column: usize,
+    out: &mut [&mut [f32]],
+) {
+    macro_rules! choose {
+        ($($rows:literal)*) => {
+            match (count, out.len()) {
+                $((4, $rows) if $rows <= V::TILE_ROWS => {
+                    // SAFETY: the same contract.
+                    let sums = unsafe { tile::<V, 4, $rows>(weight, stride, x, k, span, lanes) };
+                    if let Some(sums) = sums {
+                        for (out, sums) in out.iter_mut().zip(sums) {
+                            // SAFETY: the processor has `V`.
+                            out[column..column + 4].copy_from_slice(&unsafe { V::sum4(sums) });
+                        }
+                    }
+                })*
+                $((1, $rows) if $rows <= V::TILE_ROWS => {
+                    // SAFETY: the same contract.
+                    let sums = unsafe { tile::<V, 1, $rows>(weight, stride, x, k, span, lanes) };
+                    if let Some(sums) = sums {
+                        for (out, [sum]) in out.iter_mut().zip(sums) {
+                            // SAFETY: the processor has `V`.
+                            out[column] = unsafe { sum.sum() };
+                        }
+                    }
+                })*
+                _ => {}
+            }
+        };
+    }
+    choose!(6 5 4 3 2 1)
+}
+
+/// Adds the products of `N` rows of the weight with `M` rows of `x` over a span of k; the finished lanes if it is the
+/// last, else none, and `lanes` keeps them.
+///
+/// # Safety
+/// The processor must have `V`; `weight` has `N` rows of `span.len` elements at `stride`, `x` has `M` rows of `k`
+/// elements that hold the span, and `lanes` has `N * M * LANES` elements unless the span is first and last.
+#[inline(always)]
+unsafe fn tile<V: Vector, const N: usize, const M: usize>(
+    weight: &[f32],
+    stride: usize,
+    x: &[f32],
+    k: usize,
+    span: Span,
+    lanes: &mut [f32],
+) -> Option<[[V; N]; M]> {
+    // SAFETY: by the contract every pointer stays in its slice.
+    unsafe {
+        let mut sums = [[V::zero(); N]; M];
+        if !span.first {
+            for m in 0..M {
+                for n in 0..N {
+                    sums[m][n] = V::load(lanes.as_ptr().add((m * N + n) * V::LANES));
+                }
+            }
+        }
+        let (weight, x) = (weight.as_ptr(), x.as_ptr().add(span.start));
+        let mut at = 0;
+        while at + V::LANES <= span.len {
+            let mut values = [V::zero(); M];
+            for m in 0..M {
+                values[m] = V::load(x.add(m * k + at));
+            }
+            for n in 0..N {
+                let row = V::load(weight.add(n * stride + at));
+                for m in 0..M {
+                    sums[m][n] = row.mul_add(values[m], sums[m][n]);
+                }
+            }
+            at += V::LANES;
+        }
+        if at < span.len {
+            let count = span.len - at;
+            for m in 0..M {
+                let row: V = f32::load_partial(x.add(m * k + at), count);
+                for n in 0..N {
+                    sums[m][n] = f32::load_partial::<V>(weight.add(n * stride + at), count).mul_add(row, sums[m][n]);
+                }
+            }
+        }
+        if span.last {
+            return Some(sums);
+        }
+        for m in 0..M {
+            for n in 0..N {
+                sums[m][n].store(lanes.as_mut_ptr().add((m * N + n) * V::LANES));
+            }
+        }
+        None
+    }
+}
