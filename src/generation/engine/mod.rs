@@ -1,16 +1,4 @@
 //! Many sequences in one batch.
-//!
-//! In every step the engine puts the next token of each answer and the next chunk of each prompt into one
-//! flattened batch, runs the model once and chooses tokens. Requests join and leave between steps. What a request
-//! yields does not depend on the others, given a model whose rows do not.
-//!
-//! # Speculative decoding
-//! The MTP layer guesses the tokens after the one just chosen (`draft_tokens` of them, greedily). One pass of the
-//! main model gives the logits at all these positions. Then the sampler goes through them as it would one by one:
-//! it chooses a token with the sequence's own random numbers, penalties, bias and stop rules; if that is the
-//! guessed one, the next row is valid too, else the rest is rolled back. So a guess never changes what is chosen:
-//! answers, greedy or sampled, are those of plain decoding token for token, with the same seed. Rejection sampling
-//! would keep the distribution but not the tokens.
 
 mod answer;
 mod draft;
@@ -29,7 +17,19 @@ use super::tokenizer::Tokenizer;
 use crate::ops::layout::PAGE_SIZE;
 use answer::Answer;
 
-/// Generates for many requests at once. See the [module](self).
+/// Generates for many requests at once.
+///
+/// In every step the engine puts the next token of each answer and the next chunk of each prompt into one
+/// flattened batch, runs the model once and chooses tokens. Requests join and leave between steps. What a request
+/// yields does not depend on the others, given a model whose rows do not.
+///
+/// # Speculative decoding
+/// The MTP layer guesses the tokens after the one just chosen (`draft_tokens` of them, greedily). One pass of the
+/// main model gives the logits at all these positions. Then the sampler goes through them as it would one by one:
+/// it chooses a token with the sequence's own random numbers, penalties, bias and stop rules; if that is the
+/// guessed one, the next row is valid too, else the rest is rolled back. So a guess never changes what is chosen:
+/// answers, greedy or sampled, are those of plain decoding token for token, with the same seed. Rejection sampling
+/// would keep the distribution but not the tokens.
 #[derive(Debug)]
 pub struct Engine<M: TokenModel> {
     model: M,
