@@ -17,6 +17,11 @@ pub const MAX_POSITIONS: usize = 1 << 24;
 /// Largest product of heads and head dimensions, or of shared experts and their width.
 pub const MAX_PRODUCT: usize = 1 << 26;
 
+/// Largest factor of any kind; beyond it a configuration is a mistake, and arithmetic could overflow.
+const MAX_FACTOR: f64 = 1e6;
+/// Largest `rope_theta`.
+const MAX_THETA: f64 = 1e15;
+
 /// The block shape of the FP8 kernels.
 const BLOCK: usize = 128;
 
@@ -33,11 +38,12 @@ fn between(key: &str, value: usize, low: usize, high: usize) -> Result<()> {
     fail(key, format!("must be between {low} and {high}, found {value}"))
 }
 
-fn positive(key: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
+/// Positive in f32 too, and at most `high`.
+fn positive(key: &str, value: f64, high: f64) -> Result<()> {
+    if value >= f64::from(f32::MIN_POSITIVE) && value <= high {
         return Ok(());
     }
-    fail(key, format!("must be positive and finite, found {value}"))
+    fail(key, format!("must be positive and at most {high:e}, found {value}"))
 }
 
 /// `a * b <= MAX_PRODUCT`.
@@ -139,7 +145,7 @@ impl Config {
             );
             return fail("num_experts_per_tok", message);
         }
-        positive("routed_scaling_factor", self.routed_scaling_factor)
+        positive("routed_scaling_factor", self.routed_scaling_factor, MAX_FACTOR)
     }
 
     fn validate_indexer(&self) -> Result<()> {
@@ -186,9 +192,10 @@ impl Config {
     }
 
     fn validate_numbers(&self) -> Result<()> {
-        positive("rms_norm_eps", self.rms_norm_eps)?;
-        if !(self.rope.rope_theta.is_finite() && self.rope.rope_theta > 1.0) {
-            return fail("rope_theta", format!("must be finite and more than 1, found {}", self.rope.rope_theta));
+        positive("rms_norm_eps", self.rms_norm_eps, 1.0)?;
+        let theta = self.rope.rope_theta;
+        if !(theta > 1.0 && theta <= MAX_THETA) {
+            return fail("rope_theta", format!("must be more than 1 and at most {MAX_THETA:e}, found {theta}"));
         }
         // The spelling the family's own files use.
         let object = if self.model_type == ModelType::GlmMoeDsa { "rope_parameters" } else { "rope_scaling" };
@@ -209,21 +216,22 @@ impl Yarn {
     /// `object`: where the numbers stand, for messages.
     pub(super) fn validate(&self, object: &str) -> Result<()> {
         let key = |name: &str| format!("{object}.{name}");
-        if !(self.factor.is_finite() && self.factor >= 1.0) {
-            return fail(&key("factor"), format!("must be finite and at least 1, found {}", self.factor));
+        if !(1.0..=MAX_FACTOR).contains(&self.factor) {
+            let message = format!("must be between 1 and {MAX_FACTOR:e}, found {}", self.factor);
+            return fail(&key("factor"), message);
         }
         let original = self.original_max_position_embeddings;
         between(&key("original_max_position_embeddings"), original, 1, MAX_POSITIONS)?;
-        positive(&key("beta_fast"), self.beta_fast)?;
-        positive(&key("beta_slow"), self.beta_slow)?;
+        positive(&key("beta_fast"), self.beta_fast, MAX_FACTOR)?;
+        positive(&key("beta_slow"), self.beta_slow, MAX_FACTOR)?;
         if self.beta_fast < self.beta_slow {
             return fail(&key("beta_fast"), format!("{} is less than beta_slow {}", self.beta_fast, self.beta_slow));
         }
         for (name, value) in [("mscale", self.mscale), ("mscale_all_dim", self.mscale_all_dim)] {
-            if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-                return fail(&key(name), format!("must be finite and not negative, found {value}"));
+            if let Some(value) = value.filter(|value| !(0.0..=MAX_FACTOR).contains(value)) {
+                return fail(&key(name), format!("must be between 0 and {MAX_FACTOR:e}, found {value}"));
             }
         }
-        self.attention_factor.map_or(Ok(()), |factor| positive(&key("attention_factor"), factor))
+        self.attention_factor.map_or(Ok(()), |factor| positive(&key("attention_factor"), factor, MAX_FACTOR))
     }
 }
