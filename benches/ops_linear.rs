@@ -1,6 +1,7 @@
 //! Speed of `ops::linear`, `mlp` and `moe`: ours against candle's f32 matmul on the same shape.
 //!
-//! `cargo bench --bench ops_linear`; `RAYON_NUM_THREADS=1` for one core.
+//! `cargo bench --bench ops_linear`; with `RAYON_NUM_THREADS=1` on Linux it measures processor time, which other load on
+//! the machine disturbs less.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -10,15 +11,27 @@ use deepseek_v32::ops::gate::{GateConfig, gate};
 use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear};
 use deepseek_v32::ops::moe::{ExpertWeights, moe};
 
-/// Least seconds per call over rounds of at least 50 ms in all.
-fn seconds(mut call: impl FnMut() -> Result<Tensor>) -> Result<f64> {
-    let (mut best, start) = (f64::INFINITY, Instant::now());
-    while start.elapsed().as_secs_f64() < 0.3 {
-        let began = Instant::now();
-        black_box(call()?);
-        best = best.min(began.elapsed().as_secs_f64());
+/// Seconds so far: processor time of this thread where it is all there is, else time on the clock.
+fn now(start: Instant) -> f64 {
+    if rayon::current_num_threads() == 1
+        && let Ok(line) = std::fs::read_to_string("/proc/thread-self/schedstat")
+        && let Some(Ok(nanoseconds)) = line.split(' ').next().map(str::parse::<f64>)
+    {
+        return nanoseconds / 1e9;
     }
-    Ok(best)
+    start.elapsed().as_secs_f64()
+}
+
+/// Mean seconds per call over half a second.
+fn seconds(mut call: impl FnMut() -> Result<Tensor>) -> Result<f64> {
+    black_box(call()?);
+    let (start, mut calls) = (Instant::now(), 0);
+    let began = now(start);
+    while start.elapsed().as_secs_f64() < 0.5 {
+        black_box(call()?);
+        calls += 1;
+    }
+    Ok((now(start) - began) / f64::from(calls))
 }
 
 fn weight(n: usize, k: usize, dtype: DType) -> Result<LinearWeight> {

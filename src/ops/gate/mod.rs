@@ -59,7 +59,7 @@ fn check_f32(name: &str, tensor: &Tensor) -> Result<()> {
 }
 
 fn check_config(cfg: &GateConfig, experts: usize) -> Result<()> {
-    if cfg.n_group == 0 || experts % cfg.n_group != 0 {
+    if cfg.n_group == 0 || !experts.is_multiple_of(cfg.n_group) {
         candle::bail!("gate: n_group {} must divide the {experts} experts", cfg.n_group)
     }
     if cfg.topk_group > cfg.n_group || cfg.topk_group == 0 {

@@ -109,10 +109,25 @@ impl<W> Matrix<'_, W> {
         unsafe { self.codes.as_ptr().add(n * self.k) }
     }
 
-    /// Factor of the weights of row `n` in the 128 columns that begin with column `k`.
+    /// Factor of what is loaded of row `n` in the 128 columns that begin with column `k`.
     #[inline(always)]
-    fn factor(&self, n: usize, k: usize) -> f32 {
-        self.scale[n / BLOCK * self.scale_columns + k / BLOCK]
+    fn factor(&self, n: usize, k: usize) -> f32
+    where
+        W: Element,
+    {
+        match self.scale {
+            [] => W::UNIT,
+            scale => scale[n / BLOCK * self.scale_columns + k / BLOCK] * W::UNIT,
+        }
+    }
+
+    /// Whether loaded values are the weights as they are.
+    #[inline(always)]
+    fn is_plain(&self) -> bool
+    where
+        W: Element,
+    {
+        W::UNIT == 1.0 && self.scale.is_empty()
     }
 }
 
@@ -171,7 +186,7 @@ unsafe fn dot_rows<V: Vector, W: Element, const R: usize>(x: &[f32], weight: Mat
     unsafe {
         let mut sums = [V::zero(); R];
         let start: [*const W; R] = std::array::from_fn(|r| weight.row(n + r));
-        if weight.scale.is_empty() {
+        if weight.is_plain() {
             let mut k = 0;
             while k + V::LANES <= weight.k {
                 let values = V::load(x.as_ptr().add(k));
@@ -288,7 +303,7 @@ unsafe fn widen<V: Vector, W: Element>(weight: Matrix<W>, n: usize, start: usize
         let from = weight.row(n).add(start);
         let mut at = 0;
         while at < len {
-            let (end, factor) = if weight.scale.is_empty() {
+            let (end, factor) = if weight.is_plain() {
                 (len, None)
             } else {
                 (len.min(at + BLOCK), Some(V::splat(weight.factor(n, start + at))))
@@ -361,6 +376,7 @@ unsafe fn any_tile<V: Vector>(
 /// # Safety
 /// The processor must have `V`; `weight` has `N` rows of `span.len` elements at `stride`, `x` has `M` rows of `k`
 /// elements that hold the span, and `lanes` has `N * M * LANES` elements unless the span is first and last.
+#[allow(clippy::needless_range_loop)] // The indices name rows of several arrays.
 #[inline(always)]
 unsafe fn tile<V: Vector, const N: usize, const M: usize>(
     weight: &[f32],

@@ -17,7 +17,8 @@ pub use reference::{LinearMode, LinearWeight};
 /// # Shapes
 /// - `x`: `[.., K]`, f32, bf16, f16 or f64
 /// - `weight`: `[N, K]`, f32, bf16, f16 or f8e4m3
-/// - `weight_scale_inv`: `[ceil(N/128), ceil(K/128)]` f32, with f8e4m3 weights only; without it codes count as they are
+/// - `weight_scale_inv`: `[ceil(N/128), ceil(K/128)]` f32, below 2^120, with f8e4m3 weights only; without it
+///   codes count as they are
 /// - result: `[.., N]`, dtype of `x`
 ///
 /// # Errors

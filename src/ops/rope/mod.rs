@@ -25,7 +25,7 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result
     check_float("rope", "cos", cos)?;
     check_float("rope", "sin", sin)?;
     let &[tokens, _, width] = x.dims() else { candle::bail!("rope: x must be [T, heads, R], got {:?}", x.dims()) };
-    if width % 2 != 0 {
+    if !width.is_multiple_of(2) {
         candle::bail!("rope: the last dimension of x must be even, got x {:?}", x.dims())
     }
     for (name, table) in [("cos", cos), ("sin", sin)] {

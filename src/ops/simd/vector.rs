@@ -27,7 +27,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bf16(from: *const bf16) -> Self;
     /// Reads `LANES` elements, exactly widened.
     unsafe fn load_f16(from: *const f16) -> Self;
-    /// Reads `LANES` elements, exactly widened.
+    /// Reads `LANES` elements, widened to their value over [`Element::UNIT`].
     unsafe fn load_f8e4m3(from: *const F8E4M3) -> Self;
     /// Writes `LANES` elements.
     unsafe fn store(self, to: *mut f32);
@@ -80,7 +80,8 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn load_f8e4m3(from: *const F8E4M3) -> Self {
         // SAFETY: as in `load`; an e4m3 code is one byte.
-        Self(unsafe { from.cast::<[u8; 4]>().read_unaligned() }.map(crate::ops::fp8::e4m3::decode))
+        let codes = unsafe { from.cast::<[u8; 4]>().read_unaligned() };
+        Self(codes.map(|code| crate::ops::fp8::e4m3::decode(code) / F8E4M3::UNIT))
     }
 
     #[inline(always)]
@@ -155,13 +156,12 @@ impl Vector for Avx2 {
     #[inline(always)]
     unsafe fn load_f8e4m3(from: *const F8E4M3) -> Self {
         unsafe {
-            // As f16 bits the code is its value · 2^-8, subnormals included; 0x7f is not NaN there, so it is put in.
+            // As f16 bits the code is its value / 256, subnormals included; 0x7f is not NaN there, so it is put in.
             let code = _mm_cvtepi8_epi16(_mm_loadl_epi64(from.cast()));
             let magnitude = _mm_set1_epi16(0x7f);
             let nan = _mm_cmpeq_epi16(_mm_and_si128(code, magnitude), magnitude);
             let bits = _mm_and_si128(_mm_slli_epi16::<7>(code), _mm_set1_epi16(!0x4000));
-            let half = _mm256_cvtph_ps(_mm_or_si128(bits, _mm_and_si128(nan, _mm_set1_epi16(0x7e00))));
-            Self(_mm256_mul_ps(half, _mm256_set1_ps(256.0)))
+            Self(_mm256_cvtph_ps(_mm_or_si128(bits, _mm_and_si128(nan, _mm_set1_epi16(0x7e00)))))
         }
     }
 
@@ -254,12 +254,12 @@ impl Vector for Avx512 {
     unsafe fn load_f8e4m3(from: *const F8E4M3) -> Self {
         unsafe {
             // See `Avx2::load_f8e4m3`.
-            let code = _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast()));
-            let magnitude = _mm256_set1_epi16(0x7f);
-            let nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(code, magnitude), magnitude);
-            let bits = _mm256_and_si256(_mm256_slli_epi16::<7>(code), _mm256_set1_epi16(!0x4000));
-            let half = _mm512_cvtph_ps(_mm256_mask_mov_epi16(bits, nan, _mm256_set1_epi16(0x7e00)));
-            Self(_mm512_mul_ps(half, _mm512_set1_ps(256.0)))
+            let code = _mm_loadu_si128(from.cast());
+            let magnitude = _mm_set1_epi8(0x7f);
+            let nan = _mm_cmpeq_epi8_mask(_mm_and_si128(code, magnitude), magnitude);
+            let shifted = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(code));
+            let bits = _mm256_and_si256(shifted, _mm256_set1_epi16(!0x4000));
+            Self(_mm512_mask_cvtph_ps(_mm512_set1_ps(f32::NAN), !nan, bits))
         }
     }
 
@@ -309,7 +309,10 @@ impl Vector for Avx512 {
 
 /// A weight element that vectors are loaded from.
 pub(crate) trait Element: Copy + Default + Send + Sync {
-    /// Reads `V::LANES` elements, exactly widened.
+    /// What loaded values are to be multiplied by; a power of two.
+    const UNIT: f32;
+
+    /// Reads `V::LANES` elements, exactly widened, over `UNIT`.
     ///
     /// # Safety
     /// As [`Vector`].
@@ -331,8 +334,10 @@ pub(crate) trait Element: Copy + Default + Send + Sync {
 }
 
 macro_rules! element {
-    ($type:ty, $load:ident) => {
+    ($type:ty, $load:ident, $unit:literal) => {
         impl Element for $type {
+            const UNIT: f32 = $unit;
+
             #[inline(always)]
             unsafe fn load<V: Vector>(from: *const Self) -> V {
                 // SAFETY: the same contract.
@@ -341,7 +346,7 @@ macro_rules! element {
         }
     };
 }
-element!(f32, load);
-element!(bf16, load_bf16);
-element!(f16, load_f16);
-element!(F8E4M3, load_f8e4m3);
+element!(f32, load, 1.0);
+element!(bf16, load_bf16, 1.0);
+element!(f16, load_f16, 1.0);
+element!(F8E4M3, load_f8e4m3, 256.0);
