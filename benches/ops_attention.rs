@@ -129,8 +129,10 @@ fn main() -> Result<()> {
             }
         }
     }
+    let logits = random(rng, &[1, 1 << 20])?;
+    report("topk/1M columns/k 2048".to_string(), 0, true, || topk(&logits, 2048))?;
     for (heads, dim, value_dim, tokens) in
-        [(8, 32, 16, 64), (8, 32, 16, 1024), (16, 192, 128, 1024), (16, 192, 128, 4096)]
+        [(8, 32, 16, 64), (8, 32, 16, 1024), (16, 192, 128, 64), (16, 192, 128, 256), (16, 192, 128, 4096)]
     {
         let layout = BatchLayout::single(tokens);
         let (q, k) = (random(rng, &[tokens, heads, dim])?, random(rng, &[tokens, heads, dim])?);

@@ -91,10 +91,10 @@ fn a_row_does_not_depend_on_its_batch() {
     let (q, index_k) = (tensor(&mut rng, &[tokens, 16, 128]), tensor(&mut rng, &[SLOTS, 128]));
     let weights = tensor(&mut rng, &[tokens, 16]);
     let together = ints(&indexer_topk(&q, &index_k, &weights, &layout, 100).unwrap());
-    for row in 0..tokens {
+    for (row, expected) in together.iter().enumerate() {
         let (q, weights) = (q.narrow(0, row, 1).unwrap(), weights.narrow(0, row, 1).unwrap());
         let one = ints(&indexer_topk(&q, &index_k, &weights, &alone(&layout, row), 100).unwrap());
-        assert_eq!(one[0], together[row], "row {row}");
+        assert_eq!(&one[0], expected, "row {row}");
     }
 }
 
@@ -107,6 +107,10 @@ fn names_what_is_wrong() {
     let nan = (weights.clone() * f64::NAN).unwrap();
     every_backend(|name| {
         assert_error(indexer_topk(&q, &index_k, &nan, &layout, 1), "is NaN");
+        let nan_q = (&q * f64::NAN).unwrap();
+        assert_error(indexer_topk(&nan_q, &index_k, &weights, &layout, 1), "is NaN");
+        let nan_k = (&index_k * f64::NAN).unwrap();
+        assert_error(indexer_topk(&q, &nan_k, &weights, &layout, 1), "is NaN");
         assert!(indexer_topk(&q, &index_k, &nan, &layout, 2).is_ok(), "{name}: no score is needed");
         assert_error(indexer_topk(&weights, &index_k, &weights, &layout, 1), "indexer_topk: q must be [T, H_I, D]");
         assert_error(indexer_topk(&q, &index_k, &weights, &BatchLayout::single(1), 1), "expected 2");

@@ -43,6 +43,8 @@ fn matches_loops_over_spans_heads_and_dimensions() {
         (20, 48, vec![(127, 2), (128, 2)]),
         (128, 96, vec![(100, 30)]),
         (64, 128, vec![(1000, 2)]),
+        (0, 16, vec![(0, 3)]),
+        (4, 0, vec![(70, 3)]),
         (4, 16, vec![(0, 0), (7, 0)]),
         (4, 16, vec![]),
     ] {
@@ -169,4 +171,34 @@ fn names_what_is_wrong() {
         }
     });
     assert_eq!(BatchLayout::single(PAGE_SIZE + 1).spans[0].slot(2 * PAGE_SIZE), usize::MAX);
+}
+
+#[test]
+fn the_reference_has_gradients() {
+    let mut rng = rng(5);
+    let layout = layout(&mut rng, &[(2, 2)]);
+    let slot = layout.spans[0].slot(0);
+    let inputs = [tensor(&mut rng, &[2, 3, 4]), tensor(&mut rng, &[SLOTS, 4]), tensor(&mut rng, &[2, 3])];
+    // Both rows see the first three positions.
+    let loss = |[q, k, w]: [&Tensor; 3]| {
+        let logits = mqa_logits(q, k, w, &layout).unwrap().narrow(1, 0, 3).unwrap();
+        logits.sqr().unwrap().sum_all().unwrap()
+    };
+    let vars = inputs.each_ref().map(|t| candle_core::Var::from_tensor(t).unwrap());
+    let grads = loss(vars.each_ref().map(|var| var.as_tensor())).backward().unwrap();
+    for (at, range) in [(0, 0..24), (1, slot * 4..slot * 4 + 12), (2, 0..6)] {
+        let got = values(grads.get(&vars[at]).unwrap());
+        for i in range {
+            let nudged = |by: f32| {
+                let mut data = inputs[at].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                data[i] += by;
+                let nudged = Tensor::from_vec(data, inputs[at].shape(), &Device::Cpu).unwrap();
+                let mut inputs = inputs.each_ref();
+                inputs[at] = &nudged;
+                values(&loss(inputs))[0]
+            };
+            let expected = (nudged(1e-3) - nudged(-1e-3)) / 2e-3;
+            assert!((got[i] - expected).abs() < 5e-3, "input {at}, element {i}: {} {expected}", got[i]);
+        }
+    }
 }

@@ -50,6 +50,8 @@ fn matches_loops_for_every_shape() {
         (1, 128, 96, 64, 100),
         (1, 16, 64, 0, 10),
         (5, 4, 16, 16, 0),
+        (2, 0, 16, 16, 8),
+        (2, 3, 0, 0, 8),
         (0, 4, 16, 16, 8),
     ] {
         let (q, kv) = (tensor(&mut rng, &[tokens, heads, dim]), tensor(&mut rng, &[300, dim]));
@@ -187,13 +189,13 @@ fn the_reference_has_gradients() {
         Tensor::from_vec(data, t.shape(), &Device::Cpu).unwrap()
     };
     let value = |q: &Tensor, kv: &Tensor| values(&loss(q, kv))[0];
-    for i in 0..24 {
+    for (i, got) in dq.iter().enumerate() {
         let expected = (value(&nudge(&q, i, 0.01), &kv) - value(&nudge(&q, i, -0.01), &kv)) / 0.02;
-        assert!((dq[i] - expected).abs() < 1e-3, "dq[{i}] {} {expected}", dq[i]);
+        assert!((got - expected).abs() < 1e-3, "dq[{i}] {got} {expected}");
     }
-    for i in 0..48 {
+    for (i, got) in dkv.iter().enumerate() {
         let expected = (value(&q, &nudge(&kv, i, 0.01)) - value(&q, &nudge(&kv, i, -0.01))) / 0.02;
-        assert!((dkv[i] - expected).abs() < 1e-3, "dkv[{i}] {} {expected}", dkv[i]);
+        assert!((got - expected).abs() < 1e-3, "dkv[{i}] {got} {expected}");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::ops::simd::{Isa, isa};
 
 /// Keys that one work item sees. The parts of a row are merged in order, so that a row has the same bits whether its
 /// parts run on one thread or on several.
-const SPLIT: usize = 4 * TILE;
+const SPLIT: usize = 8 * TILE;
 
 /// Attention of `q: [T, H, D]` where row `t` sees the slots `seen[t]` (all below the slots of `kv`).
 pub(crate) fn mla(

@@ -42,10 +42,10 @@ fn select_rows(
             let (out, later) = std::mem::take(&mut rest).split_at_mut(span.tokens.len() * k);
             rest = later;
             let (unscored, scored) = out.split_at_mut(whole * k);
+            let slots = span.context_slots().take(if whole == 0 { 0 } else { span.start + whole });
+            let slots = slots.map(|slot| slot as i32).collect::<Vec<_>>();
             for (i, out) in unscored.chunks_exact_mut(k).enumerate() {
-                for (position, out) in out.iter_mut().enumerate().take(span.start + i + 1) {
-                    *out = span.slot(position) as i32;
-                }
+                out[..=span.start + i].copy_from_slice(&slots[..=span.start + i]);
             }
             let first = span.tokens.start + whole;
             for (i, out) in scored.chunks_mut(ROW_BLOCK * k).enumerate() {

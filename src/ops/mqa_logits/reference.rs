@@ -27,7 +27,9 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
         for row in span.tokens.clone().step_by(step) {
             let rows = step.min(span.tokens.end - row);
             let scores = q.narrow(0, row, rows)?.reshape((rows * heads, dim))?.matmul(&keys.t()?)?;
-            let scores = scores.relu()?.reshape((rows, heads, span.context()))?;
+            // Not `relu`, which turns NaN into 0.
+            let scores = scores.le(0f32)?.where_cond(&scores.zeros_like()?, &scores)?;
+            let scores = scores.reshape((rows, heads, span.context()))?;
             let scores = scores.broadcast_mul(&weights.narrow(0, row, rows)?.unsqueeze(2)?)?.sum(1)?;
             blocks.push(hide_future(&scores, span, row, columns)?);
         }

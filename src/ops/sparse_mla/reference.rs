@@ -16,7 +16,7 @@ pub fn sparse_mla(
 ) -> Result<(Tensor, Tensor)> {
     let (tokens, heads, dim) = q.dims3()?;
     let (slots, k) = (kv.dim(0)?, indices.dim(1)?);
-    if tokens == 0 || k == 0 || slots == 0 {
+    if tokens == 0 || heads == 0 || k == 0 || slots == 0 {
         let out = Tensor::zeros((tokens, heads, value_dim), q.dtype(), q.device())?;
         return Ok((out, Tensor::full(f32::NEG_INFINITY, (tokens, heads), q.device())?));
     }
