@@ -194,8 +194,7 @@ impl Attention {
 
     /// MHA mode: keys and values of every head from the latents.
     fn mha_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
-        let slots: Vec<u32> =
-            layout.spans.iter().flat_map(|span| (0..span.context()).map(|p| span.slot(p) as u32)).collect();
+        let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
         let (k, v) = self.expand(slots, kv, q_nope.dtype())?;
         let q = Tensor::cat(&[q_nope, q_pe], 2)?;
         Ok(ops::mha(&q, &k, &v.contiguous()?, layout, self.softmax_scale)?.0)

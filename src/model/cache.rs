@@ -236,7 +236,7 @@ impl Cache {
 
     /// Whether the page that the next token goes to is half full and another sequence's too.
     fn shares_tail(&self, sequence: &Sequence) -> bool {
-        let partial = sequence.len % PAGE_SIZE != 0;
+        let partial = !sequence.len.is_multiple_of(PAGE_SIZE);
         partial && sequence.pages.last().is_some_and(|&page| self.owners[page as usize] > 1)
     }
 

@@ -1,7 +1,7 @@
 //! The model: MLA, DeepSeek Sparse Attention, group-limited mixture of experts, multi-token prediction.
 //!
 //! A batch is flattened: rows `[T, ..]` of several sequences without padding, described by a
-//! [`BatchLayout`](crate::ops::layout::BatchLayout) that the [`Cache`] hands out. Prefill, chunked prefill, decode and
+//! [`BatchLayout`] that the [`Cache`] hands out. Prefill, chunked prefill, decode and
 //! batches of unequal length are the same call.
 //!
 //! This folder, `config.rs` and the ops' references depend on candle and serde alone.
@@ -83,10 +83,9 @@ impl Model {
             Precision::Dequant => LinearMode::Dequant,
             Precision::Fp8 => LinearMode::Fp8 { ue8m0: cfg.quantization_config.as_ref().is_some_and(|q| q.ue8m0) },
         };
-        if let (Precision::Fp8, Some(dim)) = (precision, cfg.index_head_dim) {
-            if !dim.is_power_of_two() {
-                candle::bail!("index_head_dim: {dim} is not a power of two, which FP8 precision needs")
-            }
+        let index_head_dim = cfg.index_head_dim.filter(|_| cfg.has_indexer() && precision == Precision::Fp8);
+        if let Some(dim) = index_head_dim.filter(|dim| !dim.is_power_of_two()) {
+            candle::bail!("index_head_dim: {dim} is not a power of two, which FP8 precision needs")
         }
         let model_vb = vb.pp("model");
         let embed_tokens = model_vb.pp("embed_tokens").get((cfg.vocab_size, cfg.hidden_size), "weight")?;

@@ -1,9 +1,11 @@
 //! What a forward pass saw and chose, for parity checks and for records.
 
+use std::collections::HashMap;
+
 use candle::{Device, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::layout::BatchLayout;
+use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// Intermediate results of one [`Model::forward_batch`](super::Model::forward_batch), one entry per layer.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,7 @@ pub(super) fn selected_positions(slots: Option<&Tensor>, topk: usize, layout: &B
         Some(slots) => Some(slots.to_dtype(candle::DType::I64)?.to_vec2::<i64>()?),
     };
     for span in &layout.spans {
+        let pages: HashMap<usize, usize> = span.block_table.iter().map(|&page| page as usize).zip(0..).collect();
         for (row, last) in span.tokens.clone().zip(span.start..) {
             let out = &mut positions[row * topk..(row + 1) * topk];
             match &slots {
@@ -33,8 +36,9 @@ pub(super) fn selected_positions(slots: Option<&Tensor>, topk: usize, layout: &B
                 Some(slots) => {
                     let chosen = slots[row].iter().filter(|&&slot| slot >= 0);
                     for (o, &slot) in out.iter_mut().zip(chosen) {
-                        *o = match span.position(slot as usize) {
-                            Some(position) => position as i64,
+                        let slot = slot as usize;
+                        *o = match pages.get(&(slot / PAGE_SIZE)) {
+                            Some(page) => (page * PAGE_SIZE + slot % PAGE_SIZE) as i64,
                             None => candle::bail!("slot {slot} of row {row} is not its sequence's"),
                         };
                     }

@@ -131,7 +131,7 @@ impl BatchLayout {
         let mut groups: Vec<Group> = Vec::new();
         for span in &self.spans {
             let key = key(span);
-            if groups.last().map_or(true, |group| group.key != key) {
+            if groups.last().is_none_or(|group| group.key != key) {
                 let rows = span.tokens.start..span.tokens.start;
                 groups.push(Group { key, rows, layout: Self::default() });
             }

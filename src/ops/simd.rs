@@ -1,7 +1,7 @@
 //! Run-time choice of the instruction set for the CPU kernels.
 //!
 //! A kernel is written once, as plain Rust over small fixed arrays that the compiler turns into vector
-//! instructions, and compiled once per instruction set by [`simd_kernel!`].
+//! instructions, and compiled once per instruction set by `simd_kernel!`.
 
 pub(crate) mod floats;
 pub(crate) mod lanes;

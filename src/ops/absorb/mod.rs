@@ -19,6 +19,7 @@ pub mod reference;
 /// # Source
 /// DeepSeek-V2 report, section 2.1.2: W_UK absorbed into W_UQ.
 pub fn absorb_query(q_nope: &Tensor, kv_b_proj: &LinearWeight, v_dim: usize) -> Result<Tensor> {
+    let _span = tracing::trace_span!("absorb_query").entered();
     check_float("absorb_query", "q_nope", q_nope)?;
     let (_, heads, nope_dim) = q_nope.dims3()?;
     let (n, _) = check_weight("absorb_query", &kv_b_proj.weight, kv_b_proj.weight_scale_inv.as_ref())?;
@@ -40,6 +41,7 @@ pub fn absorb_query(q_nope: &Tensor, kv_b_proj: &LinearWeight, v_dim: usize) -> 
 /// # Source
 /// DeepSeek-V2 report, section 2.1.2: W_UV absorbed into W_O.
 pub fn absorb_value(latent: &Tensor, kv_b_proj: &LinearWeight, nope_dim: usize) -> Result<Tensor> {
+    let _span = tracing::trace_span!("absorb_value").entered();
     check_float("absorb_value", "latent", latent)?;
     let (_, heads, width) = latent.dims3()?;
     let (n, k) = check_weight("absorb_value", &kv_b_proj.weight, kv_b_proj.weight_scale_inv.as_ref())?;

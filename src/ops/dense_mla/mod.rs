@@ -37,6 +37,7 @@ pub fn dense_mla(
     value_dim: usize,
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
+    let _span = tracing::trace_span!("dense_mla").entered();
     let op = "dense_mla";
     let (tokens, _, dim) = args::dims3(op, "q", "[T, H, D]", q)?;
     let (slots, key_dim) = args::dims2(op, "kv", "[slots, D]", kv)?;

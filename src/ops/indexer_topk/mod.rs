@@ -26,6 +26,7 @@ pub mod reference;
 /// # Source
 /// DeepSeek-V3.2-Exp, "DeepSeek Sparse Attention", equations 1 and 2.
 pub fn indexer_topk(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout, k: usize) -> Result<Tensor> {
+    let _span = tracing::trace_span!("indexer_topk").entered();
     mqa_logits::check("indexer_topk", q, index_k, weights, layout)?;
     topk::check_size("indexer_topk", q.dim(0)?, index_k.dim(0)?, k)?;
     match backend(&[q, index_k, weights]) {

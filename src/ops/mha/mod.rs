@@ -27,6 +27,7 @@ pub mod reference;
 /// # Source
 /// Blocks with online softmax as in FlashAttention (Dao et al., 2022).
 pub fn mha(q: &Tensor, k: &Tensor, v: &Tensor, layout: &BatchLayout, softmax_scale: f64) -> Result<(Tensor, Tensor)> {
+    let _span = tracing::trace_span!("mha").entered();
     let op = "mha";
     let (tokens, heads, dim) = args::dims3(op, "q", "[T, H, Dq]", q)?;
     let (keys, key_heads, key_dim) = args::dims3(op, "k", "[S, H, Dq]", k)?;

@@ -29,6 +29,7 @@ pub mod reference;
 /// # Source
 /// DeepSeek-V3.2-Exp, "DeepSeek Sparse Attention", equation 1.
 pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
+    let _span = tracing::trace_span!("mqa_logits").entered();
     check("mqa_logits", q, index_k, weights, layout)?;
     match backend(&[q, index_k, weights]) {
         Backend::Cpu => cpu::mqa_logits(q, index_k, weights, layout),

@@ -37,6 +37,7 @@ pub fn sparse_mla(
     value_dim: usize,
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
+    let _span = tracing::trace_span!("sparse_mla").entered();
     let op = "sparse_mla";
     let (tokens, _, dim) = args::dims3(op, "q", "[T, H, D]", q)?;
     let (_, key_dim) = args::dims2(op, "kv", "[slots, D]", kv)?;

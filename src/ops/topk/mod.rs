@@ -20,6 +20,7 @@ pub mod reference;
 /// # Errors
 /// A wrong rank or dtype, or a NaN among the logits.
 pub fn topk(logits: &Tensor, k: usize) -> Result<Tensor> {
+    let _span = tracing::trace_span!("topk").entered();
     let (tokens, columns) = args::dims2("topk", "logits", "[T, N]", logits)?;
     if logits.dtype() != DType::F32 {
         candle::bail!("topk: logits must be F32, got {:?}", logits.dtype());
