@@ -26,7 +26,7 @@ use tracing_chrome::ChromeLayerBuilder;
 use tracing_subscriber::prelude::*;
 
 /// A user's question with tools at hand, in V3.2's chat format.
-const DEFAULT_PROMPT: &str = include_str!("../assets/prompt.txt");
+const DEFAULT_PROMPT: &str = include_str!("prompt.txt");
 
 /// The start of a conversation for checkpoints that need no tools.
 const PLAIN_PROMPT: &str =
