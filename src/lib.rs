@@ -1,4 +1,4 @@
-//! DeepSeek-V3.2 in Rust on candle.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 pub mod config;
@@ -8,5 +8,5 @@ pub mod model;
 pub mod ops;
 pub mod weights;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use error::{Error, Result};

@@ -1,1 +1,36 @@
-//! Ids in, ids out.
+//! Text generation: token ids in, token ids out.
+//!
+//! - [`Engine`] runs many requests in one batch, with chunked prefill and speculative decoding by the MTP layer;
+//!   [`Engine::generate`] is the blocking way to one answer, [`Engine::stream`] the iterator.
+//! - [`Sampler`] chooses a token from logits by [`SamplingParams`].
+//! - [`StopConditions`] end an answer at token ids or strings.
+//! - [`Tokenizer`] and [`Detokenizer`] turn text to ids and back, the latter as ids come.
+//! - [`TokenModel`] is what the engine asks of a model; [`LocalModel`] is the crate's own.
+//!
+//! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
+
+mod detokenizer;
+mod engine;
+mod error;
+mod generate;
+mod local;
+mod options;
+mod params;
+mod request;
+mod sampler;
+mod stop;
+mod token_model;
+mod tokenizer;
+
+pub use detokenizer::Detokenizer;
+pub use engine::Engine;
+pub use error::{GenerationError, Result};
+pub use generate::EventStream;
+pub use local::LocalModel;
+pub use options::{EngineOptions, Stats};
+pub use params::SamplingParams;
+pub use request::{Cancel, Completion, Event, Request, RequestId, Token, Usage};
+pub use sampler::{Distribution, Logprobs, Report, Sampled, Sampler};
+pub use stop::{FinishReason, StopConditions, StopMatcher};
+pub use token_model::TokenModel;
+pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -1,1 +1,247 @@
-//! The model.
+//! The model: MLA, DeepSeek Sparse Attention, group-limited mixture of experts, multi-token prediction.
+//!
+//! A batch is flattened: rows `[T, ..]` of several sequences without padding, described by a
+//! [`BatchLayout`] that the [`Cache`] hands out. Prefill, chunked prefill, decode and
+//! batches of unequal length are the same call.
+//!
+//! This folder, `config.rs` and the ops' references depend on candle and serde alone.
+
+use candle::{DType, Device, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use crate::config::{Config, IndexerType, MlpType};
+use crate::ops::layout::BatchLayout;
+use crate::ops::linear::{LinearMode, LinearWeight};
+
+mod adapter;
+mod attention;
+mod cache;
+mod indexer;
+mod layer;
+mod linear;
+mod mlp;
+mod moe;
+mod mtp;
+mod norm;
+mod rope;
+mod trace;
+
+pub use cache::{Cache, SequenceId};
+pub use trace::Trace;
+
+use adapter::Adapter;
+use attention::Selection;
+use layer::Layer;
+use mtp::Mtp;
+use norm::RmsNorm;
+use rope::Rope;
+
+/// How a checkpoint with FP8 weights is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Weights are dequantized, everything else keeps the activations' dtype.
+    #[default]
+    Dequant,
+    /// The reference's FP8 arithmetic: activations of FP8 projections, the indexer's queries and keys, and the cached
+    /// latent are rounded to e4m3. Nothing changes for a checkpoint without FP8 weights but the indexer and the cache.
+    Fp8,
+}
+
+/// A causal language model of the DeepSeek-V3 family.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    lm_head: LinearWeight,
+    mtp: Option<Mtp>,
+    rope: Rope,
+    dtype: DType,
+    device: Device,
+    adapter: Option<Adapter>,
+}
+
+impl Model {
+    /// Builds the model from weights with the released names; FP8 weights are dequantized as they are used.
+    ///
+    /// Activations and cache have `vb`'s dtype. The MTP layer is built if `vb` has it.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape than `cfg` says.
+    pub fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
+        Self::with_precision(cfg, Precision::Dequant, vb)
+    }
+
+    /// As [`Model::new`], with a choice of arithmetic.
+    ///
+    /// # Errors
+    /// As [`Model::new`], and if [`Precision::Fp8`] can't be had: `index_head_dim` is not a power of two.
+    pub fn with_precision(cfg: &Config, precision: Precision, vb: VarBuilder) -> Result<Self> {
+        let mode = match precision {
+            Precision::Dequant => LinearMode::Dequant,
+            Precision::Fp8 => LinearMode::Fp8 { ue8m0: cfg.quantization_config.as_ref().is_some_and(|q| q.ue8m0) },
+        };
+        let index_head_dim = cfg.index_head_dim.filter(|_| cfg.has_indexer() && precision == Precision::Fp8);
+        if let Some(dim) = index_head_dim.filter(|dim| !dim.is_power_of_two()) {
+            candle::bail!("index_head_dim: {dim} is not a power of two, which FP8 precision needs")
+        }
+        let model_vb = vb.pp("model");
+        let embed_tokens = model_vb.pp("embed_tokens").get((cfg.vocab_size, cfg.hidden_size), "weight")?;
+        let mut layers = Vec::with_capacity(cfg.num_hidden_layers);
+        for i in 0..cfg.num_hidden_layers {
+            let mlp = cfg.mlp_layer_types.get(i).copied().unwrap_or(MlpType::Sparse);
+            let full = cfg.indexer_types.get(i).copied().unwrap_or(IndexerType::Full) == IndexerType::Full;
+            let layer_vb = model_vb.pp("layers").pp(i);
+            layers.push(Layer::new(cfg, mode, mlp, cfg.has_indexer() && full, layer_vb)?);
+        }
+        let lm_head = if cfg.tie_word_embeddings {
+            LinearWeight { weight: embed_tokens.clone(), weight_scale_inv: None }
+        } else {
+            linear::linear(cfg.hidden_size, cfg.vocab_size, vb.pp("lm_head"))?
+        };
+        let mtp_vb = model_vb.pp("layers").pp(cfg.num_hidden_layers);
+        let has_mtp = cfg.num_nextn_predict_layers > 0 && mtp_vb.pp("eh_proj").contains_tensor("weight");
+        let mtp = if has_mtp { Some(Mtp::new(cfg, mode, &embed_tokens, &lm_head, mtp_vb)?) } else { None };
+        Ok(Self {
+            embed_tokens,
+            layers,
+            norm: RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, model_vb.pp("norm"))?,
+            lm_head,
+            mtp,
+            rope: Rope::new(cfg, vb.device()),
+            dtype: vb.dtype(),
+            device: vb.device().clone(),
+            adapter: None,
+            config: cfg.clone(),
+        })
+    }
+
+    /// The configuration that the model was built with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Dtype of activations and cache.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether the checkpoint has an MTP layer.
+    pub fn has_mtp(&self) -> bool {
+        self.mtp.is_some()
+    }
+
+    /// An empty cache for this model with room for `pages` pages of 64 tokens.
+    ///
+    /// # Errors
+    /// If the memory can't be had.
+    pub fn new_cache(&self, pages: usize) -> Result<Cache> {
+        Cache::new(&self.config, self.dtype, &self.device, pages)
+    }
+
+    /// Runs a flattened batch: `ids: [T]` in the order of `layout`, which [`Cache::append`] made for it.
+    ///
+    /// Returns the hidden states after the final norm, `[T, hidden_size]` in the model's dtype; `trace` collects what
+    /// the layers saw and chose.
+    ///
+    /// # Errors
+    /// If an id is not below `vocab_size`, or the number of ids is not the layout's.
+    pub fn forward_batch(
+        &self,
+        ids: &[u32],
+        layout: &BatchLayout,
+        cache: &mut Cache,
+        mut trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
+        let ids = self.ids(ids, layout)?;
+        let rope = self.rope.tables(&layout.positions())?;
+        let mut x = self.embed_tokens.index_select(&ids, 0)?.to_dtype(self.dtype)?;
+        let mut selection = Selection::All;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let out = layer.forward(&x, &rope, layout, cache.layer(i), selection)?;
+            x = out.hidden;
+            selection = out.selection;
+            if let Some(trace) = trace.as_deref_mut() {
+                trace.hidden.push(x.clone());
+                trace.expert_indices.push(out.expert_indices);
+                trace.topk_indices.push(self.selected(&selection, layout)?);
+            }
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Logits `[n, vocab_size]` f32 of hidden states `[n, hidden_size]` from [`Model::forward_batch`].
+    ///
+    /// # Errors
+    /// If `hidden` has another shape.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.lm_head.forward(&hidden.to_dtype(DType::F32)?, LinearMode::Dequant)
+    }
+
+    /// Runs the MTP layer: row `i` combines `next_ids[i]`, the token after row `i`, with `hidden[i]`, the main model's
+    /// hidden state after the final norm, `[T, hidden_size]`.
+    ///
+    /// Its keys go to the same slots as the main model's, in a layer of their own: `layout` is the main model's.
+    /// Returns hidden states after `shared_head.norm`, `[T, hidden_size]`.
+    ///
+    /// # Errors
+    /// If the model has no MTP layer, or as [`Model::forward_batch`].
+    ///
+    /// # Source
+    /// DeepSeek-V3 technical report, section 2.2.
+    pub fn forward_mtp(
+        &self,
+        next_ids: &[u32],
+        hidden: &Tensor,
+        layout: &BatchLayout,
+        cache: &mut Cache,
+    ) -> Result<Tensor> {
+        let ids = self.ids(next_ids, layout)?;
+        let rope = self.rope.tables(&layout.positions())?;
+        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(self.layers.len()))
+    }
+
+    /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
+    ///
+    /// # Errors
+    /// If the model has no MTP layer or `hidden` has another shape.
+    pub fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.mtp()?.logits(hidden)
+    }
+
+    fn mtp(&self) -> Result<&Mtp> {
+        match &self.mtp {
+            Some(mtp) => Ok(mtp),
+            None => candle::bail!("the checkpoint has no MTP layer (num_nextn_predict_layers)"),
+        }
+    }
+
+    fn ids(&self, ids: &[u32], layout: &BatchLayout) -> Result<Tensor> {
+        if ids.len() != layout.tokens() {
+            candle::bail!("{} ids for a batch of {} tokens", ids.len(), layout.tokens())
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            candle::bail!("token id {id} is not below vocab_size {}", self.config.vocab_size)
+        }
+        Tensor::from_slice(ids, ids.len(), &self.device)
+    }
+
+    fn selected(&self, selection: &Selection, layout: &BatchLayout) -> Result<Option<Tensor>> {
+        let topk = match (self.config.has_indexer(), self.config.index_topk) {
+            (true, Some(topk)) => topk,
+            _ => return Ok(None),
+        };
+        let slots = match selection {
+            Selection::All => None,
+            Selection::Slots(slots) => Some(slots),
+        };
+        trace::selected_positions(slots, topk, layout).map(Some)
+    }
+}

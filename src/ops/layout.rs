@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use candle::Result;
+use candle_core as candle;
+
 /// Token slots in one page of the cache.
 pub const PAGE_SIZE: usize = 64;
 
@@ -19,13 +22,21 @@ pub struct Span {
 impl Span {
     /// Tokens of the sequence once this batch is in the cache.
     pub fn context(&self) -> usize {
-        self.start + self.tokens.len()
+        self.start.saturating_add(self.tokens.len())
     }
 
-    /// The slot of a position below `64 * block_table.len()`.
+    /// The slot of a position; `usize::MAX`, which every op refuses, where the block table ends before it.
     #[inline]
     pub fn slot(&self, position: usize) -> usize {
-        self.block_table[position / PAGE_SIZE] as usize * PAGE_SIZE + position % PAGE_SIZE
+        match self.block_table.get(position / PAGE_SIZE) {
+            Some(&page) => (page as usize).saturating_mul(PAGE_SIZE).saturating_add(position % PAGE_SIZE),
+            None => usize::MAX,
+        }
+    }
+
+    /// The slots of the sequence's positions `0..context()`, in order.
+    pub fn context_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.context()).map(|position| self.slot(position))
     }
 
     /// The position that lies in a slot, if the slot is this sequence's.
@@ -60,10 +71,77 @@ impl BatchLayout {
         self.spans.iter().flat_map(|span| span.start as u32..span.context() as u32).collect()
     }
 
-    /// Slot of every row, `[T]`.
+    /// Slot of every row, `[T]`; `u32::MAX` where a block table ends before the row's position.
     pub fn slots(&self) -> Vec<u32> {
-        let slots = |span: &Span| (span.start..span.context()).map(|p| span.slot(p) as u32).collect::<Vec<_>>();
-        self.spans.iter().flat_map(slots).collect()
+        let slot = |span: &Span, position| u32::try_from(span.slot(position)).unwrap_or(u32::MAX);
+        self.spans.iter().flat_map(|span| (span.start..span.context()).map(move |p| slot(span, p))).collect()
+    }
+
+    /// Sum of the contexts: rows of the keys that lie one sequence after the other, as `mha` takes them.
+    pub fn total_context(&self) -> usize {
+        self.spans.iter().fold(0usize, |sum, span| sum.saturating_add(span.context()))
+    }
+
+    /// Checks that the spans cover the rows `0..tokens` one after the other.
+    ///
+    /// # Errors
+    /// Names the span that leaves a gap, overlaps, runs backwards or is too long for 31-bit positions.
+    pub fn check_rows(&self, tokens: usize) -> Result<()> {
+        let mut next = 0;
+        for (i, span) in self.spans.iter().enumerate() {
+            if span.tokens.start != next || span.tokens.end < next {
+                candle::bail!("layout: span {i} covers rows {:?}, expected it to start at row {next}", span.tokens);
+            }
+            if span.context() > i32::MAX as usize {
+                candle::bail!("layout: span {i} has a context of {}, the limit is {}", span.context(), i32::MAX);
+            }
+            next = span.tokens.end;
+        }
+        if next != tokens {
+            candle::bail!("layout: the spans cover {next} rows, expected {tokens}");
+        }
+        Ok(())
+    }
+
+    /// [`Self::check_rows`], and that every position of every context lies in one of `slots` cache slots.
+    ///
+    /// # Errors
+    /// Names the span whose block table is too short or points outside the cache.
+    pub fn check(&self, tokens: usize, slots: usize) -> Result<()> {
+        self.check_rows(tokens)?;
+        for (i, span) in self.spans.iter().enumerate() {
+            let context = span.context();
+            let pages = context.div_ceil(PAGE_SIZE);
+            if span.block_table.len() < pages {
+                let have = span.block_table.len();
+                candle::bail!("layout: span {i} has a context of {context}, its block table {have} of {pages} pages");
+            }
+            for page in 0..pages {
+                let last = span.slot((page * PAGE_SIZE + PAGE_SIZE - 1).min(context - 1));
+                if last >= slots {
+                    candle::bail!("layout: page {page} of span {i} reaches slot {last}, the cache has {slots}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits the batch into runs of neighbouring sequences for which `key` says the same.
+    pub fn groups(&self, key: impl Fn(&Span) -> bool) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for span in &self.spans {
+            let key = key(span);
+            if groups.last().is_none_or(|group| group.key != key) {
+                let rows = span.tokens.start..span.tokens.start;
+                groups.push(Group { key, rows, layout: Self::default() });
+            }
+            if let Some(group) = groups.last_mut() {
+                group.rows.end = span.tokens.end;
+                let tokens = span.tokens.start - group.rows.start..span.tokens.end - group.rows.start;
+                group.layout.spans.push(Span { tokens, start: span.start, block_table: span.block_table.clone() });
+            }
+        }
+        groups
     }
 
     /// The layout of one uncached sequence of `tokens` rows whose keys lie in slots `0..tokens`.
@@ -71,4 +149,15 @@ impl BatchLayout {
         let block_table = (0..tokens.div_ceil(PAGE_SIZE) as u32).collect();
         Self { spans: vec![Span { tokens: 0..tokens, start: 0, block_table }] }
     }
+}
+
+/// Neighbouring sequences of a batch that are treated alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What the sequences have in common.
+    pub key: bool,
+    /// Their rows in the whole batch.
+    pub rows: Range<usize>,
+    /// Their layout, with rows counted from 0.
+    pub layout: BatchLayout,
 }

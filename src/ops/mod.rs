@@ -11,6 +11,8 @@ use candle_core as candle;
 pub mod layout;
 pub mod simd;
 
+pub mod absorb;
+pub(crate) mod attention;
 pub mod dense_mla;
 pub mod fp8;
 pub mod gate;
@@ -26,6 +28,22 @@ pub mod rope;
 pub mod sparse_mla;
 pub mod swiglu;
 pub mod topk;
+
+pub use absorb::{absorb_query, absorb_value};
+pub use dense_mla::dense_mla;
+pub use gate::gate;
+pub use hadamard::hadamard;
+pub use indexer_topk::indexer_topk;
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use mha::mha;
+pub use moe::{mlp, moe};
+pub use mqa_logits::mqa_logits;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use sparse_mla::sparse_mla;
+pub use swiglu::swiglu;
+pub use topk::topk;
 
 /// An implementation of the ops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,1 +1,98 @@
-//! Checkpoints.
+//! Checkpoints in the Hugging Face layout: `config.json` beside `model.safetensors`, or beside shards and
+//! `model.safetensors.index.json`.
+//!
+//! [`Checkpoint::open`] maps the files and checks everything that can be checked without reading the data: headers,
+//! index, and every tensor's name, shape and dtype against the [`Config`]. [`Checkpoint::var_builder`] then reads each
+//! tensor once, in parallel, into memory of its own and lets the mapped pages go, so that peak memory stays near the
+//! size of the model. [`load`] does both. Nothing is returned unless all of it is sound.
+//!
+//! [`save`] and [`Checkpoint::save_to`] write the same layout.
+
+use std::io::Read;
+use std::path::Path;
+
+use candle_nn::VarBuilder;
+
+use crate::{Config, Error, Result};
+
+mod checkpoint;
+mod decode;
+mod generation_config;
+mod header;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod index;
+mod load;
+mod names;
+mod save;
+
+pub use checkpoint::Checkpoint;
+pub use generation_config::GenerationConfig;
+pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_header};
+pub use index::{Index, IndexError, parse_index};
+pub use load::{LoadOptions, Progress};
+pub use names::{TensorKind, for_each_tensor};
+pub use save::{DEFAULT_SHARD_BYTES, SaveTensor, save, save_tensors};
+
+/// The configuration file of a checkpoint.
+pub const CONFIG_FILE: &str = "config.json";
+/// The tensors of an unsharded checkpoint.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The index of a sharded checkpoint.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The largest text file that is read: an index of a million tensors takes a tenth of it.
+const MAX_TEXT_BYTES: u64 = 1 << 30;
+
+/// Opens the checkpoint in `dir` and loads all of it.
+///
+/// `progress` is called after every tensor, from one thread at a time.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Checkpoint::var_builder`].
+pub fn load(
+    dir: impl AsRef<Path>,
+    options: &LoadOptions,
+    progress: impl Fn(Progress) + Send + Sync,
+) -> Result<(Config, VarBuilder<'static>)> {
+    let checkpoint = Checkpoint::open(dir)?;
+    let vb = checkpoint.var_builder(options, progress)?;
+    Ok((checkpoint.config().clone(), vb))
+}
+
+/// Reads and validates the `config.json` in `dir`.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
+pub fn load_config(dir: impl AsRef<Path>) -> Result<Config> {
+    let path = dir.as_ref().join(CONFIG_FILE);
+    let text = read_text(&path)?;
+    Config::from_json(&text).map_err(|source| Error::Config { path, source })
+}
+
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    |source| Error::Io { path: path.to_path_buf(), source }
+}
+
+/// Refuses directories, pipes and devices before they are opened, which could block.
+fn require_file(path: &Path) -> Result<()> {
+    let io = io_error(path);
+    if std::fs::metadata(path).map_err(&io)?.is_file() {
+        return Ok(());
+    }
+    Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file")))
+}
+
+/// The text of a file of sane size.
+fn read_text(path: &Path) -> Result<String> {
+    let io = io_error(path);
+    require_file(path)?;
+    let file = std::fs::File::open(path).map_err(&io)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(&io)?;
+    let json = |message: &str| Error::Json { path: path.to_path_buf(), message: message.to_string() };
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(json("absurdly large"));
+    }
+    String::from_utf8(bytes).map_err(|_| json("not UTF-8"))
+}

@@ -29,6 +29,7 @@ pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX};
 /// # Source
 /// DeepSeek-V3.2-Exp `inference/kernel.py`, `act_quant`.
 pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tensor)> {
+    let _span = tracing::trace_span!("act_quant").entered();
     check_float("act_quant", "x", x)?;
     check_size("act_quant", "group", group)?;
     if x.rank() == 0 {

@@ -29,6 +29,7 @@ pub use reference::{GateConfig, NORM_EPS};
 /// # Source
 /// DeepSeek-V3 technical report (arXiv 2412.19437), section 2.1.2; `Gate` in DeepSeek-V3.2-Exp `inference/model.py`.
 pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &GateConfig) -> Result<(Tensor, Tensor)> {
+    let _span = tracing::trace_span!("gate").entered();
     let &[tokens, experts] = logits.dims() else {
         candle::bail!("gate: logits must be [T, E], got {:?}", logits.dims())
     };

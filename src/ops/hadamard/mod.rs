@@ -22,6 +22,7 @@ pub mod reference;
 /// # Source
 /// DeepSeek-V3.2-Exp `inference/model.py`, `rotate_activation`.
 pub fn hadamard(x: &Tensor) -> Result<Tensor> {
+    let _span = tracing::trace_span!("hadamard").entered();
     check_float("hadamard", "x", x)?;
     match x.dims().last() {
         Some(width) if width.is_power_of_two() => {}

@@ -18,6 +18,7 @@ pub mod reference;
 /// # Errors
 /// If `x` has no dimension, is not a float, or `weight` or `bias` is not `[H]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let _span = tracing::trace_span!("layer_norm").entered();
     check_row_parameter("layer_norm", "weight", x, weight)?;
     check_row_parameter("layer_norm", "bias", x, bias)?;
     if x.elem_count() == 0 {

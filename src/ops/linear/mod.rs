@@ -7,7 +7,7 @@ use crate::ops::fp8::{BLOCK, check_block_scale};
 use crate::ops::{Backend, backend, simd::floats::check_float};
 
 pub(crate) mod cpu;
-mod gemm;
+pub(crate) mod gemm;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight};
@@ -24,6 +24,7 @@ pub use reference::{LinearMode, LinearWeight};
 /// # Errors
 /// If a shape or dtype is not as above.
 pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
+    let _span = tracing::trace_span!("linear").entered();
     check("linear", x, weight, weight_scale_inv)?;
     match on_cpu(x, weight, weight_scale_inv) {
         true => cpu::linear(x, weight, weight_scale_inv, LinearMode::Dequant),
@@ -46,6 +47,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
 /// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`. The CPU path multiplies dequantised codes instead of scaling
 /// each block's sum; the two differ by f32 rounding only.
 pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0: bool) -> Result<Tensor> {
+    let _span = tracing::trace_span!("linear_fp8").entered();
     check("linear_fp8", x, weight, Some(weight_scale_inv))?;
     match on_cpu(x, weight, Some(weight_scale_inv)) {
         true => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
@@ -60,6 +62,7 @@ pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0:
 /// # Errors
 /// As [`linear`].
 pub fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> Result<Vec<Tensor>> {
+    let _span = tracing::trace_span!("linear_many").entered();
     for LinearWeight { weight, weight_scale_inv } in weights {
         check("linear_many", x, weight, weight_scale_inv.as_ref())?;
     }

@@ -27,6 +27,7 @@ pub fn mlp(
     down_proj: &LinearWeight,
     mode: LinearMode,
 ) -> Result<Tensor> {
+    let _span = tracing::trace_span!("mlp").entered();
     check_weights("mlp", x, gate_proj, up_proj, down_proj)?;
     if x.elem_count() > 0 && [gate_proj, up_proj, down_proj].iter().all(|weight| on_cpu(x, weight)) {
         return cpu::mlp(x, gate_proj, up_proj, down_proj, mode);
@@ -55,6 +56,7 @@ pub fn moe(
     expert_weights: &Tensor,
     mode: LinearMode,
 ) -> Result<Tensor> {
+    let _span = tracing::trace_span!("moe").entered();
     check_float("moe", "x", x)?;
     let &[tokens, hidden] = x.dims() else { candle::bail!("moe: x must be [T, H], got {:?}", x.dims()) };
     let (indices, weights) = (expert_indices.dims(), expert_weights.dims());

@@ -18,6 +18,7 @@ pub mod reference;
 /// # Errors
 /// If `x` has no dimension, is not a float, or `weight` is not `[H]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let _span = tracing::trace_span!("rms_norm").entered();
     check_row_parameter("rms_norm", "weight", x, weight)?;
     if x.elem_count() == 0 {
         return x.zeros_like();

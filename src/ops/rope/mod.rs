@@ -21,6 +21,7 @@ pub mod reference;
 /// # Errors
 /// If a shape or dtype is not as above.
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result<Tensor> {
+    let _span = tracing::trace_span!("rope").entered();
     check_float("rope", "x", x)?;
     check_float("rope", "cos", cos)?;
     check_float("rope", "sin", sin)?;

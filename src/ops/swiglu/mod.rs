@@ -17,6 +17,7 @@ pub mod reference;
 /// # Errors
 /// If the shapes differ or one is not a float.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let _span = tracing::trace_span!("swiglu").entered();
     check_float("swiglu", "gate", gate)?;
     check_float("swiglu", "up", up)?;
     if gate.dims() != up.dims() {

@@ -1,0 +1,110 @@
+//! What the examples share: choice of checkpoint, loading with a spinner, errors as one line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::DType;
+use clap::ValueEnum;
+use deepseek_v32::model::{Model, Precision};
+use deepseek_v32::weights::{self, LoadOptions};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Dtype of activations and cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::Bf16 => DType::BF16,
+            Dtype::F16 => DType::F16,
+        }
+    }
+}
+
+/// How FP8 checkpoints are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// Weights dequantized, the rest as it is.
+    Dequant,
+    /// The reference's FP8 arithmetic.
+    Fp8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::Dequant => Precision::Dequant,
+            PrecisionArg::Fp8 => Precision::Fp8,
+        }
+    }
+}
+
+/// The checkpoint that comes with the repository.
+pub fn embedded_checkpoint() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assets/tiny-v32")
+}
+
+/// A folder, or with feature `hub` the `owner/name` of a repository that is then downloaded.
+pub fn resolve(model: Option<&str>) -> Result<PathBuf> {
+    let Some(model) = model else {
+        return Ok(embedded_checkpoint());
+    };
+    let path = PathBuf::from(model);
+    if path.exists() {
+        return Ok(path);
+    }
+    let is_name = model.split('/').count() == 2 && !model.starts_with(['.', '/']) && !model.ends_with('/');
+    if !is_name {
+        bail!("{model}: no such folder");
+    }
+    download(model)
+}
+
+#[cfg(feature = "hub")]
+fn download(model: &str) -> Result<PathBuf> {
+    weights::hub::download(model, None, |_| ()).with_context(|| format!("{model}: download failed"))
+}
+
+#[cfg(not(feature = "hub"))]
+fn download(model: &str) -> Result<PathBuf> {
+    bail!("{model}: no such folder; to download it from the hub, build with --features hub")
+}
+
+/// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.
+pub fn load_model(dir: &Path, dtype: DType, precision: Precision) -> Result<(Model, Duration)> {
+    let start = Instant::now();
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    spinner.enable_steady_tick(Duration::from_millis(80));
+    spinner.set_message(format!("loading {}", dir.display()));
+    let options = LoadOptions { dtype, ..LoadOptions::default() };
+    let (config, vb) = weights::load(dir, &options, |progress| {
+        let (done, total) = (progress.bytes_done as f64 / 1e6, progress.bytes_total as f64 / 1e6);
+        spinner.set_message(format!("loading {}: {done:.1} of {total:.1} MB", dir.display()));
+    })?;
+    let model = Model::with_precision(&config, precision, vb)
+        .map_err(deepseek_v32::Error::from)
+        .with_context(|| dir.display().to_string())?;
+    spinner.finish_and_clear();
+    Ok((model, start.elapsed()))
+}
+
+/// Runs an example; an error becomes one line on standard error and exit status 1.
+pub fn report(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = format!("{error:#}");
+            eprintln!("error: {}", text.lines().next().unwrap_or("unknown"));
+            ExitCode::FAILURE
+        }
+    }
+}

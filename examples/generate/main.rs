@@ -1,0 +1,225 @@
+//! Loads a checkpoint and completes a prompt, token by token.
+//!
+//! ```bash
+//! cargo run --release --example generate
+//! cargo run --release --example generate -- --model DIR --prompt "Once upon a time" -n 100 --temperature 0.6
+//! ```
+//!
+//! Without `--model` it runs the embedded checkpoint on a conversation with tools, already encoded.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use deepseek_v32::generation::{
+    Completion, Engine, EngineOptions, LocalModel, Request, SamplingParams, Stats, StopConditions, Tokenizer,
+};
+use deepseek_v32::weights::GenerationConfig;
+use serde_json::json;
+use tracing_chrome::ChromeLayerBuilder;
+use tracing_subscriber::prelude::*;
+
+/// A user's question with tools at hand, in V3.2's chat format.
+const DEFAULT_PROMPT: &str = include_str!("prompt.txt");
+
+/// The start of a conversation for checkpoints that need no tools.
+const PLAIN_PROMPT: &str =
+    "<｜begin▁of▁sentence｜><｜User｜>Explain in one sentence what sparse attention is.<｜Assistant｜></think>";
+
+#[derive(Debug, Parser)]
+#[command(about = "Completes a prompt with a checkpoint of the DeepSeek-V3 family")]
+struct Args {
+    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
+    #[arg(long)]
+    model: Option<String>,
+    /// Text to complete, with its control tokens.
+    #[arg(long, conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// File that holds the text to complete.
+    #[arg(long)]
+    prompt_file: Option<PathBuf>,
+    /// Most tokens to generate.
+    #[arg(long, short = 'n', default_value_t = 512)]
+    max_tokens: usize,
+    /// 0 = greedy. Default: as generation_config.json says, else greedy.
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Keep the most probable tokens up to this mass.
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Keep this many of the most probable tokens.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Keep tokens at least this many times as probable as the best.
+    #[arg(long)]
+    min_p: Option<f64>,
+    /// Seed of the random choices.
+    #[arg(long, default_value_t = 299792458)]
+    seed: u64,
+    /// Penalty on repeated tokens; 1 = none.
+    #[arg(long, default_value_t = 1.0)]
+    repeat_penalty: f64,
+    /// Tokens that the penalty looks back on. Default: all.
+    #[arg(long)]
+    repeat_last_n: Option<usize>,
+    /// Text that ends the answer; may be given several times.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Go on after the end-of-sentence token.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print the log-probability of every token and of the K most probable ones.
+    #[arg(long, value_name = "K")]
+    logprobs: Option<usize>,
+    /// Draft tokens with the MTP layer.
+    #[arg(long)]
+    mtp: bool,
+    /// Dtype of activations and cache.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: common::Dtype,
+    /// How FP8 weights are computed.
+    #[arg(long, value_enum, default_value = "dequant")]
+    precision: common::PrecisionArg,
+    /// Run on the CPU, the only device of this version.
+    #[arg(long)]
+    cpu: bool,
+    /// Write a trace for chrome://tracing.
+    #[arg(long, value_name = "FILE")]
+    tracing: Option<PathBuf>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    common::report(run(Args::parse()))
+}
+
+fn run(args: Args) -> Result<()> {
+    let _guard = args.tracing.as_ref().map(|file| {
+        let (layer, guard) = ChromeLayerBuilder::new().file(file).build();
+        tracing_subscriber::registry().with(layer).init();
+        guard
+    });
+    let prompt = read_prompt(&args)?;
+    let dir = common::resolve(args.model.as_deref())?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let (model, load_time) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
+    if args.mtp && !model.has_mtp() {
+        bail!("--mtp: {} has no MTP layer", dir.display());
+    }
+    let request = request(&args, &dir, &prompt, &tokenizer, model.config().eos_token_id.clone())?;
+    let model = LocalModel::new(Arc::new(model))?;
+    let mut engine = Engine::new(model, EngineOptions::speculative(args.mtp))?.with_tokenizer(tokenizer)?;
+    let completion = engine.generate(request, |token| {
+        if !args.json {
+            print!("{}", token.text);
+            // A closed pipe shows when the answer is printed to its end.
+            let _ = std::io::stdout().flush();
+        }
+    })?;
+    if args.json {
+        print_json(&completion, engine.stats(), load_time.as_secs_f64())
+    } else {
+        print_text(&completion, &engine, load_time.as_secs_f64())
+    }
+}
+
+fn read_prompt(args: &Args) -> Result<String> {
+    Ok(match (&args.prompt, &args.prompt_file, &args.model) {
+        (Some(prompt), _, _) => prompt.clone(),
+        (None, Some(path), _) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+        (None, None, None) => DEFAULT_PROMPT.to_string(),
+        (None, None, Some(_)) => PLAIN_PROMPT.to_string(),
+    })
+}
+
+fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, eos: Vec<u32>) -> Result<Request> {
+    let defaults = GenerationConfig::load(dir)?.unwrap_or_default();
+    let sampled = defaults.do_sample.unwrap_or(false);
+    let mut eos = if args.ignore_eos { Vec::new() } else { eos };
+    eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));
+    let mut request = Request::new(tokenizer.encode(prompt, false)?);
+    request.params = SamplingParams {
+        temperature: args.temperature.or(defaults.temperature.filter(|_| sampled)).unwrap_or(0.0),
+        top_p: args.top_p.or(defaults.top_p.filter(|_| sampled)).unwrap_or(1.0),
+        top_k: args.top_k,
+        min_p: args.min_p.unwrap_or(0.0),
+        repetition_penalty: args.repeat_penalty,
+        repeat_last_n: args.repeat_last_n,
+        seed: Some(args.seed),
+        ..SamplingParams::default()
+    };
+    request.stop = StopConditions { ids: eos, strings: args.stop.clone() };
+    request.max_tokens = Some(args.max_tokens);
+    request.logprobs = args.logprobs;
+    Ok(request)
+}
+
+fn print_text(completion: &Completion, engine: &Engine<LocalModel>, load_seconds: f64) -> Result<()> {
+    let streamed: usize = completion.tokens.iter().map(|token| token.text.len()).sum();
+    println!("{}", completion.text.get(streamed..).unwrap_or_default());
+    let name = |id: u32| {
+        let text = engine.tokenizer().and_then(|tokenizer| tokenizer.decode(&[id], Default::default()).ok());
+        format!("{:?}", text.unwrap_or_default())
+    };
+    for token in &completion.tokens {
+        if let Some(logprobs) = &token.logprobs {
+            let top: Vec<_> = logprobs.top.iter().map(|&(id, p)| format!("{} {p:.4}", name(id))).collect();
+            println!("{:>6} {:<24} {:>9.4}   {}", token.id, name(token.id), logprobs.logprob, top.join("  "));
+        }
+    }
+    let stats = engine.stats();
+    let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
+    println!("\n{}", deepseek_v32::ops::backend_report());
+    println!("loaded in {load_seconds:.2} s");
+    println!(
+        "prompt: {} tokens in {:.3} s, {:.1} tokens/s",
+        stats.prompt_tokens,
+        stats.prefill_seconds,
+        rate(stats.prompt_tokens, stats.prefill_seconds)
+    );
+    // The first token comes from the prompt's pass.
+    let decoded = stats.generated_tokens.saturating_sub(1);
+    println!(
+        "decode: {decoded} tokens in {:.3} s, {:.1} tokens/s ({})",
+        stats.decode_seconds,
+        rate(decoded, stats.decode_seconds),
+        completion.reason
+    );
+    if let Some(rate) = stats.acceptance_rate() {
+        println!("MTP: {} of {} drafts accepted, {:.1} %", stats.accepted, stats.drafted, rate * 100.0);
+    }
+    Ok(())
+}
+
+fn print_json(completion: &Completion, stats: &Stats, load_seconds: f64) -> Result<()> {
+    let ids: Vec<u32> = completion.tokens.iter().map(|token| token.id).collect();
+    let logprobs: Vec<_> = completion
+        .tokens
+        .iter()
+        .filter_map(|token| token.logprobs.as_ref())
+        .map(|logprobs| json!({"logprob": logprobs.logprob, "top": logprobs.top}))
+        .collect();
+    let object = json!({
+        "text": completion.text,
+        "ids": ids,
+        "logprobs": logprobs,
+        "finish_reason": completion.reason.to_string(),
+        "load_seconds": load_seconds,
+        "prompt_tokens": stats.prompt_tokens,
+        "prefill_seconds": stats.prefill_seconds,
+        "generated_tokens": stats.generated_tokens,
+        "decode_seconds": stats.decode_seconds,
+        "drafted": stats.drafted,
+        "accepted": stats.accepted,
+    });
+    println!("{object}");
+    Ok(())
+}

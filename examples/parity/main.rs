@@ -1,0 +1,229 @@
+//! Writes what a checkpoint computes for given tokens, to be compared with another implementation.
+//!
+//! ```bash
+//! cargo run --release --example parity -- --model DIR --tokens 1,2,3 --out out.safetensors --greedy 16 --hidden --selected
+//! ```
+//!
+//! Tensors of the file (B sequences of S tokens, K = `index_topk`, k = `num_experts_per_tok`):
+//! - `input_ids` `[B, S]` i64; `logits` `[B, S, vocab_size]` f32
+//! - with `--hidden`: `layer{i}.hidden` `[B, S, hidden_size]` f32, the residual stream after each layer; `final_norm`
+//! - with `--selected`: `layer{i}.topk_idx` `[B, S, K]` i32, positions ascending, padded with -1 (DSA only);
+//!   `layer{i}.expert_idx` `[B * S, k]` i64, ascending (sparse layers only)
+//! - with `--greedy N`: `greedy_tokens` `[B, N]` i64; `decode_logits` `[B, N, vocab_size]` f32, row j = logits after
+//!   greedy token j; with `--selected` `decode.layer{i}.topk_idx` `[B, N, K]` i32
+//! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{D, DType, IndexOp, Tensor};
+use clap::Parser;
+use deepseek_v32::model::{Cache, Model, SequenceId, Trace};
+use deepseek_v32::ops::layout::BatchLayout;
+use deepseek_v32::weights;
+
+#[derive(Debug, Parser)]
+#[command(about = "Writes a checkpoint's logits, hidden states and choices for given tokens as safetensors")]
+struct Args {
+    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
+    #[arg(long)]
+    model: Option<String>,
+    /// Token ids, separated by commas.
+    #[arg(long, value_delimiter = ',', num_args = 1.., conflicts_with = "tokens_file", required_unless_present = "tokens_file")]
+    tokens: Vec<u32>,
+    /// File of token ids separated by commas or white space, or JSON: a list, or a list of equally long lists.
+    #[arg(long)]
+    tokens_file: Option<PathBuf>,
+    /// File to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Greedy tokens to add after the prompt.
+    #[arg(long, default_value_t = 0)]
+    greedy: usize,
+    /// Write the residual stream after each layer.
+    #[arg(long)]
+    hidden: bool,
+    /// Write the selected tokens and experts.
+    #[arg(long)]
+    selected: bool,
+    /// Write what the MTP layer predicts.
+    #[arg(long)]
+    mtp: bool,
+    /// Tokens per forward pass of the prompt; 0 = all at once.
+    #[arg(long, default_value_t = 0)]
+    chunk: usize,
+    /// Dtype of activations and cache.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: common::Dtype,
+    /// How FP8 weights are computed.
+    #[arg(long, value_enum, default_value = "dequant")]
+    precision: common::PrecisionArg,
+    /// Run on the CPU, the only device of this version.
+    #[arg(long)]
+    cpu: bool,
+}
+
+fn main() -> ExitCode {
+    common::report(run(Args::parse()))
+}
+
+fn run(args: Args) -> Result<()> {
+    let batch = read_batch(&args)?;
+    let dir = common::resolve(args.model.as_deref())?;
+    let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
+    let tensors = Parity { model: &model, args: &args, tensors: BTreeMap::new() }.run(&batch)?;
+    weights::save_tensors(&args.out, &tensors)?;
+    println!("{}: {} tensors", args.out.display(), tensors.len());
+    Ok(())
+}
+
+/// The prompt's rows, all of one length.
+fn read_batch(args: &Args) -> Result<Vec<Vec<u32>>> {
+    let batch = match &args.tokens_file {
+        None => vec![args.tokens.clone()],
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            parse_batch(&text).with_context(|| path.display().to_string())?
+        }
+    };
+    ensure!(batch.iter().all(|row| !row.is_empty()) && !batch.is_empty(), "no tokens were given");
+    ensure!(batch.iter().all(|row| row.len() == batch[0].len()), "the rows of tokens are not equally long");
+    Ok(batch)
+}
+
+fn parse_batch(text: &str) -> Result<Vec<Vec<u32>>> {
+    let text = text.trim();
+    if !text.starts_with('[') {
+        let ids = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|id| !id.is_empty());
+        let ids = ids.map(|id| id.parse::<u32>().with_context(|| format!("{id:?} is not a token id")));
+        return Ok(vec![ids.collect::<Result<_>>()?]);
+    }
+    if let Ok(row) = serde_json::from_str::<Vec<u32>>(text) {
+        return Ok(vec![row]);
+    }
+    serde_json::from_str(text).context("neither a list of token ids nor a list of such lists")
+}
+
+struct Parity<'a> {
+    model: &'a Model,
+    args: &'a Args,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Parity<'_> {
+    fn run(mut self, batch: &[Vec<u32>]) -> Result<BTreeMap<String, Tensor>> {
+        let (b, s) = (batch.len(), batch[0].len());
+        let limit = self.model.config().max_position_embeddings;
+        if s + self.args.greedy > limit {
+            bail!("{s} tokens and {} greedy ones exceed max_position_embeddings {limit}", self.args.greedy);
+        }
+        let ids: Vec<i64> = batch.concat().into_iter().map(i64::from).collect();
+        self.put("input_ids", Tensor::from_vec(ids, (b, s), self.model.device())?);
+        let mut cache = self.model.new_cache(0)?;
+        let sequences: Vec<SequenceId> = (0..b).map(|_| cache.create()).collect();
+        let chunk = if self.args.chunk == 0 { s } else { self.args.chunk };
+        let mut steps = Vec::new();
+        for from in (0..s).step_by(chunk) {
+            let rows: Vec<Vec<u32>> = batch.iter().map(|row| row[from..(from + chunk).min(s)].to_vec()).collect();
+            steps.push(self.step(&mut cache, &sequences, &rows)?);
+        }
+        let hidden = self.record("", &steps, b, true)?;
+        let logits = self.model.logits(&hidden.flatten_to(1)?)?.reshape((b, s, ()))?;
+        let last = logits.i((.., s - 1, ..))?.contiguous()?;
+        self.put("logits", logits);
+        if self.args.mtp {
+            self.mtp(batch)?;
+        }
+        if self.args.greedy > 0 {
+            self.decode(&mut cache, &sequences, last)?;
+        }
+        Ok(self.tensors)
+    }
+
+    fn step(&self, cache: &mut Cache, sequences: &[SequenceId], rows: &[Vec<u32>]) -> Result<(Tensor, Trace)> {
+        let layout = self.append(cache, sequences, rows)?;
+        let mut trace = Trace::default();
+        let hidden = self.model.forward_batch(&rows.concat(), &layout, cache, Some(&mut trace))?;
+        Ok((hidden, trace))
+    }
+
+    fn append(&self, cache: &mut Cache, sequences: &[SequenceId], rows: &[Vec<u32>]) -> Result<BatchLayout> {
+        let new: Vec<_> = sequences.iter().zip(rows).map(|(&sequence, row)| (sequence, row.len())).collect();
+        Ok(cache.append(&new)?)
+    }
+
+    /// Stores what the steps' traces saw and returns the final hidden states, `[B, S, hidden_size]`.
+    fn record(&mut self, prefix: &str, steps: &[(Tensor, Trace)], b: usize, prompt: bool) -> Result<Tensor> {
+        let join = |parts: Vec<Tensor>| -> Result<Tensor> {
+            let parts: Vec<_> =
+                parts.iter().map(|t| t.reshape((b, (), t.dim(D::Minus1)?))).collect::<Result<_, _>>()?;
+            Ok(Tensor::cat(&parts, 1)?)
+        };
+        let hidden = join(steps.iter().map(|(hidden, _)| hidden.clone()).collect())?;
+        for layer in 0..self.model.config().num_hidden_layers {
+            let traces = || steps.iter().map(|(_, trace)| trace);
+            if self.args.hidden && prompt {
+                let hidden = join(traces().map(|trace| trace.hidden[layer].clone()).collect())?;
+                self.put(&format!("layer{layer}.hidden"), hidden.to_dtype(DType::F32)?);
+            }
+            if self.args.selected {
+                let chosen: Vec<_> = traces().filter_map(|trace| trace.topk_indices[layer].clone()).collect();
+                if !chosen.is_empty() {
+                    self.put(&format!("{prefix}layer{layer}.topk_idx"), join(chosen)?.to_dtype(DType::I32)?);
+                }
+                let chosen: Vec<_> = traces().filter_map(|trace| trace.expert_indices[layer].clone()).collect();
+                if !chosen.is_empty() && prompt {
+                    let experts = join(chosen)?.flatten_to(1)?.to_dtype(DType::I64)?;
+                    self.put(&format!("{prefix}layer{layer}.expert_idx"), experts);
+                }
+            }
+        }
+        if self.args.hidden && prompt {
+            self.put("final_norm", hidden.to_dtype(DType::F32)?);
+        }
+        Ok(hidden)
+    }
+
+    fn decode(&mut self, cache: &mut Cache, sequences: &[SequenceId], mut logits: Tensor) -> Result<()> {
+        let b = sequences.len();
+        let (mut tokens, mut steps) = (Vec::new(), Vec::new());
+        for _ in 0..self.args.greedy {
+            let next = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let rows: Vec<Vec<u32>> = next.iter().map(|&id| vec![id]).collect();
+            steps.push(self.step(cache, sequences, &rows)?);
+            logits = self.model.logits(&steps[steps.len() - 1].0)?;
+            tokens.push(Tensor::from_vec(next.into_iter().map(i64::from).collect(), (b, 1), self.model.device())?);
+        }
+        let hidden = self.record("decode.", &steps, b, false)?;
+        let logits = self.model.logits(&hidden.flatten_to(1)?)?.reshape((b, self.args.greedy, ()))?;
+        self.put("decode_logits", logits);
+        self.put("greedy_tokens", Tensor::cat(&tokens, 1)?);
+        Ok(())
+    }
+
+    /// The MTP layer over all rows that have a next token, in a cache of its own.
+    fn mtp(&mut self, batch: &[Vec<u32>]) -> Result<()> {
+        let (b, s) = (batch.len(), batch[0].len());
+        ensure!(s > 1, "--mtp needs at least two tokens");
+        ensure!(self.model.has_mtp(), "--mtp: the checkpoint has no MTP layer");
+        let rows: Vec<Vec<u32>> = batch.iter().map(|row| row[..s - 1].to_vec()).collect();
+        let next: Vec<u32> = batch.iter().flat_map(|row| row[1..].to_vec()).collect();
+        let mut cache = self.model.new_cache(0)?;
+        let sequences: Vec<SequenceId> = (0..b).map(|_| cache.create()).collect();
+        let layout = self.append(&mut cache, &sequences, &rows)?;
+        let hidden = self.model.forward_batch(&rows.concat(), &layout, &mut cache, None)?;
+        let hidden = self.model.forward_mtp(&next, &hidden, &layout, &mut cache)?;
+        self.put("mtp.logits", self.model.mtp_logits(&hidden)?.reshape((b, s - 1, ()))?);
+        self.put("mtp.hidden", hidden.reshape((b, s - 1, ()))?.to_dtype(DType::F32)?);
+        Ok(())
+    }
+
+    fn put(&mut self, name: &str, tensor: Tensor) {
+        self.tensors.insert(name.to_string(), tensor);
+    }
+}

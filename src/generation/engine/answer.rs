@@ -1,0 +1,137 @@
+//! One request's tokens and text, from prompt to end, without its place in the cache.
+
+use super::super::detokenizer::Detokenizer;
+use super::super::error::{GenerationError, Result};
+use super::super::params::parameter;
+use super::super::request::{Cancel, Request, RequestId, Token, Usage};
+use super::super::sampler::{Report, Sampler};
+use super::super::stop::{FinishReason, StopMatcher};
+use super::super::tokenizer::Tokenizer;
+
+/// A request in progress.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub id: RequestId,
+    /// Prompt and answer.
+    pub ids: Vec<u32>,
+    /// Most tokens of prompt and answer together.
+    pub max_len: usize,
+    pub usage: Usage,
+    /// Set by `Engine::cancel`.
+    pub cancelled: bool,
+    max_tokens: Option<usize>,
+    sampler: Sampler,
+    report: Report,
+    stop_ids: Vec<u32>,
+    text: Option<TextView>,
+    cancel: Option<Cancel>,
+}
+
+/// The text of the answer's tokens up to a stop string.
+#[derive(Debug)]
+struct TextView {
+    detokenizer: Detokenizer,
+    matcher: StopMatcher,
+}
+
+impl Answer {
+    /// Checks the request against the model's sizes.
+    pub fn new(
+        id: RequestId,
+        request: Request,
+        tokenizer: Option<&Tokenizer>,
+        vocab_size: usize,
+        max_context: usize,
+        default_seed: u64,
+    ) -> Result<Self> {
+        let prompt_tokens = request.prompt_ids.len();
+        if prompt_tokens == 0 {
+            return Err(GenerationError::EmptyPrompt);
+        }
+        let unknown = request.prompt_ids.iter().position(|&id| id as usize >= vocab_size);
+        if let Some(at) = unknown {
+            let place = format!("prompt_ids[{at}]");
+            return Err(GenerationError::TokenId { place, id: request.prompt_ids[at], vocab_size });
+        }
+        if prompt_tokens >= max_context {
+            return Err(GenerationError::PromptTooLong { tokens: prompt_tokens, max_context });
+        }
+        if request.max_tokens == Some(0) {
+            return Err(parameter("max_tokens", 0, "at least 1"));
+        }
+        if request.stop.strings.iter().any(String::is_empty) {
+            return Err(parameter("stop.strings", "\"\"", "strings that are not empty"));
+        }
+        if tokenizer.is_none() && !request.stop.strings.is_empty() {
+            return Err(GenerationError::StopStringsWithoutTokenizer);
+        }
+        let sampler = Sampler::new(request.params, &request.prompt_ids, vocab_size, default_seed)?;
+        let text = tokenizer.map(|tokenizer| TextView {
+            detokenizer: tokenizer.detokenizer(request.special_tokens),
+            matcher: StopMatcher::new(&request.stop.strings),
+        });
+        let max_len = request.max_tokens.map_or(max_context, |max| max_context.min(prompt_tokens.saturating_add(max)));
+        Ok(Self {
+            id,
+            ids: request.prompt_ids,
+            max_len,
+            usage: Usage { prompt_tokens, ..Usage::default() },
+            cancelled: false,
+            max_tokens: request.max_tokens,
+            sampler,
+            report: Report { logprobs: request.logprobs, kept: request.kept },
+            stop_ids: request.stop.ids,
+            text,
+            cancel: request.cancel,
+        })
+    }
+
+    /// Tokens the answer may still come to.
+    pub fn room(&self) -> usize {
+        self.max_len.saturating_sub(self.ids.len())
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled || self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
+    }
+
+    /// Chooses the next token from its logits; also says whether the answer ends with it.
+    pub fn next(&mut self, logits: &[f32]) -> Result<(Token, Option<FinishReason>)> {
+        let sampled = self.sampler.sample(logits, self.report)?;
+        self.ids.push(sampled.id);
+        self.usage.generated_tokens += 1;
+        let (text, reason) = self.read(sampled.id)?;
+        Ok((Token { id: sampled.id, text, logprobs: sampled.logprobs, kept: sampled.kept }, reason))
+    }
+
+    /// The text that a token frees, and the reason to end after it.
+    fn read(&mut self, id: u32) -> Result<(String, Option<FinishReason>)> {
+        if self.stop_ids.contains(&id) {
+            return Ok((String::new(), Some(FinishReason::StopId(id))));
+        }
+        let (text, stop) = match &mut self.text {
+            Some(view) => view.matcher.push(&view.detokenizer.push(id)?),
+            None => (String::new(), None),
+        };
+        let reason = match stop {
+            Some(stop) => Some(FinishReason::StopString(stop)),
+            None if self.max_tokens == Some(self.usage.generated_tokens) => Some(FinishReason::MaxTokens),
+            None if self.room() == 0 => Some(FinishReason::ContextLimit),
+            None => None,
+        };
+        Ok((text, reason))
+    }
+
+    /// The text still held back when the answer ends for `reason`.
+    pub fn finish(&mut self, reason: &FinishReason) -> Result<String> {
+        let Some(view) = &mut self.text else { return Ok(String::new()) };
+        if matches!(reason, FinishReason::StopString(_)) {
+            return Ok(String::new());
+        }
+        let (mut text, stop) = view.matcher.push(&view.detokenizer.finish()?);
+        if stop.is_none() {
+            text.push_str(&view.matcher.finish());
+        }
+        Ok(text)
+    }
+}

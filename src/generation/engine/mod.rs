@@ -1,0 +1,230 @@
+//! Many sequences in one batch.
+
+mod answer;
+mod draft;
+mod step;
+
+use std::collections::VecDeque;
+
+use candle_core::Tensor;
+
+use super::error::{GenerationError, Result};
+use super::options::{EngineOptions, Stats};
+use super::request::{Event, Request, RequestId};
+use super::stop::FinishReason;
+use super::token_model::TokenModel;
+use super::tokenizer::Tokenizer;
+use crate::ops::layout::PAGE_SIZE;
+use answer::Answer;
+
+/// Generates for many requests at once.
+///
+/// In every step the engine puts the next token of each answer and the next chunk of each prompt into one
+/// flattened batch, runs the model once and chooses tokens. Requests join and leave between steps. What a request
+/// yields does not depend on the others, given a model whose rows do not.
+///
+/// # Speculative decoding
+/// The MTP layer guesses the tokens after the one just chosen (`draft_tokens` of them, greedily). One pass of the
+/// main model gives the logits at all these positions. Then the sampler goes through them as it would one by one:
+/// it chooses a token with the sequence's own random numbers, penalties, bias and stop rules; if that is the
+/// guessed one, the next row is valid too, else the rest is rolled back. So a guess never changes what is chosen:
+/// answers, greedy or sampled, are those of plain decoding token for token, with the same seed. Rejection sampling
+/// would keep the distribution but not the tokens.
+#[derive(Debug)]
+pub struct Engine<M: TokenModel> {
+    model: M,
+    tokenizer: Option<Tokenizer>,
+    options: EngineOptions,
+    waiting: VecDeque<Answer>,
+    running: Vec<Sequence<M::Sequence>>,
+    events: Vec<Event>,
+    stats: Stats,
+    next_id: u64,
+}
+
+/// A request that has a place in the cache.
+#[derive(Debug)]
+struct Sequence<S> {
+    answer: Answer,
+    handle: S,
+    /// Tokens in the cache: those of `answer.ids` up to here.
+    cached: usize,
+    block_table: Vec<u32>,
+    /// Hidden states `[n, hidden]` at the last `n` cached positions, where the MTP layer has not been yet.
+    pending: Option<Tensor>,
+}
+
+impl<S> Sequence<S> {
+    /// Whether tokens are being generated, so that exactly the last one is not cached.
+    fn answers(&self) -> bool {
+        self.answer.usage.generated_tokens > 0
+    }
+}
+
+impl<M: TokenModel> Engine<M> {
+    /// An engine that gives ids only.
+    ///
+    /// # Errors
+    /// [`GenerationError::Parameter`] for an option outside its range, [`GenerationError::NoMtp`] if
+    /// `draft_tokens > 0` and the model has no MTP layer.
+    pub fn new(model: M, options: EngineOptions) -> Result<Self> {
+        options.validate()?;
+        if options.draft_tokens > 0 && !model.has_mtp() {
+            return Err(GenerationError::NoMtp);
+        }
+        Ok(Self {
+            model,
+            tokenizer: None,
+            options,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            events: Vec::new(),
+            stats: Stats::default(),
+            next_id: 0,
+        })
+    }
+
+    /// The same engine, giving text too and knowing stop strings.
+    ///
+    /// # Errors
+    /// [`GenerationError::TokenizerVocabulary`] if the tokenizer has ids that the model has not.
+    pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Result<Self> {
+        tokenizer.check_vocab_size(self.model.vocab_size())?;
+        self.tokenizer = Some(tokenizer);
+        Ok(self)
+    }
+
+    /// Adds a request; it starts in the next step that has room for it, after the requests added before.
+    ///
+    /// # Errors
+    /// A typed error that names what is wrong with the request: an empty or too long prompt, an unknown id, a
+    /// parameter outside its range, stop strings without a tokenizer, or more tokens than `max_cached_tokens`.
+    pub fn add(&mut self, request: Request) -> Result<RequestId> {
+        let id = RequestId(self.next_id);
+        let seed = mix(self.options.seed, id.0);
+        let (vocab_size, max_context) = (self.model.vocab_size(), self.model.max_context());
+        let answer = Answer::new(id, request, self.tokenizer.as_ref(), vocab_size, max_context, seed)?;
+        if let Some(max_cached_tokens) = self.options.max_cached_tokens {
+            let needed = reserved(&answer);
+            if needed > max_cached_tokens {
+                return Err(GenerationError::NeverFits { needed, max_cached_tokens });
+            }
+        }
+        self.waiting.push_back(answer);
+        self.next_id += 1;
+        Ok(id)
+    }
+
+    /// Ends a request: the next step frees its cache and reports it as cancelled. `false` if it is not (any more)
+    /// in the engine.
+    pub fn cancel(&mut self, request: RequestId) -> bool {
+        let answers = self.waiting.iter_mut().chain(self.running.iter_mut().map(|sequence| &mut sequence.answer));
+        let found = answers.into_iter().find(|answer| answer.id == request);
+        found.map(|answer| answer.cancelled = true).is_some()
+    }
+
+    /// Whether there is nothing to do and nothing to report.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty() && self.events.is_empty()
+    }
+
+    /// Runs the model once over everything that can go on, and returns what happened.
+    ///
+    /// # Errors
+    /// If the model fails. The step is then undone, and calling again tries again; [`Self::cancel`] gives up.
+    pub fn step(&mut self) -> Result<Vec<Event>> {
+        self.advance()?;
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Counters since the engine was made.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Hands the model back; the slots of unfinished requests are freed.
+    pub fn into_model(mut self) -> M {
+        for sequence in &self.running {
+            self.model.free(sequence.handle);
+        }
+        self.model
+    }
+
+    /// Drops a request, if it is still there, without an event.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        self.waiting.retain(|answer| answer.id != request);
+        if let Some(at) = self.running.iter().position(|sequence| sequence.answer.id == request) {
+            self.model.free(self.running.remove(at).handle);
+        }
+        self.events.retain(|event| event.request() != request);
+    }
+
+    /// Puts events back that the caller of the next [`Self::step`] is to see.
+    pub(super) fn put_back(&mut self, events: Vec<Event>) {
+        self.events.splice(0..0, events);
+    }
+
+    /// Reports the end of a request.
+    fn report(&mut self, mut answer: Answer, reason: FinishReason) {
+        let request = answer.id;
+        self.events.push(match answer.finish(&reason) {
+            Ok(text) => Event::Finished { request, reason, text, usage: answer.usage },
+            Err(error) => Event::Failed { request, error },
+        });
+    }
+
+    /// Ends the requests that were cancelled.
+    fn remove_cancelled(&mut self) {
+        for answer in std::mem::take(&mut self.waiting) {
+            if answer.is_cancelled() {
+                self.report(answer, FinishReason::Cancelled);
+            } else {
+                self.waiting.push_back(answer);
+            }
+        }
+        while let Some(at) = self.running.iter().position(|sequence| sequence.answer.is_cancelled()) {
+            let sequence = self.running.remove(at);
+            self.model.free(sequence.handle);
+            self.report(sequence.answer, FinishReason::Cancelled);
+        }
+    }
+
+    /// Gives waiting requests a place in the cache, oldest first, as long as the bounds allow.
+    fn admit(&mut self) {
+        let mut used: usize = self.running.iter().map(|sequence| reserved(&sequence.answer)).sum();
+        while self.running.len() < self.options.max_sequences {
+            let Some(answer) = self.waiting.front() else { break };
+            used = used.saturating_add(reserved(answer));
+            if self.options.max_cached_tokens.is_some_and(|max| used > max) {
+                break;
+            }
+            if let Some(answer) = self.waiting.pop_front() {
+                let handle = self.model.create();
+                self.running.push(Sequence { answer, handle, cached: 0, block_table: Vec::new(), pending: None });
+            }
+        }
+    }
+}
+
+/// Cache slots a request may come to need: all its tokens but the last, which is never cached, in whole pages.
+fn reserved(answer: &Answer) -> usize {
+    (answer.max_len - 1).div_ceil(PAGE_SIZE) * PAGE_SIZE
+}
+
+/// A seed for request `number` (SplitMix64).
+fn mix(seed: u64, number: u64) -> u64 {
+    let mut z = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

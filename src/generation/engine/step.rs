@@ -1,0 +1,256 @@
+//! One step of the engine.
+
+use std::time::Instant;
+
+use candle_core::{DType, Tensor};
+
+use super::super::error::{GenerationError, Result};
+use super::super::request::Event;
+use super::super::stop::FinishReason;
+use super::super::token_model::TokenModel;
+use super::Engine;
+use super::draft::Drafting;
+use crate::ops::layout::{BatchLayout, PAGE_SIZE};
+
+/// What a step does for one sequence.
+pub(super) struct Work {
+    /// Index into the running sequences.
+    pub sequence: usize,
+    /// Known tokens that go through the model: 1 of an answer, a chunk of a prompt.
+    pub tokens: usize,
+    /// Most tokens to guess after them.
+    pub max_drafts: usize,
+    /// Guessed tokens, which go through the model too.
+    pub drafts: Vec<u32>,
+    /// Whether a token can be chosen after them: not in the middle of a prompt.
+    pub chooses: bool,
+    /// Whether the tokens are the prompt's.
+    pub prompt: bool,
+}
+
+impl Work {
+    fn rows(&self) -> usize {
+        self.tokens + self.drafts.len()
+    }
+}
+
+/// What the model made of a batch.
+struct Output {
+    layout: BatchLayout,
+    /// `[T, hidden]`.
+    hidden: Tensor,
+    /// Logits of the rows after which a token can be chosen, one after the other.
+    logits: Vec<f32>,
+}
+
+impl<M: TokenModel> Engine<M> {
+    /// One step; what happened goes to `self.events`.
+    pub(super) fn advance(&mut self) -> Result<()> {
+        self.remove_cancelled();
+        self.admit();
+        let mut plan = self.plan();
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let drafting = self.first_drafts(&mut plan)?;
+        let began = Instant::now();
+        let output = match self.run(&mut plan, drafting) {
+            Ok(output) => output,
+            Err(error) => {
+                self.roll_back(&plan)?;
+                return Err(error);
+            }
+        };
+        self.choose(&plan, &output)?;
+        let rows = |prompt| plan.iter().filter(|work| work.prompt == prompt).map(Work::rows).sum();
+        let (prompt_rows, answer_rows) = (rows(true), rows(false));
+        self.stats.steps += 1;
+        self.stats.prompt_tokens += prompt_rows;
+        self.stats.add_time(began.elapsed().as_secs_f64(), prompt_rows, answer_rows);
+        Ok(())
+    }
+
+    /// What goes into the step: every answer, then prompts in the order they came, as far as the budget goes.
+    fn plan(&self) -> Vec<Work> {
+        let mut budget = self.options.step_tokens;
+        let mut plan = Vec::with_capacity(self.running.len());
+        let work = |sequence, tokens, max_drafts| {
+            let (drafts, chooses, prompt) = (Vec::new(), true, false);
+            Work { sequence, tokens, max_drafts, drafts, chooses, prompt }
+        };
+        for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| sequence.answers()) {
+            // The token after the last right guess must have room too.
+            let max_drafts = self.options.draft_tokens.min(sequence.answer.room().saturating_sub(1));
+            budget = budget.saturating_sub(1 + max_drafts);
+            plan.push(work(index, 1, max_drafts));
+        }
+        for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| !sequence.answers()) {
+            let rest = sequence.answer.ids.len() - sequence.cached;
+            let tokens = rest.min(self.options.prefill_chunk).min(budget);
+            if tokens > 0 {
+                budget -= tokens;
+                plan.push(Work { chooses: tokens == rest, prompt: true, ..work(index, tokens, 0) });
+            }
+        }
+        plan
+    }
+
+    /// Takes slots, makes the further guesses and runs the main layers over everything.
+    fn run(&mut self, plan: &mut [Work], drafting: Drafting) -> Result<Output> {
+        // Guesses still to be made take their slots now: the MTP layer needs them for the guesses after.
+        let rows = |work: &Work| work.tokens + if work.drafts.is_empty() { 0 } else { work.max_drafts };
+        let wanted: Vec<_> = plan.iter().map(|work| (self.running[work.sequence].handle, rows(work))).collect();
+        let layout = self.model.append(&wanted)?;
+        self.check_layout(&layout, plan, wanted.iter().map(|&(_, rows)| rows))?;
+        self.further_drafts(plan, drafting, &layout)?;
+        let mut ids = Vec::with_capacity(layout.tokens());
+        let mut rows = Vec::new();
+        for work in plan.iter() {
+            let sequence = &self.running[work.sequence];
+            ids.extend_from_slice(&sequence.answer.ids[sequence.cached..sequence.cached + work.tokens]);
+            let last = ids.len() - 1;
+            ids.extend_from_slice(&work.drafts);
+            if work.chooses {
+                rows.extend(last..ids.len());
+            }
+        }
+        let hidden = self.model.forward(&ids, &layout)?;
+        expect_rows("hidden states", &hidden, ids.len())?;
+        let mut logits = Vec::new();
+        if !rows.is_empty() {
+            let chosen = self.model.logits(&gather(&hidden, &rows)?)?;
+            logits = logit_rows("logits", &chosen, rows.len(), self.model.vocab_size())?;
+        }
+        Ok(Output { layout, hidden, logits })
+    }
+
+    /// Checks that the model laid the batch out as asked.
+    fn check_layout(&self, layout: &BatchLayout, plan: &[Work], rows: impl Iterator<Item = usize>) -> Result<()> {
+        let mut end = 0;
+        let expected: Vec<_> = plan
+            .iter()
+            .zip(rows)
+            .map(|(work, rows)| {
+                end += rows;
+                (end - rows..end, self.running[work.sequence].cached)
+            })
+            .collect();
+        let got: Vec<_> = layout.spans.iter().map(|span| (span.tokens.clone(), span.start)).collect();
+        let covered = layout.spans.iter().all(|span| span.context() <= span.block_table.len() * PAGE_SIZE);
+        if got == expected && covered {
+            return Ok(());
+        }
+        let (expected, got) = (format!("{expected:?}"), format!("{got:?}, block tables long enough: {covered}"));
+        Err(GenerationError::ModelOutput { what: "batch layout (rows, start)", expected, got })
+    }
+
+    /// Forgets what a failed step appended.
+    fn roll_back(&mut self, plan: &[Work]) -> Result<()> {
+        for sequence in plan.iter().map(|work| &self.running[work.sequence]) {
+            self.model.truncate(sequence.handle, sequence.cached)?;
+        }
+        Ok(())
+    }
+
+    /// Chooses tokens, keeps what the cache rightly holds and ends what is at its end.
+    fn choose(&mut self, plan: &[Work], output: &Output) -> Result<()> {
+        let mut logits = output.logits.chunks_exact(self.model.vocab_size());
+        let mut ended = Vec::new();
+        for (work, span) in plan.iter().zip(&output.layout.spans) {
+            let mut end = None;
+            let mut accepted = 0;
+            if work.chooses {
+                let rows = logits.by_ref().take(1 + work.drafts.len()).collect::<Vec<_>>();
+                (accepted, end) = self.choose_run(work, &rows);
+            }
+            if let Some(end) = end {
+                ended.push((work.sequence, end));
+                continue;
+            }
+            let rows = work.tokens + accepted;
+            let cached = span.start + rows;
+            let handle = self.running[work.sequence].handle;
+            if accepted < work.drafts.len() {
+                self.model.truncate(handle, cached)?;
+            }
+            let pending = self.keep_hidden(&self.running[work.sequence], &output.hidden, span.tokens.start, rows)?;
+            let sequence = &mut self.running[work.sequence];
+            sequence.cached = cached;
+            sequence.block_table.clone_from(&span.block_table);
+            sequence.pending = pending;
+        }
+        // From the last on, so that the indices before stay right; reported in order.
+        ended.sort_unstable_by_key(|&(index, _)| index);
+        let mut reports = Vec::with_capacity(ended.len());
+        for (index, end) in ended.into_iter().rev() {
+            let sequence = self.running.remove(index);
+            self.model.free(sequence.handle);
+            reports.push((sequence.answer, end));
+        }
+        for (answer, end) in reports.into_iter().rev() {
+            match end {
+                End::Finished(reason) => self.report(answer, reason),
+                End::Failed(error) => self.events.push(Event::Failed { request: answer.id, error }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses tokens of one sequence, row by row, for as long as the guesses are right; returns how many were.
+    fn choose_run(&mut self, work: &Work, rows: &[&[f32]]) -> (usize, Option<End>) {
+        let answer = &mut self.running[work.sequence].answer;
+        answer.usage.drafted += work.drafts.len();
+        self.stats.drafted += work.drafts.len();
+        for (at, row) in rows.iter().enumerate() {
+            let (token, reason) = match answer.next(row) {
+                Ok(next) => next,
+                Err(error) => return (at, Some(End::Failed(error))),
+            };
+            let right = work.drafts.get(at) == Some(&token.id);
+            self.stats.generated_tokens += 1;
+            self.stats.accepted += usize::from(right);
+            answer.usage.accepted += usize::from(right);
+            self.events.push(Event::Token { request: answer.id, token });
+            if let Some(reason) = reason {
+                return (at, Some(End::Finished(reason)));
+            }
+            if !right {
+                return (at, None);
+            }
+        }
+        (work.drafts.len(), None)
+    }
+}
+
+/// How a sequence ended.
+enum End {
+    Finished(FinishReason),
+    Failed(GenerationError),
+}
+
+/// The rows of `[T, hidden]` asked for, in order.
+pub(super) fn gather(hidden: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    if rows.len() == hidden.dim(0)? && rows.iter().enumerate().all(|(at, &row)| at == row) {
+        return Ok(hidden.clone());
+    }
+    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    Ok(hidden.index_select(&Tensor::from_slice(&rows, rows.len(), hidden.device())?, 0)?)
+}
+
+/// Checks that a matrix has `rows` rows.
+pub(super) fn expect_rows(what: &'static str, matrix: &Tensor, rows: usize) -> Result<()> {
+    if matrix.rank() == 2 && matrix.dim(0)? == rows {
+        return Ok(());
+    }
+    let (expected, got) = (format!("[{rows}, hidden]"), format!("{:?}", matrix.dims()));
+    Err(GenerationError::ModelOutput { what, expected, got })
+}
+
+/// The numbers of a matrix of logits `[rows, vocab_size]`, row by row.
+pub(super) fn logit_rows(what: &'static str, logits: &Tensor, rows: usize, vocab_size: usize) -> Result<Vec<f32>> {
+    if logits.dims() != [rows, vocab_size] {
+        let (expected, got) = (format!("[{rows}, {vocab_size}]"), format!("{:?}", logits.dims()));
+        return Err(GenerationError::ModelOutput { what, expected, got });
+    }
+    Ok(logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}

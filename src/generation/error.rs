@@ -1,0 +1,124 @@
+//! What can go wrong while generating.
+
+use std::path::PathBuf;
+
+/// An error of the generation layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerationError {
+    // ---- what the caller asked for
+    /// A parameter is outside its range.
+    #[error("{name} is {value}: expected {expected}")]
+    Parameter {
+        /// The field's name.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// The values allowed.
+        expected: &'static str,
+    },
+    /// A token id that the model's vocabulary does not have.
+    #[error("{place} holds token id {id}, but the model's vocabulary has {vocab_size} entries")]
+    TokenId {
+        /// Where the id stands, e.g. `prompt_ids[3]`.
+        place: String,
+        /// The id.
+        id: u32,
+        /// The model's `vocab_size`.
+        vocab_size: usize,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty: at least one token is needed")]
+    EmptyPrompt,
+    /// A prompt that leaves no room for a new token.
+    #[error("the prompt has {tokens} tokens, but the model's context holds {max_context} and one must stay free")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The model's context length.
+        max_context: usize,
+    },
+    /// A request that does not fit the cache even alone.
+    #[error(
+        "the request may need {needed} cached tokens, but max_cached_tokens is {max_cached_tokens}: \
+         shorten the prompt or lower max_tokens"
+    )]
+    NeverFits {
+        /// Cached tokens the request may come to, in whole pages.
+        needed: usize,
+        /// The engine's bound.
+        max_cached_tokens: usize,
+    },
+    /// Stop strings were given to an engine without a tokenizer.
+    #[error("stop strings need a tokenizer: build the engine with `with_tokenizer`")]
+    StopStringsWithoutTokenizer,
+    /// Speculative decoding was asked of a model without an MTP layer.
+    #[error("speculative decoding needs an MTP layer, and this model has none (num_nextn_predict_layers is 0)")]
+    NoMtp,
+
+    // ---- what the model answered
+    /// A logit that is NaN or +inf.
+    #[error("the model's logit of token {id} is {value}")]
+    Logit {
+        /// The token.
+        id: usize,
+        /// The logit.
+        value: f32,
+    },
+    /// No token is left to choose: every logit is -inf after `logit_bias`.
+    #[error("no token can be chosen: all {vocab_size} logits are -inf")]
+    NoCandidate {
+        /// Number of logits.
+        vocab_size: usize,
+    },
+    /// The model's output has another size than it must have.
+    #[error("the model's {what} has the wrong size: expected {expected}, got {got}")]
+    ModelOutput {
+        /// Which output.
+        what: &'static str,
+        /// The size it must have.
+        expected: String,
+        /// The size it has.
+        got: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
+    // ---- the tokenizer
+    /// `tokenizer.json` could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    TokenizerRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `tokenizer.json` is not a tokenizer.
+    #[error("{}: not a tokenizer: {message}", path.display())]
+    TokenizerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The tokenizer has ids that the model has not.
+    #[error(
+        "{}: the tokenizer's vocabulary has {tokenizer} entries, more than the model's vocab_size {model}",
+        path.display()
+    )]
+    TokenizerVocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The tokenizer's largest id + 1.
+        tokenizer: usize,
+        /// The model's `vocab_size`.
+        model: usize,
+    },
+    /// A text could not be encoded, or ids could not be decoded.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+}
+
+/// `std::result::Result` with [`GenerationError`].
+pub type Result<T> = std::result::Result<T, GenerationError>;

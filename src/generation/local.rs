@@ -1,0 +1,109 @@
+//! The crate's own model behind the engine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::token_model::TokenModel;
+use crate::model::{Cache, Model, Precision, SequenceId};
+use crate::ops::layout::BatchLayout;
+use crate::weights::{self, LoadOptions, Progress};
+
+/// A [`Model`] with a cache of its own. Engines on the same model share its weights.
+#[derive(Debug)]
+pub struct LocalModel {
+    model: Arc<Model>,
+    cache: Cache,
+}
+
+impl LocalModel {
+    /// A model with an empty cache.
+    ///
+    /// # Errors
+    /// If the cache's tensors can't be made on the model's device.
+    pub fn new(model: Arc<Model>) -> Result<Self> {
+        let cache = model.new_cache(0)?;
+        Ok(Self { model, cache })
+    }
+
+    /// Loads a checkpoint folder in Hugging Face format; `progress` is told of every tensor.
+    ///
+    /// # Errors
+    /// As [`weights::load`], and if the model can't be built from the weights.
+    pub fn load(
+        dir: impl AsRef<Path>,
+        options: &LoadOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> crate::Result<Self> {
+        Self::load_with_precision(dir, options, Precision::Dequant, progress)
+    }
+
+    /// As [`LocalModel::load`], with a choice of arithmetic for FP8 checkpoints.
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`].
+    pub fn load_with_precision(
+        dir: impl AsRef<Path>,
+        options: &LoadOptions,
+        precision: Precision,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> crate::Result<Self> {
+        let (config, vb) = weights::load(dir, options, progress)?;
+        let model = Model::with_precision(&config, precision, vb)?;
+        Ok(Self::new(Arc::new(model))?)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+}
+
+impl TokenModel for LocalModel {
+    type Sequence = SequenceId;
+
+    fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn max_context(&self) -> usize {
+        self.model.config().max_position_embeddings
+    }
+
+    fn has_mtp(&self) -> bool {
+        self.model.has_mtp()
+    }
+
+    fn create(&mut self) -> SequenceId {
+        self.cache.create()
+    }
+
+    fn free(&mut self, sequence: SequenceId) {
+        self.cache.free(sequence);
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        self.cache.truncate(sequence, len)
+    }
+
+    fn append(&mut self, new_tokens: &[(SequenceId, usize)]) -> Result<BatchLayout> {
+        self.cache.append(new_tokens)
+    }
+
+    fn forward(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<Tensor> {
+        self.model.forward_batch(ids, layout, &mut self.cache, None)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.model.logits(hidden)
+    }
+
+    fn forward_mtp(&mut self, next_ids: &[u32], hidden: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
+        self.model.forward_mtp(next_ids, hidden, layout, &mut self.cache)
+    }
+
+    fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.model.mtp_logits(hidden)
+    }
+}

@@ -1,0 +1,143 @@
+//! Text to ids and back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokenizers::DecoderWrapper;
+
+use super::detokenizer::Detokenizer;
+use super::error::{GenerationError, Result};
+
+/// Which tokens marked `special` in `tokenizer.json` come out as text.
+///
+/// `<think>` and `</think>` always do: they are content to whoever reads the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// Leave them out (`<｜end▁of▁sentence｜>` and the like).
+    #[default]
+    Drop,
+    /// Keep them all.
+    Keep,
+}
+
+/// Special tokens that [`SpecialTokens::Drop`] keeps.
+const CONTENT: [&str; 2] = ["<think>", "</think>"];
+
+/// A checkpoint's tokenizer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    path: PathBuf,
+    vocab_size: usize,
+    byte_level: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a checkpoint folder.
+    ///
+    /// # Errors
+    /// [`GenerationError::TokenizerRead`] if there is none, [`GenerationError::TokenizerFormat`] if it is not one.
+    pub fn load(checkpoint: impl AsRef<Path>) -> Result<Self> {
+        Self::from_file(checkpoint.as_ref().join("tokenizer.json"))
+    }
+
+    /// Reads a file in the format of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path)
+            .map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
+        let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+            GenerationError::TokenizerFormat { path: path.to_path_buf(), message: error.to_string() }
+        })?;
+        Ok(Self::new(tokenizer, path.to_path_buf()))
+    }
+
+    fn new(tokenizer: tokenizers::Tokenizer, path: PathBuf) -> Self {
+        let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        Self { inner: Arc::new(Inner { tokenizer, path, vocab_size, byte_level }) }
+    }
+
+    /// The largest id + 1.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// Checks that the model knows every id; a model may have more entries than the tokenizer.
+    ///
+    /// # Errors
+    /// [`GenerationError::TokenizerVocabulary`] names both sizes.
+    pub fn check_vocab_size(&self, model: usize) -> Result<()> {
+        if self.vocab_size() <= model {
+            return Ok(());
+        }
+        let path = self.inner.path.clone();
+        Err(GenerationError::TokenizerVocabulary { path, tokenizer: self.vocab_size(), model })
+    }
+
+    /// Ids of a text. `add_special_tokens` runs the tokenizer's post-processor (a begin token, where it has one);
+    /// special tokens written out in the text always become their ids.
+    ///
+    /// # Errors
+    /// [`GenerationError::Tokenizer`] if the tokenizer fails.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.tokenizer.encode_fast(text, add_special_tokens).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of ids; ids without a token give nothing, bytes that are not UTF-8 give U+FFFD.
+    ///
+    /// # Errors
+    /// [`GenerationError::Tokenizer`] if the tokenizer fails.
+    pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().copied().filter(|&id| self.is_text(id, special)).collect();
+        self.inner.tokenizer.decode(&ids, false).map_err(failed)
+    }
+
+    /// The id of a token written as in `tokenizer.json`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// The token of an id, written as in `tokenizer.json`.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.tokenizer.id_to_token(id)
+    }
+
+    /// Decodes ids that come one by one.
+    pub fn detokenizer(&self, special: SpecialTokens) -> Detokenizer {
+        Detokenizer::new(self.clone(), special)
+    }
+
+    /// The library's tokenizer.
+    pub fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner.tokenizer
+    }
+
+    /// Whether tokens stand for bytes, so that a text is the bytes of its tokens one after the other.
+    pub(super) fn is_byte_level(&self) -> bool {
+        self.inner.byte_level
+    }
+
+    /// Whether an id has a token that comes out as text.
+    pub(super) fn is_text(&self, id: u32, special: SpecialTokens) -> bool {
+        let keep = |token: &str| {
+            special == SpecialTokens::Keep
+                || CONTENT.contains(&token)
+                || !self.inner.tokenizer.get_added_vocabulary().is_special_token(token)
+        };
+        self.id_to_token(id).is_some_and(|token| keep(&token))
+    }
+}
+
+fn failed(error: tokenizers::Error) -> GenerationError {
+    GenerationError::Tokenizer(error.to_string())
+}

@@ -1,0 +1,246 @@
+//! Multi-head latent attention, in MHA mode (keys and values expanded) and MQA mode (weights absorbed).
+
+use std::collections::{BTreeSet, HashMap};
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use super::cache::{LayerCache, write};
+use super::indexer::{Indexer, round_to_fp8};
+use super::linear::linear;
+use super::norm::RmsNorm;
+use super::rope::RopeTables;
+use crate::config::Config;
+use crate::ops;
+use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::linear::{LinearMode, LinearWeight};
+
+/// Epsilon of the two latent norms: the reference leaves it at its default whatever `rms_norm_eps` says.
+const LATENT_NORM_EPS: f64 = 1e-6;
+
+/// Width of the groups in which an FP8 cache quantizes the latent.
+const LATENT_FP8_GROUP: usize = 128;
+
+#[derive(Debug, Clone)]
+enum QueryProjection {
+    Direct { q_proj: LinearWeight },
+    Latent { q_a_proj: LinearWeight, q_a_layernorm: RmsNorm, q_b_proj: LinearWeight },
+}
+
+/// The tokens that the rows of a batch attend to.
+#[derive(Debug, Clone)]
+pub(super) enum Selection {
+    /// Every position up to the row's own.
+    All,
+    /// Chosen slots, `[T, index_topk]`, -1 = none.
+    Slots(Tensor),
+}
+
+/// The attention of one layer.
+#[derive(Debug, Clone)]
+pub(super) struct Attention {
+    query: QueryProjection,
+    kv_a_proj_with_mqa: LinearWeight,
+    kv_a_layernorm: RmsNorm,
+    kv_b_proj: LinearWeight,
+    o_proj: LinearWeight,
+    indexer: Option<Indexer>,
+    heads: usize,
+    nope_dim: usize,
+    rope_dim: usize,
+    v_dim: usize,
+    latent_dim: usize,
+    softmax_scale: f64,
+    mode: LinearMode,
+}
+
+impl Attention {
+    /// `indexer`: whether the layer has an indexer of its own.
+    pub(super) fn new(cfg: &Config, mode: LinearMode, indexer: bool, vb: VarBuilder) -> Result<Self> {
+        let (hidden, heads) = (cfg.hidden_size, cfg.num_attention_heads);
+        let q_dim = heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim);
+        let query = match cfg.q_lora_rank {
+            None => QueryProjection::Direct { q_proj: linear(hidden, q_dim, vb.pp("q_proj"))? },
+            Some(rank) => QueryProjection::Latent {
+                q_a_proj: linear(hidden, rank, vb.pp("q_a_proj"))?,
+                q_a_layernorm: RmsNorm::new(rank, LATENT_NORM_EPS, vb.pp("q_a_layernorm"))?,
+                q_b_proj: linear(rank, q_dim, vb.pp("q_b_proj"))?,
+            },
+        };
+        let latent = cfg.kv_lora_rank;
+        let kv_dim = heads * (cfg.qk_nope_head_dim + cfg.v_head_dim);
+        Ok(Self {
+            query,
+            kv_a_proj_with_mqa: linear(hidden, latent + cfg.qk_rope_head_dim, vb.pp("kv_a_proj_with_mqa"))?,
+            kv_a_layernorm: RmsNorm::new(latent, LATENT_NORM_EPS, vb.pp("kv_a_layernorm"))?,
+            kv_b_proj: linear(latent, kv_dim, vb.pp("kv_b_proj"))?,
+            o_proj: linear(heads * cfg.v_head_dim, hidden, vb.pp("o_proj"))?,
+            indexer: if indexer { Some(Indexer::new(cfg, mode, vb.pp("indexer"))?) } else { None },
+            heads,
+            nope_dim: cfg.qk_nope_head_dim,
+            rope_dim: cfg.qk_rope_head_dim,
+            v_dim: cfg.v_head_dim,
+            latent_dim: latent,
+            softmax_scale: cfg.softmax_scale(),
+            mode,
+        })
+    }
+
+    /// `x: [T, hidden_size]` → the attention's output of the same shape, and what it attended to.
+    ///
+    /// The batch's keys are written to `cache` first. `shared` is the selection of an earlier layer, for layers
+    /// without an indexer.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        rope: &RopeTables,
+        layout: &BatchLayout,
+        cache: &LayerCache,
+        shared: Selection,
+    ) -> Result<(Tensor, Selection)> {
+        let (q, qr) = self.project_query(x)?;
+        let q_nope = q.narrow(2, 0, self.nope_dim)?;
+        let q_pe = ops::rope(&q.narrow(2, self.nope_dim, self.rope_dim)?, &rope.cos, &rope.sin, true)?;
+        write(&cache.kv, &self.latent_rows(x, rope)?, layout)?;
+        let selection = match (&self.indexer, &qr, &cache.index_k) {
+            (Some(indexer), Some(qr), Some(index_k)) => {
+                write(index_k, &indexer.keys(x, rope)?, layout)?;
+                if layout.max_context() <= indexer.topk() {
+                    Selection::All
+                } else {
+                    Selection::Slots(indexer.select(x, qr, rope, index_k, layout)?)
+                }
+            }
+            _ => shared,
+        };
+        let out = match &selection {
+            Selection::All => self.dense(&q_nope, &q_pe, layout, &cache.kv)?,
+            Selection::Slots(slots) if self.expands() => self.sparse_expanded(&q_nope, &q_pe, slots, &cache.kv)?,
+            Selection::Slots(slots) => {
+                let q = self.absorbed_query(&q_nope, &q_pe)?;
+                let (latent, _) = ops::sparse_mla(&q, &cache.kv, slots, self.latent_dim, self.softmax_scale)?;
+                ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)?
+            }
+        };
+        let out = out.reshape(((), self.heads * self.v_dim))?.to_dtype(x.dtype())?;
+        Ok((self.o_proj.forward(&out, self.mode)?, selection))
+    }
+
+    /// Queries `[T, heads, nope + rope]` (not rotated yet) and the normalised query latent `[T, q_lora_rank]`.
+    fn project_query(&self, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let (q, qr) = match &self.query {
+            QueryProjection::Direct { q_proj } => (q_proj.forward(x, self.mode)?, None),
+            QueryProjection::Latent { q_a_proj, q_a_layernorm, q_b_proj } => {
+                let qr = q_a_layernorm.forward(&q_a_proj.forward(x, self.mode)?)?;
+                (q_b_proj.forward(&qr, self.mode)?, Some(qr))
+            }
+        };
+        Ok((q.reshape(((), self.heads, self.nope_dim + self.rope_dim))?, qr))
+    }
+
+    /// What the cache keeps of `x: [T, hidden_size]`: `[T, latent + rope]`.
+    fn latent_rows(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
+        let kv = self.kv_a_proj_with_mqa.forward(x, self.mode)?;
+        let mut latent = self.kv_a_layernorm.forward(&kv.narrow(1, 0, self.latent_dim)?)?;
+        if let LinearMode::Fp8 { ue8m0 } = self.mode {
+            latent = round_to_fp8(&latent, LATENT_FP8_GROUP, ue8m0)?;
+        }
+        let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
+        let k_pe = ops::rope(&k_pe, &rope.cos, &rope.sin, true)?.squeeze(1)?;
+        Tensor::cat(&[latent, k_pe], 1)
+    }
+
+    /// `[T, heads, latent + rope]`: the query against cached rows.
+    fn absorbed_query(&self, q_nope: &Tensor, q_pe: &Tensor) -> Result<Tensor> {
+        Tensor::cat(&[&ops::absorb_query(q_nope, &self.kv_b_proj, self.v_dim)?, q_pe], 2)
+    }
+
+    /// Attention over every position, `[T, heads, v_head_dim]`; each sequence in the mode that costs it less.
+    fn dense(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
+        let mut outs = Vec::new();
+        let mha = |span: &Span| self.expands() || self.prefers_mha(span.tokens.len(), span.context());
+        for group in layout.groups(mha) {
+            let rows = |t: &Tensor| t.narrow(0, group.rows.start, group.rows.len());
+            let (q_nope, q_pe) = (rows(q_nope)?, rows(q_pe)?);
+            outs.push(if group.key {
+                self.mha_mode(&q_nope, &q_pe, &group.layout, kv)?
+            } else {
+                self.mqa_mode(&q_nope, &q_pe, &group.layout, kv)?
+            });
+        }
+        match outs.len() {
+            1 => Ok(outs.swap_remove(0)),
+            0 => Tensor::zeros((0, self.heads, self.v_dim), q_nope.dtype(), q_nope.device()),
+            _ => Tensor::cat(&outs, 0),
+        }
+    }
+
+    /// Whether keys and values always go through `kv_b_proj`: in FP8 arithmetic the output is rounded to e4m3, and the
+    /// absorbed form's other f32 rounding would now and then fall to the other side.
+    fn expands(&self) -> bool {
+        matches!(self.mode, LinearMode::Fp8 { .. })
+    }
+
+    /// Whether expanding a whole context costs less than attending in the wider latent space.
+    fn prefers_mha(&self, new_tokens: usize, context: usize) -> bool {
+        let (t, s) = (new_tokens as f64, context as f64);
+        let pairs = t * (s - (t - 1.0) / 2.0);
+        let projection = (self.latent_dim * (self.nope_dim + self.v_dim)) as f64;
+        let mha = s * projection + pairs * (self.nope_dim + self.rope_dim + self.v_dim) as f64;
+        let mqa = t * projection + pairs * (2 * self.latent_dim + self.rope_dim) as f64;
+        mha < mqa
+    }
+
+    /// MHA mode: keys and values of every head from the latents.
+    fn mha_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
+        let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
+        let (k, v) = self.expand(slots, kv, q_nope.dtype())?;
+        let q = Tensor::cat(&[q_nope, q_pe], 2)?;
+        Ok(ops::mha(&q, &k, &v.contiguous()?, layout, self.softmax_scale)?.0)
+    }
+
+    /// Keys `[n, heads, nope + rope]` and values `[n, heads, v_head_dim]` of these slots.
+    fn expand(&self, slots: Vec<u32>, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+        let n = slots.len();
+        let kv = kv.index_select(&Tensor::from_vec(slots, n, kv.device())?, 0)?.to_dtype(dtype)?;
+        let latent = kv.narrow(1, 0, self.latent_dim)?.contiguous()?;
+        let expanded = self.kv_b_proj.forward(&latent, self.mode)?;
+        let expanded = expanded.reshape((n, self.heads, self.nope_dim + self.v_dim))?;
+        let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
+        let k_pe = k_pe.broadcast_as((n, self.heads, self.rope_dim))?;
+        let k = Tensor::cat(&[expanded.narrow(2, 0, self.nope_dim)?, k_pe], 2)?;
+        Ok((k, expanded.narrow(2, self.nope_dim, self.v_dim)?))
+    }
+
+    /// MHA mode over chosen slots `[T, index_topk]`: only what some row chose is expanded.
+    fn sparse_expanded(&self, q_nope: &Tensor, q_pe: &Tensor, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let (rows, topk) = slots.dims2()?;
+        let chosen = slots.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
+        let distinct: BTreeSet<i64> = chosen.iter().copied().filter(|&slot| slot >= 0).collect();
+        let place: HashMap<i64, i64> = distinct.iter().copied().zip(0..).collect();
+        let indices: Vec<i64> = chosen.iter().map(|slot| place.get(slot).copied().unwrap_or(-1)).collect();
+        let indices = Tensor::from_vec(indices, (rows, topk), slots.device())?;
+        let (k, v) = self.expand(distinct.into_iter().map(|slot| slot as u32).collect(), kv, q_nope.dtype())?;
+        // One head at a time as MQA over rows [value, key]: a query that is zero on the value part ignores it there.
+        let q = Tensor::cat(
+            &[&Tensor::zeros((rows, self.heads, self.v_dim), q_nope.dtype(), q_nope.device())?, q_nope, q_pe],
+            2,
+        )?;
+        let rows = Tensor::cat(&[v, k], 2)?;
+        let mut outs = Vec::with_capacity(self.heads);
+        for head in 0..self.heads {
+            let keys = rows.narrow(1, head, 1)?.squeeze(1)?.contiguous()?;
+            let q = q.narrow(1, head, 1)?;
+            outs.push(ops::sparse_mla(&q, &keys, &indices, self.v_dim, self.softmax_scale)?.0);
+        }
+        Tensor::cat(&outs, 1)
+    }
+
+    /// MQA mode: one key head of cached rows, with `kv_b_proj` absorbed into query and output.
+    fn mqa_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
+        let q = self.absorbed_query(q_nope, q_pe)?;
+        let (latent, _) = ops::dense_mla(&q, kv, layout, self.latent_dim, self.softmax_scale)?;
+        ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
+    }
+}

@@ -1,0 +1,327 @@
+//! The key cache: a pool of token slots in pages, owned by sequences through block tables.
+
+use std::collections::BTreeMap;
+
+use candle::{DType, Device, Result, Tensor};
+use candle_core as candle;
+
+use crate::config::{Config, IndexerType};
+use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
+
+/// A sequence in a [`Cache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(u64);
+
+/// The keys of one layer.
+#[derive(Debug)]
+pub(super) struct LayerCache {
+    /// `[slots, kv_lora_rank + qk_rope_head_dim]`: the normalised latent, then the rotated `k_pe`.
+    pub(super) kv: Tensor,
+    /// `[slots, index_head_dim]`, where the layer has an indexer.
+    pub(super) index_k: Option<Tensor>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sequence {
+    pages: Vec<u32>,
+    len: usize,
+}
+
+/// Latents and index keys of many sequences, for every layer of a model and its MTP layer.
+///
+/// All layers share the block tables: position `p` of a sequence lies in the same slot everywhere. Sequences
+/// that were forked share pages until one of them writes.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+    /// How many sequences own each page.
+    owners: Vec<u32>,
+    free_pages: Vec<u32>,
+    max_pages: usize,
+    sequences: BTreeMap<SequenceId, Sequence>,
+    next_id: u64,
+}
+
+impl Cache {
+    /// An empty cache with room for `pages` pages of 64 tokens, which grows on demand.
+    ///
+    /// # Errors
+    /// If the memory for `pages` can't be had on `device`.
+    pub fn new(cfg: &Config, dtype: DType, device: &Device, pages: usize) -> Result<Self> {
+        let mtp_layers = cfg.num_nextn_predict_layers.min(1);
+        let width = cfg.kv_lora_rank + cfg.qk_rope_head_dim;
+        let mut layers = Vec::with_capacity(cfg.num_hidden_layers + mtp_layers);
+        for layer in 0..cfg.num_hidden_layers + mtp_layers {
+            let full = cfg.indexer_types.get(layer).copied().unwrap_or(IndexerType::Full) == IndexerType::Full;
+            let index_k = match cfg.index_head_dim {
+                Some(dim) if full && cfg.has_indexer() => Some(Tensor::zeros((0, dim), dtype, device)?),
+                _ => None,
+            };
+            layers.push(LayerCache { kv: Tensor::zeros((0, width), dtype, device)?, index_k });
+        }
+        let mut cache = Self {
+            layers,
+            owners: Vec::new(),
+            free_pages: Vec::new(),
+            max_pages: u32::MAX as usize / PAGE_SIZE,
+            sequences: BTreeMap::new(),
+            next_id: 0,
+        };
+        cache.grow(pages)?;
+        Ok(cache)
+    }
+
+    /// Refuses to grow beyond `pages` pages from now on.
+    pub fn set_max_pages(&mut self, pages: usize) {
+        self.max_pages = pages.min(u32::MAX as usize / PAGE_SIZE);
+    }
+
+    /// Pages in the pool.
+    pub fn pages(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Pages that no sequence owns.
+    pub fn free_pages(&self) -> usize {
+        self.free_pages.len()
+    }
+
+    /// Starts an empty sequence.
+    pub fn create(&mut self) -> SequenceId {
+        self.insert(Sequence::default())
+    }
+
+    /// Tokens in a sequence; 0 if there is no such sequence.
+    pub fn len(&self, id: SequenceId) -> usize {
+        self.sequences.get(&id).map_or(0, |sequence| sequence.len)
+    }
+
+    /// Whether a sequence has no tokens.
+    pub fn is_empty(&self, id: SequenceId) -> bool {
+        self.len(id) == 0
+    }
+
+    /// Drops the tokens of a sequence from position `len` on.
+    ///
+    /// # Errors
+    /// If there is no such sequence or it is shorter than `len`.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<()> {
+        let sequence = self.sequence(id)?;
+        if len > sequence.len {
+            candle::bail!("cannot truncate sequence {} of {} tokens to {len}", id.0, sequence.len)
+        }
+        let dropped = match self.sequences.get_mut(&id) {
+            Some(sequence) => {
+                sequence.len = len;
+                sequence.pages.split_off(len.div_ceil(PAGE_SIZE))
+            }
+            None => Vec::new(),
+        };
+        self.release(dropped);
+        Ok(())
+    }
+
+    /// A second sequence with the same tokens; pages are shared until one of the two writes to them.
+    ///
+    /// # Errors
+    /// If there is no such sequence.
+    pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId> {
+        let sequence = self.sequence(id)?.clone();
+        for &page in &sequence.pages {
+            self.owners[page as usize] += 1;
+        }
+        Ok(self.insert(sequence))
+    }
+
+    /// Ends a sequence and gives its pages back; does nothing if there is no such sequence.
+    pub fn free(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.remove(&id) {
+            self.release(sequence.pages);
+        }
+    }
+
+    /// Makes room for new tokens, `(sequence, how many)` each, and says where they and their contexts lie.
+    ///
+    /// The rows of the batch follow the order of `tokens`. Either all sequences have grown or none.
+    ///
+    /// # Errors
+    /// If a sequence is unknown or named twice, or if the pool would exceed its limit.
+    pub fn append(&mut self, tokens: &[(SequenceId, usize)]) -> Result<BatchLayout> {
+        let mut needed = 0usize;
+        for (i, &(id, new)) in tokens.iter().enumerate() {
+            if tokens[..i].iter().any(|&(other, _)| other == id) {
+                candle::bail!("sequence {} is in the batch twice", id.0)
+            }
+            let sequence = self.sequence(id)?;
+            let pages = match sequence.len.checked_add(new) {
+                Some(len) => len.div_ceil(PAGE_SIZE),
+                None => candle::bail!("{new} tokens are too many for sequence {}", id.0),
+            };
+            needed += pages - sequence.pages.len() + usize::from(new > 0 && self.shares_tail(sequence));
+        }
+        self.reserve(needed)?;
+        let mut layout = BatchLayout::default();
+        let mut row = 0;
+        for &(id, new) in tokens {
+            if new > 0 {
+                self.own_tail(id)?;
+            }
+            let Self { sequences, free_pages, owners, .. } = self;
+            let sequence = match sequences.get_mut(&id) {
+                Some(sequence) => sequence,
+                None => candle::bail!("no sequence {}", id.0),
+            };
+            let start = sequence.len;
+            sequence.len += new;
+            while sequence.pages.len() * PAGE_SIZE < sequence.len {
+                match free_pages.pop() {
+                    Some(page) => {
+                        owners[page as usize] = 1;
+                        sequence.pages.push(page);
+                    }
+                    None => candle::bail!("the cache has no free page"),
+                }
+            }
+            layout.spans.push(Span { tokens: row..row + new, start, block_table: sequence.pages.clone() });
+            row += new;
+        }
+        Ok(layout)
+    }
+
+    /// The cached `(latent, k_pe)` rows `[len, kv_lora_rank + qk_rope_head_dim]` of a sequence in one layer, and its
+    /// index keys `[len, index_head_dim]` where the layer has them.
+    ///
+    /// # Errors
+    /// If there is no such sequence or layer.
+    pub fn rows(&self, id: SequenceId, layer: usize) -> Result<(Tensor, Option<Tensor>)> {
+        let sequence = self.sequence(id)?;
+        let layer = match self.layers.get(layer) {
+            Some(layer) => layer,
+            None => candle::bail!("the cache has no layer {layer}"),
+        };
+        let span = Span { tokens: 0..sequence.len, start: 0, block_table: sequence.pages.clone() };
+        let slots: Vec<u32> = (0..sequence.len).map(|p| span.slot(p) as u32).collect();
+        let slots = Tensor::from_vec(slots, sequence.len, layer.kv.device())?;
+        let index_k = layer.index_k.as_ref().map(|keys| keys.index_select(&slots, 0)).transpose()?;
+        Ok((layer.kv.index_select(&slots, 0)?, index_k))
+    }
+
+    pub(super) fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
+    fn insert(&mut self, sequence: Sequence) -> SequenceId {
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        self.sequences.insert(id, sequence);
+        id
+    }
+
+    fn sequence(&self, id: SequenceId) -> Result<&Sequence> {
+        match self.sequences.get(&id) {
+            Some(sequence) => Ok(sequence),
+            None => candle::bail!("no sequence {} in the cache", id.0),
+        }
+    }
+
+    fn release(&mut self, pages: Vec<u32>) {
+        for page in pages {
+            let owners = &mut self.owners[page as usize];
+            *owners -= 1;
+            if *owners == 0 {
+                self.free_pages.push(page);
+            }
+        }
+    }
+
+    /// Whether the page that the next token goes to is half full and another sequence's too.
+    fn shares_tail(&self, sequence: &Sequence) -> bool {
+        let partial = !sequence.len.is_multiple_of(PAGE_SIZE);
+        partial && sequence.pages.last().is_some_and(|&page| self.owners[page as usize] > 1)
+    }
+
+    /// Copies the last page of a sequence if another sequence owns it too.
+    fn own_tail(&mut self, id: SequenceId) -> Result<()> {
+        let sequence = self.sequence(id)?;
+        if !self.shares_tail(sequence) {
+            return Ok(());
+        }
+        let last = sequence.pages.len() - 1;
+        let from = sequence.pages[last] as usize;
+        let to = match self.free_pages.last() {
+            Some(&page) => page as usize,
+            None => candle::bail!("the cache has no free page"),
+        };
+        for layer in &self.layers {
+            for keys in std::iter::once(&layer.kv).chain(&layer.index_k) {
+                let page = keys.narrow(0, from * PAGE_SIZE, PAGE_SIZE)?.force_contiguous()?;
+                keys.slice_set(&page, 0, to * PAGE_SIZE)?;
+            }
+        }
+        self.free_pages.pop();
+        self.owners[to] = 1;
+        self.owners[from] -= 1;
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.pages[last] = to as u32;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that `pages` pages are free.
+    fn reserve(&mut self, pages: usize) -> Result<()> {
+        let missing = pages.saturating_sub(self.free_pages.len());
+        if missing == 0 {
+            return Ok(());
+        }
+        let wanted = self.pages().saturating_add(missing);
+        if wanted > self.max_pages {
+            candle::bail!("the cache is full: {wanted} pages are needed, {} are allowed", self.max_pages)
+        }
+        // Doubling keeps the copies of a growing pool linear in its final size.
+        self.grow(wanted.max(self.pages().saturating_mul(2)).min(self.max_pages))
+    }
+
+    fn grow(&mut self, pages: usize) -> Result<()> {
+        let old = self.pages();
+        let mut grown = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let kv = grow(&layer.kv, old, pages)?;
+            let index_k = layer.index_k.as_ref().map(|keys| grow(keys, old, pages)).transpose()?;
+            grown.push(LayerCache { kv, index_k });
+        }
+        self.layers = grown;
+        self.owners.resize(pages, 0);
+        // Low pages first, so that a single sequence lies in order.
+        self.free_pages.splice(0..0, (old as u32..pages as u32).rev());
+        Ok(())
+    }
+}
+
+/// A copy of `keys: [old * 64, dim]` with room for `new` pages.
+fn grow(keys: &Tensor, old: usize, new: usize) -> Result<Tensor> {
+    let grown = Tensor::zeros((new * PAGE_SIZE, keys.dim(1)?), keys.dtype(), keys.device())?;
+    if old > 0 {
+        grown.slice_set(keys, 0, 0)?;
+    }
+    Ok(grown)
+}
+
+/// Writes `rows: [T, D]` to the batch's slots in `keys: [slots, D]`.
+pub(super) fn write(keys: &Tensor, rows: &Tensor, layout: &BatchLayout) -> Result<()> {
+    let rows = rows.to_dtype(keys.dtype())?.contiguous()?;
+    for span in &layout.spans {
+        let mut position = span.start;
+        while position < span.context() {
+            let first = span.slot(position);
+            let mut end = position + 1;
+            // One copy for as long as the slots follow each other, across pages too.
+            while end < span.context() && span.slot(end) == first + (end - position) {
+                end += 1;
+            }
+            let run = rows.narrow(0, span.tokens.start + position - span.start, end - position)?;
+            keys.slice_set(&run, 0, first)?;
+            position = end;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The lightning indexer: scores every cached token and keeps the `index_topk` best for each query.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use super::linear::linear;
+use super::norm::LayerNorm;
+use super::rope::RopeTables;
+use crate::config::Config;
+use crate::ops;
+use crate::ops::layout::BatchLayout;
+use crate::ops::linear::{LinearMode, LinearWeight};
+
+/// LayerNorm epsilon of the index keys, the same in every config of the family.
+const K_NORM_EPS: f64 = 1e-6;
+
+/// The indexer of one layer.
+#[derive(Debug, Clone)]
+pub(super) struct Indexer {
+    wq_b: LinearWeight,
+    wk: LinearWeight,
+    k_norm: LayerNorm,
+    weights_proj: LinearWeight,
+    n_heads: usize,
+    head_dim: usize,
+    rope_dim: usize,
+    interleaved: bool,
+    topk: usize,
+    mode: LinearMode,
+}
+
+impl Indexer {
+    pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+        let (n_heads, head_dim, topk, q_lora_rank) =
+            match (cfg.index_n_heads, cfg.index_head_dim, cfg.index_topk, cfg.q_lora_rank) {
+                (Some(n_heads), Some(head_dim), Some(topk), Some(rank)) => (n_heads, head_dim, topk, rank),
+                _ => candle::bail!("the indexer needs index_n_heads, index_head_dim, index_topk and q_lora_rank"),
+            };
+        Ok(Self {
+            wq_b: linear(q_lora_rank, n_heads * head_dim, vb.pp("wq_b"))?,
+            wk: linear(cfg.hidden_size, head_dim, vb.pp("wk"))?,
+            k_norm: LayerNorm::new(head_dim, K_NORM_EPS, vb.pp("k_norm"))?,
+            weights_proj: linear(cfg.hidden_size, n_heads, vb.pp("weights_proj"))?,
+            n_heads,
+            head_dim,
+            rope_dim: cfg.qk_rope_head_dim,
+            interleaved: cfg.indexer_rope_interleave,
+            topk,
+            mode,
+        })
+    }
+
+    /// Tokens that a query keeps.
+    pub(super) fn topk(&self) -> usize {
+        self.topk
+    }
+
+    /// Index keys `[T, index_head_dim]` of `x: [T, hidden_size]`.
+    pub(super) fn keys(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
+        let k = self.k_norm.forward(&self.wk.forward(x, self.mode)?)?;
+        self.rotate(&k.unsqueeze(1)?, rope)?.squeeze(1)
+    }
+
+    /// The slots `[T, index_topk]` of the best-scored tokens, padded with -1.
+    ///
+    /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent, `index_k: [slots, index_head_dim]`.
+    pub(super) fn select(
+        &self,
+        x: &Tensor,
+        qr: &Tensor,
+        rope: &RopeTables,
+        index_k: &Tensor,
+        layout: &BatchLayout,
+    ) -> Result<Tensor> {
+        let q = self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
+        let q = self.rotate(&q, rope)?;
+        // The head weights stay f32: rounding them flips near ties.
+        let weights = self.weights_proj.forward(&x.to_dtype(DType::F32)?, LinearMode::Dequant)?;
+        let weights = (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?;
+        ops::indexer_topk(&q, index_k, &weights, layout, self.topk)
+    }
+
+    /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`; in FP8 precision the whole vector then goes
+    /// through the Hadamard transform and e4m3.
+    fn rotate(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
+        let pe = x.narrow(2, 0, self.rope_dim)?;
+        let pe = ops::rope(&pe, &rope.cos, &rope.sin, self.interleaved)?;
+        let rest = x.narrow(2, self.rope_dim, self.head_dim - self.rope_dim)?;
+        let x = Tensor::cat(&[pe, rest], 2)?;
+        match self.mode {
+            LinearMode::Dequant => Ok(x),
+            // One power-of-two scale for each head's vector, whatever the format of the weights' scales.
+            LinearMode::Fp8 { .. } => round_to_fp8(&ops::hadamard(&x)?, self.head_dim, true),
+        }
+    }
+}
+
+/// Quantizes groups of the last dimension to e4m3 and back.
+pub(super) fn round_to_fp8(x: &Tensor, group: usize, ue8m0: bool) -> Result<Tensor> {
+    let (codes, scale) = ops::fp8::act_quant(x, group, ue8m0)?;
+    ops::fp8::act_dequant(&codes, &scale, group)?.to_dtype(x.dtype())
+}

@@ -1,0 +1,80 @@
+//! One decoder layer.
+
+use candle::{Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use super::attention::{Attention, Selection};
+use super::cache::LayerCache;
+use super::mlp::Mlp;
+use super::moe::Moe;
+use super::norm::RmsNorm;
+use super::rope::RopeTables;
+use crate::config::{Config, MlpType};
+use crate::ops::layout::BatchLayout;
+use crate::ops::linear::LinearMode;
+
+#[derive(Debug, Clone)]
+enum FeedForward {
+    Dense(Mlp),
+    Sparse(Box<Moe>),
+}
+
+/// Attention and feed-forward, each behind a norm and added to the residual stream.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: FeedForward,
+}
+
+/// What a layer gives back.
+pub(super) struct LayerOutput {
+    /// The residual stream, `[T, hidden_size]`.
+    pub(super) hidden: Tensor,
+    /// What its attention attended to.
+    pub(super) selection: Selection,
+    /// The experts it used, `[T, num_experts_per_tok]` u32.
+    pub(super) expert_indices: Option<Tensor>,
+}
+
+impl Layer {
+    pub(super) fn new(cfg: &Config, mode: LinearMode, mlp: MlpType, indexer: bool, vb: VarBuilder) -> Result<Self> {
+        let norm = |name: &str| RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp(name));
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::new(cfg, mode, indexer, vb.pp("self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: match mlp {
+                MlpType::Dense => {
+                    FeedForward::Dense(Mlp::new(cfg.hidden_size, cfg.intermediate_size, mode, vb.pp("mlp"))?)
+                }
+                MlpType::Sparse => FeedForward::Sparse(Box::new(Moe::new(cfg, mode, vb.pp("mlp"))?)),
+            },
+        })
+    }
+
+    /// `x: [T, hidden_size]` is the residual stream.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        rope: &RopeTables,
+        layout: &BatchLayout,
+        cache: &LayerCache,
+        shared: Selection,
+    ) -> Result<LayerOutput> {
+        let (attn_out, selection) =
+            self.self_attn.forward(&self.input_layernorm.forward(x)?, rope, layout, cache, shared)?;
+        let x = (x + attn_out)?;
+        let normed = self.post_attention_layernorm.forward(&x)?;
+        let (mlp_out, expert_indices) = match &self.mlp {
+            FeedForward::Dense(mlp) => (mlp.forward(&normed)?, None),
+            FeedForward::Sparse(moe) => {
+                let (y, expert_indices) = moe.forward(&normed)?;
+                (y, Some(expert_indices))
+            }
+        };
+        Ok(LayerOutput { hidden: (x + mlp_out)?, selection, expert_indices })
+    }
+}

@@ -1,0 +1,22 @@
+//! Loading of projections, plain or block-FP8.
+
+use candle::{DType, Result};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use crate::ops::linear::LinearWeight;
+
+/// Edge of the square blocks that share one FP8 scale.
+const FP8_BLOCK: usize = 128;
+
+/// Loads `weight: [out_dim, in_dim]` and, where the checkpoint has it, `weight_scale_inv`.
+pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<LinearWeight> {
+    if !vb.contains_tensor("weight_scale_inv") {
+        let weight = vb.get((out_dim, in_dim), "weight")?;
+        return Ok(LinearWeight { weight, weight_scale_inv: None });
+    }
+    let weight = vb.get_with_hints_dtype((out_dim, in_dim), "weight", Default::default(), DType::F8E4M3)?;
+    let blocks = (out_dim.div_ceil(FP8_BLOCK), in_dim.div_ceil(FP8_BLOCK));
+    let scale = vb.get_with_hints_dtype(blocks, "weight_scale_inv", Default::default(), DType::F32)?;
+    Ok(LinearWeight { weight, weight_scale_inv: Some(scale) })
+}

@@ -1,0 +1,72 @@
+//! Mixture of experts: sigmoid gate with group limits, routed experts, shared experts.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use super::linear::linear;
+use super::mlp::Mlp;
+use crate::config::Config;
+use crate::ops;
+use crate::ops::gate::GateConfig;
+use crate::ops::linear::{LinearMode, LinearWeight};
+use crate::ops::moe::ExpertWeights;
+
+/// The feed-forward part of a sparse layer.
+#[derive(Debug, Clone)]
+pub(super) struct Moe {
+    gate: LinearWeight,
+    e_score_correction_bias: Tensor,
+    gate_config: GateConfig,
+    experts: Vec<ExpertWeights>,
+    shared_experts: Option<Mlp>,
+    mode: LinearMode,
+}
+
+impl Moe {
+    pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+        let (hidden, width) = (cfg.hidden_size, cfg.moe_intermediate_size);
+        let gate_vb = vb.pp("gate");
+        let gate = linear(hidden, cfg.n_routed_experts, gate_vb.clone())?;
+        let e_score_correction_bias = gate_vb.get_with_hints_dtype(
+            cfg.n_routed_experts,
+            "e_score_correction_bias",
+            Default::default(),
+            DType::F32,
+        )?;
+        let mut experts = Vec::with_capacity(cfg.n_routed_experts);
+        for e in 0..cfg.n_routed_experts {
+            let vb = vb.pp("experts").pp(e);
+            experts.push(ExpertWeights {
+                gate_proj: linear(hidden, width, vb.pp("gate_proj"))?,
+                up_proj: linear(hidden, width, vb.pp("up_proj"))?,
+                down_proj: linear(width, hidden, vb.pp("down_proj"))?,
+            });
+        }
+        let shared_experts = match cfg.n_shared_experts {
+            0 => None,
+            n => Some(Mlp::new(hidden, n * width, mode, vb.pp("shared_experts"))?),
+        };
+        let gate_config = GateConfig {
+            n_group: cfg.n_group,
+            topk_group: cfg.topk_group,
+            num_experts_per_tok: cfg.num_experts_per_tok,
+            norm_topk_prob: cfg.norm_topk_prob,
+            routed_scaling_factor: cfg.routed_scaling_factor,
+        };
+        Ok(Self { gate, e_score_correction_bias, gate_config, experts, shared_experts, mode })
+    }
+
+    /// `x: [T, hidden_size]` → output of the same shape and the chosen experts `[T, num_experts_per_tok]` u32,
+    /// ascending by expert id.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let logits = self.gate.forward(&x.to_dtype(DType::F32)?, LinearMode::Dequant)?;
+        let (expert_indices, expert_weights) =
+            ops::gate(&logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
+        let mut y = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
+        if let Some(shared_experts) = &self.shared_experts {
+            y = (y + shared_experts.forward(x)?)?;
+        }
+        Ok((y, expert_indices))
+    }
+}

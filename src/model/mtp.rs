@@ -1,0 +1,80 @@
+//! Multi-token prediction: one more layer that predicts the token after the next one.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use super::attention::Selection;
+use super::cache::LayerCache;
+use super::layer::Layer;
+use super::linear::linear;
+use super::norm::RmsNorm;
+use super::rope::RopeTables;
+use crate::config::{Config, MlpType};
+use crate::ops::layout::BatchLayout;
+use crate::ops::linear::{LinearMode, LinearWeight};
+
+/// The MTP module, `model.layers.{num_hidden_layers}`.
+#[derive(Debug, Clone)]
+pub(super) struct Mtp {
+    embed_tokens: Tensor,
+    enorm: RmsNorm,
+    hnorm: RmsNorm,
+    eh_proj: LinearWeight,
+    layer: Layer,
+    norm: RmsNorm,
+    head: LinearWeight,
+}
+
+impl Mtp {
+    /// `embed_tokens` and `lm_head` are the main model's, for checkpoints that don't repeat them.
+    pub(super) fn new(
+        cfg: &Config,
+        mode: LinearMode,
+        embed_tokens: &Tensor,
+        lm_head: &LinearWeight,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let hidden = cfg.hidden_size;
+        let norm = |vb: VarBuilder| RmsNorm::new(hidden, cfg.rms_norm_eps, vb);
+        let embed_vb = vb.pp("embed_tokens");
+        let embed_tokens = if embed_vb.contains_tensor("weight") {
+            embed_vb.get((cfg.vocab_size, hidden), "weight")?
+        } else {
+            embed_tokens.clone()
+        };
+        let head_vb = vb.pp("shared_head").pp("head");
+        let head =
+            if head_vb.contains_tensor("weight") { linear(hidden, cfg.vocab_size, head_vb)? } else { lm_head.clone() };
+        Ok(Self {
+            embed_tokens,
+            enorm: norm(vb.pp("enorm"))?,
+            hnorm: norm(vb.pp("hnorm"))?,
+            eh_proj: linear(2 * hidden, hidden, vb.pp("eh_proj"))?,
+            layer: Layer::new(cfg, mode, MlpType::Sparse, cfg.has_indexer(), vb.clone())?,
+            norm: norm(vb.pp("shared_head").pp("norm"))?,
+            head,
+        })
+    }
+
+    /// `next_ids: [T]` u32 and `hidden: [T, hidden_size]` → `[T, hidden_size]` after `shared_head.norm`.
+    pub(super) fn forward(
+        &self,
+        next_ids: &Tensor,
+        hidden: &Tensor,
+        rope: &RopeTables,
+        layout: &BatchLayout,
+        cache: &LayerCache,
+    ) -> Result<Tensor> {
+        let embedding = self.embed_tokens.index_select(next_ids, 0)?.to_dtype(hidden.dtype())?;
+        let z = Tensor::cat(&[self.enorm.forward(&embedding)?, self.hnorm.forward(hidden)?], 1)?;
+        let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
+        let out = self.layer.forward(&x, rope, layout, cache, Selection::All)?;
+        self.norm.forward(&out.hidden)
+    }
+
+    /// `hidden: [n, hidden_size]` → logits `[n, vocab_size]` f32.
+    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.forward(&hidden.to_dtype(DType::F32)?, LinearMode::Dequant)
+    }
+}

@@ -1,0 +1,47 @@
+//! The two norms of the family, with f32 weights.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+use candle_nn::VarBuilder;
+
+use crate::ops;
+
+/// RMSNorm over the last dimension, computed in f32.
+#[derive(Debug, Clone)]
+pub(super) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(super) fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        let weight = vb.get_with_hints_dtype(size, "weight", Default::default(), DType::F32)?;
+        Ok(Self { weight, eps })
+    }
+
+    /// `x: [.., size]` → the same shape and dtype.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+/// LayerNorm with bias over the last dimension, computed in f32; the indexer's `k_norm`.
+#[derive(Debug, Clone)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(super) fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        let weight = vb.get_with_hints_dtype(size, "weight", Default::default(), DType::F32)?;
+        let bias = vb.get_with_hints_dtype(size, "bias", Default::default(), DType::F32)?;
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// `x: [.., size]` → the same shape and dtype.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}

@@ -1,0 +1,90 @@
+//! `generation_config.json`: a checkpoint's recommended sampling.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::read_text;
+use crate::config::json;
+use crate::{ConfigError, Error, Result};
+
+/// What `generation_config.json` says; a key that is absent or null is `None` (or empty).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// First token of a text.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_id: Vec<u32>,
+    /// Whether to sample; otherwise the most probable token is taken.
+    pub do_sample: Option<bool>,
+    /// Divides the logits; >= 0.
+    pub temperature: Option<f64>,
+    /// Probability mass to sample from; in (0, 1].
+    pub top_p: Option<f64>,
+    /// Tokens to sample from; 0 means all.
+    pub top_k: Option<usize>,
+}
+
+impl GenerationConfig {
+    /// The name of the file in a checkpoint's directory.
+    pub const FILE: &str = "generation_config.json";
+
+    /// Reads the file in the checkpoint directory `dir`; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let path = dir.as_ref().join(Self::FILE);
+        match read_text(&path) {
+            Ok(text) => Self::from_json(&text).map(Some).map_err(|source| Error::Config { path, source }),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the text of a `generation_config.json`; unknown keys are ignored.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] naming the key that is of the wrong type or out of range.
+    pub fn from_json(text: &str) -> std::result::Result<Self, ConfigError> {
+        let value = json::parse(text).map_err(|e| ConfigError::new("", format!("invalid JSON: {e}")))?;
+        let Value::Object(map) = &value else {
+            return Err(ConfigError::new("", format!("expected a JSON object, found {}", json::describe(&value))));
+        };
+        let config = Self {
+            bos_token_id: typed(map, "bos_token_id", "a token id", token_id)?,
+            eos_token_id: typed(map, "eos_token_id", "a token id or a list of them", |value| match value {
+                Value::Array(list) => list.iter().map(token_id).collect(),
+                value => token_id(value).map(|id| vec![id]),
+            })?
+            .unwrap_or_default(),
+            do_sample: typed(map, "do_sample", "true or false", Value::as_bool)?,
+            temperature: typed(map, "temperature", "a number that is not negative", |value| {
+                value.as_f64().filter(|temperature| *temperature >= 0.0)
+            })?,
+            top_p: typed(map, "top_p", "a number above 0 and at most 1", |value| {
+                value.as_f64().filter(|p| *p > 0.0 && *p <= 1.0)
+            })?,
+            top_k: typed(map, "top_k", "a whole number", |value| value.as_u64().and_then(|k| usize::try_from(k).ok()))?,
+        };
+        Ok(config)
+    }
+}
+
+fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+fn typed<T>(
+    map: &Map<String, Value>,
+    key: &str,
+    expected: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> std::result::Result<Option<T>, ConfigError> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value)
+            .map(Some)
+            .ok_or_else(|| ConfigError::new(key, format!("expected {expected}, found {}", json::describe(value)))),
+    }
+}

@@ -1,0 +1,298 @@
+//! Every model case against the recorded reference numbers.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use deepseek_v32::config::{Config, ModelType};
+use deepseek_v32::model::{Cache, Model, Precision, SequenceId, Trace};
+use deepseek_v32::ops::{Backend, with_backend};
+use deepseek_v32::weights::{self, LoadOptions};
+
+/// Greatest absolute difference of f32 logits, hidden states and cache rows.
+const F32_TOLERANCE: f32 = 1e-4;
+/// The same for FP8 weights that are dequantized, as the case's README gives it.
+const DEQUANT_TOLERANCE: f32 = 2e-4;
+/// The same for full FP8 arithmetic: one activation that f32 rounding puts on the other side of an e4m3 step moves a
+/// row's logits by some 1e-3. Selected tokens and experts must be identical all the same.
+const FP8_TOLERANCE: f32 = 1e-2;
+
+struct Case {
+    name: &'static str,
+    golden: HashMap<String, Tensor>,
+    model: Model,
+    tolerance: f32,
+}
+
+impl Case {
+    fn load(name: &'static str) -> Self {
+        let tolerance = if name == "v32_fp8" { DEQUANT_TOLERANCE } else { F32_TOLERANCE };
+        Self::with(name, "golden.safetensors", Precision::Dequant, tolerance, |_| ())
+    }
+
+    fn with(
+        name: &'static str,
+        golden: &str,
+        precision: Precision,
+        tolerance: f32,
+        edit: impl FnOnce(&mut Config),
+    ) -> Self {
+        let dir = dir(name);
+        let (mut config, vb) = weights::load(&dir, &LoadOptions::default(), |_| ()).unwrap();
+        edit(&mut config);
+        let model = Model::with_precision(&config, precision, vb).unwrap();
+        let mut tensors = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu).unwrap();
+        tensors.extend(candle_core::safetensors::load(dir.join(golden), &Device::Cpu).unwrap());
+        Self { name, golden: tensors, model, tolerance }
+    }
+
+    fn expected(&self, name: &str) -> &Tensor {
+        self.golden.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+    }
+
+    fn close(&self, what: &str, found: &Tensor, expected: &Tensor) {
+        let found = found.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        let expected = expected.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        assert_eq!(found.dims(), expected.dims(), "{}: {what}", self.name);
+        let diff = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(diff <= self.tolerance, "{}: {what} differs by {diff}", self.name);
+    }
+
+    fn same(&self, what: &str, found: &Tensor, expected: &Tensor) {
+        let found = found.to_dtype(DType::I64).unwrap().flatten_all().unwrap().to_vec1::<i64>().unwrap();
+        let expected = expected.to_dtype(DType::I64).unwrap().flatten_all().unwrap().to_vec1::<i64>().unwrap();
+        assert_eq!(found, expected, "{}: {what}", self.name);
+    }
+
+    fn ids(&self) -> Vec<Vec<u32>> {
+        self.expected("input_ids").to_dtype(DType::U32).unwrap().to_vec2().unwrap()
+    }
+
+    /// All rows of both sequences, `chunk` tokens at a time.
+    fn prefill(&self, chunk: usize) -> Run {
+        let ids = self.ids();
+        let mut run = Run::new(&self.model, ids.len());
+        let steps: Vec<_> =
+            (0..ids[0].len()).step_by(chunk).map(|from| from..(from + chunk).min(ids[0].len())).collect();
+        for step in steps {
+            let ids: Vec<Vec<u32>> = ids.iter().map(|row| row[step.clone()].to_vec()).collect();
+            run.step(&self.model, &ids);
+        }
+        run
+    }
+
+    fn check_prefill(&self, run: &Run) {
+        let hidden = run.joined(&run.final_norm);
+        self.close("logits", &self.model.logits(&hidden.flatten_to(1).unwrap()).unwrap(), self.expected("logits"));
+        if let Some(expected) = self.golden.get("final_norm").filter(|_| self.model_is_plain()) {
+            self.close("final_norm", &hidden, expected);
+        }
+        for layer in 0..self.model.config().num_hidden_layers {
+            let hidden: Vec<_> = run.traces.iter().map(|trace| trace.hidden[layer].clone()).collect();
+            let name = format!("layer{layer}.hidden");
+            self.close(&name, &run.joined(&hidden), self.expected(&name));
+            let name = format!("layer{layer}.topk_idx");
+            if let (Some(expected), Some(_)) = (self.golden.get(&name), &run.traces[0].topk_indices[layer]) {
+                let found: Vec<_> = run.traces.iter().map(|t| t.topk_indices[layer].clone().unwrap()).collect();
+                self.same(&name, &run.joined(&found), expected);
+            }
+            let name = format!("layer{layer}.expert_idx");
+            if let Some(expected) = self.golden.get(&name).filter(|_| self.model_is_plain()) {
+                let found: Vec<_> = run.traces.iter().map(|t| t.expert_indices[layer].clone().unwrap()).collect();
+                self.same(&name, &run.joined(&found), expected);
+            }
+        }
+    }
+
+    fn check_cache(&self, run: &Run) {
+        let config = self.model.config();
+        for layer in 0..config.num_hidden_layers {
+            for (b, &sequence) in run.sequences.iter().enumerate() {
+                let (kv, index_k) = run.cache.rows(sequence, layer).unwrap();
+                let (latent, rope) = (config.kv_lora_rank, config.qk_rope_head_dim);
+                let ckv = kv.i((.., ..latent)).unwrap().contiguous().unwrap();
+                self.close("ckv", &ckv, &self.expected(&format!("cache.layer{layer}.ckv")).i(b).unwrap());
+                let k_pe = halves(&kv.i((.., latent..)).unwrap(), rope);
+                self.close("k_pe", &k_pe, &self.expected(&format!("cache.layer{layer}.k_pe")).i(b).unwrap());
+                if let Some(index_k) = index_k {
+                    let expected = self.expected(&format!("cache.layer{layer}.idx_k"));
+                    let index_k = if config.indexer_rope_interleave { halves(&index_k, rope) } else { index_k };
+                    self.close("idx_k", &index_k, &expected.i(b).unwrap());
+                }
+            }
+        }
+    }
+
+    /// Feeds the recorded greedy tokens and compares what follows them.
+    fn check_decode(&self, run: &mut Run) {
+        let greedy = self.expected("greedy_tokens").to_dtype(DType::U32).unwrap().to_vec2::<u32>().unwrap();
+        let hidden = run.joined(&run.final_norm);
+        let last = hidden.i((.., hidden.dim(1).unwrap() - 1, ..)).unwrap().contiguous().unwrap();
+        let mut logits = self.model.logits(&last).unwrap();
+        for step in 0..greedy[0].len() {
+            let next: Vec<u32> = greedy.iter().map(|row| row[step]).collect();
+            if self.model_is_plain() {
+                assert_eq!(logits.argmax(1).unwrap().to_vec1::<u32>().unwrap(), next, "{}: step {step}", self.name);
+            }
+            let hidden = run.step(&self.model, &next.iter().map(|&id| vec![id]).collect::<Vec<_>>());
+            logits = self.model.logits(&hidden).unwrap();
+            let expected = self.expected("decode_logits").i((.., step, ..)).unwrap().contiguous().unwrap();
+            self.close(&format!("decode_logits {step}"), &logits, &expected);
+            for layer in 0..self.model.config().num_hidden_layers {
+                let name = format!("decode.layer{layer}.topk_idx");
+                if let (Some(expected), true) = (self.golden.get(&name), self.model_is_plain()) {
+                    let found = run.traces.last().unwrap().topk_indices[layer].clone().unwrap();
+                    self.same(&name, &found, &expected.i((.., step, ..)).unwrap().contiguous().unwrap());
+                }
+            }
+        }
+    }
+
+    /// Whether the recorded numbers beside the logits are those of this arithmetic.
+    fn model_is_plain(&self) -> bool {
+        self.tolerance != FP8_TOLERANCE || self.name != "v32_fp8"
+    }
+
+    fn check_all(&self) {
+        for chunk in [64, 40, 1] {
+            let mut run = self.prefill(chunk);
+            self.check_prefill(&run);
+            if self.model_is_plain() {
+                self.check_cache(&run);
+            }
+            self.check_decode(&mut run);
+        }
+    }
+}
+
+/// A batch of sequences under way.
+struct Run {
+    cache: Cache,
+    sequences: Vec<SequenceId>,
+    /// Final hidden states of each step, flattened.
+    final_norm: Vec<Tensor>,
+    traces: Vec<Trace>,
+}
+
+impl Run {
+    fn new(model: &Model, batch: usize) -> Self {
+        let mut cache = model.new_cache(1).unwrap();
+        let sequences = (0..batch).map(|_| cache.create()).collect();
+        Self { cache, sequences, final_norm: Vec::new(), traces: Vec::new() }
+    }
+
+    fn step(&mut self, model: &Model, ids: &[Vec<u32>]) -> Tensor {
+        let new: Vec<_> = self.sequences.iter().zip(ids).map(|(&id, row)| (id, row.len())).collect();
+        let layout = self.cache.append(&new).unwrap();
+        let mut trace = Trace::default();
+        let hidden = model.forward_batch(&ids.concat(), &layout, &mut self.cache, Some(&mut trace)).unwrap();
+        self.final_norm.push(hidden.clone());
+        self.traces.push(trace);
+        hidden
+    }
+
+    /// Steps of `[B * t, n]` to `[B, sum of t, n]`.
+    fn joined(&self, steps: &[Tensor]) -> Tensor {
+        let batch = self.sequences.len();
+        let steps: Vec<_> = steps.iter().map(|t| t.reshape((batch, (), t.dim(1).unwrap())).unwrap()).collect();
+        Tensor::cat(&steps, 1).unwrap()
+    }
+}
+
+/// The first `rope` elements of each row as [evens | odds], which is how the reference keeps rotated pairs.
+fn halves(rows: &Tensor, rope: usize) -> Tensor {
+    let pairs = rows.i((.., ..rope)).unwrap().contiguous().unwrap().reshape(((), rope / 2, 2)).unwrap();
+    let halves = pairs.transpose(1, 2).unwrap().contiguous().unwrap().flatten_from(1).unwrap();
+    Tensor::cat(&[halves, rows.i((.., rope..)).unwrap()], 1).unwrap()
+}
+
+fn dir(case: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(case)
+}
+
+#[test]
+fn v32() {
+    Case::load("v32_f32").check_all();
+}
+
+#[test]
+fn v32_on_the_reference_ops() {
+    with_backend(Backend::Reference, || Case::load("v32_f32").check_all());
+}
+
+#[test]
+fn v3() {
+    Case::load("v3_f32").check_all();
+}
+
+#[test]
+fn glm() {
+    Case::load("glm_dsa_f32").check_all();
+}
+
+#[test]
+fn v32_with_mtp_layer() {
+    Case::load("v32_mtp_train").check_all();
+}
+
+#[test]
+fn fp8_dequantized() {
+    Case::load("v32_fp8").check_all();
+}
+
+#[test]
+fn fp8_arithmetic() {
+    let case = Case::with("v32_fp8", "golden_full_fp8.safetensors", Precision::Fp8, FP8_TOLERANCE, |_| ());
+    for chunk in [64, 40, 1] {
+        let mut run = case.prefill(chunk);
+        case.check_prefill(&run);
+        case.check_decode(&mut run);
+    }
+}
+
+#[test]
+fn dense_attention_over_v32_weights() {
+    let case = Case::with("v32_mtp_train", "golden.safetensors", Precision::Dequant, F32_TOLERANCE, |config| {
+        config.model_type = ModelType::DeepseekV3;
+        config.num_nextn_predict_layers = 0;
+    });
+    let run = case.prefill(64);
+    let hidden = run.joined(&run.final_norm).flatten_to(1).unwrap();
+    case.close("logits", &case.model.logits(&hidden).unwrap(), case.expected("kl_dense.logits"));
+}
+
+#[test]
+fn mtp() {
+    for name in ["v3_f32", "v32_mtp_train"] {
+        let case = Case::load(name);
+        let ids = case.ids();
+        let mut run = Run::new(&case.model, ids.len());
+        // Rows 0..n-1 of each sequence: the last one has no next token.
+        let (mains, nexts): (Vec<_>, Vec<_>) =
+            ids.iter().map(|row| (row[..row.len() - 1].to_vec(), row[1..].to_vec())).unzip();
+        let new: Vec<_> = run.sequences.iter().zip(&mains).map(|(&id, row)| (id, row.len())).collect();
+        let layout = run.cache.append(&new).unwrap();
+        let hidden = case.model.forward_batch(&mains.concat(), &layout, &mut run.cache, None).unwrap();
+        let mtp = case.model.forward_mtp(&nexts.concat(), &hidden, &layout, &mut run.cache).unwrap();
+        case.close("mtp.hidden", &mtp, case.expected("mtp.hidden"));
+        case.close("mtp.logits", &case.model.mtp_logits(&mtp).unwrap(), case.expected("mtp.logits"));
+    }
+}
+
+#[test]
+fn zoo_style_forward() {
+    let mut case = Case::load("v32_f32");
+    let ids = case.expected("input_ids").to_dtype(DType::U32).unwrap();
+    let logits = case.model.forward(&ids.i((.., ..40)).unwrap(), 0).unwrap();
+    case.close("prefill", &logits, &case.expected("logits").i((.., 39, ..)).unwrap());
+    let logits = case.model.forward(&ids.i((.., 40..)).unwrap(), 40).unwrap();
+    case.close("second chunk", &logits, &case.expected("logits").i((.., 63, ..)).unwrap());
+    let next = case.expected("greedy_tokens").i((.., ..1)).unwrap();
+    let logits = case.model.forward(&next, 64).unwrap();
+    case.close("decode", &logits, &case.expected("decode_logits").i((.., 0, ..)).unwrap());
+    // An earlier offset drops what came after it.
+    let logits = case.model.forward(&ids.i((.., 50..51)).unwrap(), 50).unwrap();
+    case.close("rewound", &logits, &case.expected("logits").i((.., 50, ..)).unwrap());
+    case.model.clear_kv_cache();
+    assert!(case.model.forward(&next, 64).is_err());
+}
