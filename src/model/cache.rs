@@ -195,10 +195,7 @@ impl Cache {
     /// If there is no such sequence or layer.
     pub fn rows(&self, id: SequenceId, layer: usize) -> Result<(Tensor, Option<Tensor>)> {
         let sequence = self.sequence(id)?;
-        let layer = match self.layers.get(layer) {
-            Some(layer) => layer,
-            None => candle::bail!("the cache has no layer {layer}"),
-        };
+        let layer = self.layer(layer)?;
         let span = Span { tokens: 0..sequence.len, start: 0, block_table: sequence.pages.clone() };
         let slots: Vec<u32> = (0..sequence.len).map(|p| span.slot(p) as u32).collect();
         let slots = Tensor::from_vec(slots, sequence.len, layer.kv.device())?;
@@ -206,8 +203,11 @@ impl Cache {
         Ok((layer.kv.index_select(&slots, 0)?, index_k))
     }
 
-    pub(super) fn layer(&self, layer: usize) -> &LayerCache {
-        &self.layers[layer]
+    pub(super) fn layer(&self, layer: usize) -> Result<&LayerCache> {
+        match self.layers.get(layer) {
+            Some(layer) => Ok(layer),
+            None => candle::bail!("the cache has no layer {layer}: it was made for another model"),
+        }
     }
 
     fn insert(&mut self, sequence: Sequence) -> SequenceId {

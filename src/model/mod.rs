@@ -165,7 +165,7 @@ impl Model {
         let mut x = self.embed_tokens.index_select(&ids, 0)?.to_dtype(self.dtype)?;
         let mut selection = Selection::All;
         for (i, layer) in self.layers.iter().enumerate() {
-            let out = layer.forward(&x, &rope, layout, cache.layer(i), selection)?;
+            let out = layer.forward(&x, &rope, layout, cache.layer(i)?, selection)?;
             x = out.hidden;
             selection = out.selection;
             if let Some(trace) = trace.as_deref_mut() {
@@ -205,7 +205,7 @@ impl Model {
     ) -> Result<Tensor> {
         let ids = self.ids(next_ids, layout)?;
         let rope = self.rope.tables(&layout.positions())?;
-        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(self.layers.len()))
+        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(self.layers.len())?)
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
