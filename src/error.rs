@@ -65,9 +65,6 @@ pub enum Error {
         /// Why.
         message: String,
     },
-    /// A tokenizer could not be loaded, or refused its input.
-    #[error("tokenizer: {0}")]
-    Tokenizer(String),
     /// Generation was asked for something impossible.
     #[error(transparent)]
     Generation(#[from] crate::generation::GenerationError),

@@ -37,7 +37,7 @@ impl Rope {
                     let ramp = (((i as f64 - low) / (high - low)) as f32).clamp(0.0, 1.0);
                     (1.0 / (yarn.factor as f32 * power)) * ramp + (1.0 / power) * (1.0 - ramp)
                 };
-                (powers.enumerate().map(interpolate).collect(), attention_factor(yarn) as f32)
+                (powers.enumerate().map(interpolate).collect(), yarn.cos_sin_factor() as f32)
             }
         };
         Self { inv_freq, attention_factor, device: device.clone() }
@@ -81,20 +81,37 @@ fn correction_range(yarn: &Yarn, dim: usize, theta: f64) -> (f64, f64) {
     (low, high)
 }
 
-/// What cos and sin are multiplied by: the two `mscale`s' ratio where both are set.
-fn attention_factor(yarn: &Yarn) -> f64 {
-    if let Some(factor) = yarn.attention_factor {
-        return factor;
-    }
-    match (yarn.mscale, yarn.mscale_all_dim) {
-        (Some(mscale), Some(all_dim)) if mscale != 0.0 && all_dim != 0.0 => {
-            yarn_mscale(yarn.factor, mscale) / yarn_mscale(yarn.factor, all_dim)
-        }
-        _ => yarn_mscale(yarn.factor, 1.0),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `0.1 * mscale * ln(factor) + 1`, or 1 where nothing is stretched.
-fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+    /// Greatest relative difference of an inverse frequency, absolute one of a cosine: f32 rounding.
+    const TOLERANCE: f32 = 1e-6;
+
+    #[test]
+    fn yarn_tables_of_the_release() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/unit.safetensors");
+        let golden = candle::safetensors::load(path, &Device::Cpu).unwrap();
+        let values = |name: &str| golden[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let rope = Rope::new(&Config::v32(), &Device::Cpu);
+        for (found, expected) in rope.inv_freq.iter().zip(values("rope.inv_freq")) {
+            assert!((found / expected - 1.0).abs() <= TOLERANCE, "{found} is not {expected}");
+        }
+        let positions = golden["rope.positions"].to_dtype(DType::U32).unwrap().to_vec1::<u32>().unwrap();
+        let tables = rope.tables(&positions).unwrap();
+        for (table, name) in [(tables.cos, "rope.cos"), (tables.sin, "rope.sin")] {
+            let found = table.to_vec2::<f32>().unwrap();
+            for ((row, expected), position) in found.iter().zip(values(name).chunks(row_len(&found))).zip(&positions) {
+                // One unit in the last place of an inverse frequency moves the angle by that much times the position.
+                let tolerance = TOLERANCE * (1.0 + 0.2 * *position as f32);
+                for (found, expected) in row.iter().zip(expected) {
+                    assert!((found - expected).abs() <= tolerance, "{name} at {position}: {found} is not {expected}");
+                }
+            }
+        }
+    }
+
+    fn row_len(rows: &[Vec<f32>]) -> usize {
+        rows[0].len()
+    }
 }
