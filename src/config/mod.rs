@@ -258,12 +258,12 @@ impl Config {
         (self.qk_head_dim() as f64).powf(-0.5) * self.rope.yarn.as_ref().map_or(1.0, Yarn::softmax_factor)
     }
 
-    /// The feed-forward kind of layer `layer`, counted on through the MTP layers.
+    /// The feed-forward kind of layer `layer`, counted on through the MTP layers, which have experts if any layer can.
     pub fn mlp_type(&self, layer: usize) -> MlpType {
         match self.mlp_layer_types.get(layer) {
             Some(mlp_type) => *mlp_type,
             None if self.n_routed_experts == 0 => MlpType::Dense,
-            None => mlp_type_by_rule(layer, self.first_k_dense_replace, self.moe_layer_freq),
+            None => MlpType::Sparse,
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::json::{self, describe};
+use super::validate::MAX_HIDDEN_LAYERS;
 use super::{
     Config, ConfigError, IndexerType, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn,
     mlp_type_by_rule,
@@ -310,7 +311,7 @@ fn mlp_layer_types(o: Object, num_hidden_layers: usize) -> Result<(Vec<MlpType>,
         return Err(o.error("moe_layer_freq", "must be positive, found 0"));
     }
     let Some(list) = o.list("mlp_layer_types")? else {
-        let first_k = o.required("first_k_dense_replace", first_k)?;
+        let first_k = clamped(o.required("first_k_dense_replace", first_k)?, num_hidden_layers);
         let types = (0..num_hidden_layers).map(|i| mlp_type_by_rule(i, first_k, moe_layer_freq)).collect();
         return Ok((types, first_k, moe_layer_freq));
     };
@@ -324,16 +325,17 @@ fn mlp_layer_types(o: Object, num_hidden_layers: usize) -> Result<(Vec<MlpType>,
         });
     }
     let leading = types.iter().take_while(|mlp_type| **mlp_type == MlpType::Dense).count();
-    let expected = |layer: usize, first_k: usize| mlp_type_by_rule(layer, first_k, moe_layer_freq);
-    let contradiction =
-        first_k.and_then(|k| (0..num_hidden_layers).find(|i| types[*i] != expected(*i, k)).zip(Some(k)));
-    if let Some((layer, first_k)) = contradiction {
-        let message = format!(
-            "layer {layer} contradicts first_k_dense_replace ({first_k}) with moe_layer_freq ({moe_layer_freq})"
-        );
-        return Err(o.error("mlp_layer_types", message));
-    }
+    // The list wins: transformers writes its default `first_k_dense_replace` beside any list.
+    let follows = |first_k: &usize| {
+        types.iter().enumerate().all(|(i, mlp_type)| *mlp_type == mlp_type_by_rule(i, *first_k, moe_layer_freq))
+    };
+    let first_k = first_k.map(|first_k| clamped(first_k, num_hidden_layers)).filter(follows);
     Ok((types, first_k.unwrap_or(leading), moe_layer_freq))
+}
+
+/// More dense layers than there are layers means all of them, as in transformers; an absurd number is left to be refused.
+fn clamped(first_k: usize, num_hidden_layers: usize) -> usize {
+    if first_k <= MAX_HIDDEN_LAYERS { first_k.min(num_hidden_layers) } else { first_k }
 }
 
 fn indexer_types(o: Object, model_type: ModelType, num_hidden_layers: usize) -> Result<Vec<IndexerType>> {
@@ -382,6 +384,7 @@ fn rope(o: Object) -> Result<Rope> {
     let parameters = rope_object(o, "rope_parameters")?;
     let mut found: Option<(&str, Option<Yarn>)> = None;
     let mut theta: Option<f64> = o.f64("rope_theta")?;
+    let original = o.usize_or_float("original_max_position_embeddings")?;
     for object in [parameters, scaling].into_iter().flatten() {
         if let Some(nested) = object.f64("rope_theta")? {
             if theta.is_some_and(|theta| theta != nested) {
@@ -389,7 +392,7 @@ fn rope(o: Object) -> Result<Rope> {
             }
             theta = Some(nested);
         }
-        let yarn = yarn(object)?;
+        let yarn = yarn(object, original)?;
         match &found {
             Some((other, expected)) if *expected != yarn => {
                 return Err(ConfigError::new(object.prefix, format!("contradicts {other}")));
@@ -408,7 +411,8 @@ fn rope_object<'a>(o: Object<'a>, key: &'static str) -> Result<Option<Object<'a>
     }
 }
 
-fn yarn(o: Object) -> Result<Option<Yarn>> {
+/// `original`: a top-level `original_max_position_embeddings`, which some configs have instead of the nested one.
+fn yarn(o: Object, original: Option<usize>) -> Result<Option<Yarn>> {
     let (old, new) = (o.str("type")?, o.str("rope_type")?);
     let (key, name) = match (old, new) {
         (Some(old), Some(new)) if old != new => {
@@ -426,12 +430,14 @@ fn yarn(o: Object) -> Result<Option<Yarn>> {
     match name {
         "default" => Ok(None),
         "yarn" => {
+            let key = "original_max_position_embeddings";
+            let nested = o.usize_or_float(key)?;
+            if let (Some(nested), Some(original)) = (nested, original.filter(|_| nested != original)) {
+                return Err(o.error(key, format!("{nested} contradicts the top-level {original}")));
+            }
             let yarn = Yarn {
                 factor: o.required("factor", o.f64("factor")?)?,
-                original_max_position_embeddings: o.required(
-                    "original_max_position_embeddings",
-                    o.usize_or_float("original_max_position_embeddings")?,
-                )?,
+                original_max_position_embeddings: o.required(key, nested.or(original))?,
                 beta_fast: o.f64("beta_fast")?.unwrap_or(32.0),
                 beta_slow: o.f64("beta_slow")?.unwrap_or(1.0),
                 mscale: o.f64("mscale")?,

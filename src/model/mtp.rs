@@ -10,7 +10,7 @@ use super::layer::Layer;
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
-use crate::config::{Config, MlpType};
+use crate::config::Config;
 use crate::ops::layout::BatchLayout;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
@@ -51,7 +51,7 @@ impl Mtp {
             enorm: norm(vb.pp("enorm"))?,
             hnorm: norm(vb.pp("hnorm"))?,
             eh_proj: linear(2 * hidden, hidden, vb.pp("eh_proj"))?,
-            layer: Layer::new(cfg, mode, MlpType::Sparse, cfg.has_indexer(), vb.clone())?,
+            layer: Layer::new(cfg, mode, cfg.mlp_type(cfg.num_hidden_layers), cfg.has_indexer(), vb.clone())?,
             norm: norm(vb.pp("shared_head").pp("norm"))?,
             head,
         })
