@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::json::{self, describe};
-use super::validate::MAX_HIDDEN_LAYERS;
 use super::{
     Config, ConfigError, IndexerType, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn,
     mlp_type_by_rule,
