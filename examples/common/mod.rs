@@ -97,14 +97,25 @@ pub fn load_model(dir: &Path, dtype: DType, precision: Precision) -> Result<(Mod
     Ok((model, start.elapsed()))
 }
 
-/// Runs an example; an error becomes one line on standard error and exit status 1.
+/// Ends an example: an error becomes one line on standard error and exit status 1. A reader of standard output that has
+/// seen enough is no error.
 pub fn report(result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let text = format!("{error:#}");
-            eprintln!("error: {}", text.lines().next().unwrap_or("unknown"));
-            ExitCode::FAILURE
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let broken_pipe = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    // A cause that its effect's message already quotes is not said twice.
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let text = text.lines().next().unwrap_or_default().trim();
+        if !line.contains(text) {
+            line = if line.is_empty() { text.to_string() } else { format!("{line}: {text}") };
         }
     }
+    eprintln!("error: {line}");
+    ExitCode::FAILURE
 }

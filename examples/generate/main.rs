@@ -18,11 +18,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use deepseek_v32::generation::{
-    Completion, Engine, EngineOptions, LocalModel, Request, SamplingParams, Stats, StopConditions, Tokenizer,
+    Cancel, Completion, Engine, EngineOptions, LocalModel, Request, SamplingParams, Stats, StopConditions, Tokenizer,
 };
 use deepseek_v32::weights::GenerationConfig;
 use serde_json::json;
-use tracing_chrome::ChromeLayerBuilder;
+use tracing_chrome::{ChromeLayerBuilder, FlushGuard};
 use tracing_subscriber::prelude::*;
 
 /// A user's question with tools at hand, in V3.2's chat format.
@@ -102,11 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    let _guard = args.tracing.as_ref().map(|file| {
-        let (layer, guard) = ChromeLayerBuilder::new().file(file).build();
-        tracing_subscriber::registry().with(layer).init();
-        guard
-    });
+    let _guard = args.tracing.as_deref().map(trace_to).transpose()?;
     let prompt = read_prompt(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
     let tokenizer = Tokenizer::load(&dir)?;
@@ -114,21 +110,35 @@ fn run(args: Args) -> Result<()> {
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", dir.display());
     }
-    let request = request(&args, &dir, &prompt, &tokenizer, model.config().eos_token_id.clone())?;
+    let mut request = request(&args, &dir, &prompt, &tokenizer, model.config().eos_token_id.clone())?;
     let model = LocalModel::new(Arc::new(model))?;
     let mut engine = Engine::new(model, EngineOptions::speculative(args.mtp))?.with_tokenizer(tokenizer)?;
+    let cancel = Cancel::new();
+    request.cancel = Some(cancel.clone());
+    let mut out = std::io::stdout().lock();
+    let mut written = Ok(());
     let completion = engine.generate(request, |token| {
-        if !args.json {
-            print!("{}", token.text);
-            // A closed pipe shows when the answer is printed to its end.
-            let _ = std::io::stdout().flush();
+        if !args.json && written.is_ok() {
+            written = out.write_all(token.text.as_bytes()).and_then(|()| out.flush());
+            if written.is_err() {
+                cancel.cancel();
+            }
         }
     })?;
+    written?;
     if args.json {
-        print_json(&completion, engine.stats(), load_time.as_secs_f64())
+        print_json(&mut out, &completion, engine.stats(), load_time.as_secs_f64())
     } else {
-        print_text(&completion, &engine, load_time.as_secs_f64())
+        print_text(&mut out, &completion, &engine, load_time.as_secs_f64())
     }
+}
+
+/// Collects spans into a file for chrome://tracing until the guard is dropped.
+fn trace_to(file: &Path) -> Result<FlushGuard> {
+    let writer = std::fs::File::create(file).with_context(|| file.display().to_string())?;
+    let (layer, guard) = ChromeLayerBuilder::new().writer(writer).build();
+    tracing_subscriber::registry().with(layer).init();
+    Ok(guard)
 }
 
 fn read_prompt(args: &Args) -> Result<String> {
@@ -162,9 +172,14 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, eos: Ve
     Ok(request)
 }
 
-fn print_text(completion: &Completion, engine: &Engine<LocalModel>, load_seconds: f64) -> Result<()> {
+fn print_text(
+    out: &mut impl Write,
+    completion: &Completion,
+    engine: &Engine<LocalModel>,
+    load_seconds: f64,
+) -> Result<()> {
     let streamed: usize = completion.tokens.iter().map(|token| token.text.len()).sum();
-    println!("{}", completion.text.get(streamed..).unwrap_or_default());
+    writeln!(out, "{}", completion.text.get(streamed..).unwrap_or_default())?;
     let name = |id: u32| {
         let text = engine.tokenizer().and_then(|tokenizer| tokenizer.decode(&[id], Default::default()).ok());
         format!("{:?}", text.unwrap_or_default())
@@ -172,34 +187,36 @@ fn print_text(completion: &Completion, engine: &Engine<LocalModel>, load_seconds
     for token in &completion.tokens {
         if let Some(logprobs) = &token.logprobs {
             let top: Vec<_> = logprobs.top.iter().map(|&(id, p)| format!("{} {p:.4}", name(id))).collect();
-            println!("{:>6} {:<24} {:>9.4}   {}", token.id, name(token.id), logprobs.logprob, top.join("  "));
+            writeln!(out, "{:>6} {:<24} {:>9.4}   {}", token.id, name(token.id), logprobs.logprob, top.join("  "))?;
         }
     }
     let stats = engine.stats();
     let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
-    println!("\n{}", deepseek_v32::ops::backend_report());
-    println!("loaded in {load_seconds:.2} s");
-    println!(
+    writeln!(out, "\n{}", deepseek_v32::ops::backend_report())?;
+    writeln!(out, "loaded in {load_seconds:.2} s")?;
+    writeln!(
+        out,
         "prompt: {} tokens in {:.3} s, {:.1} tokens/s",
         stats.prompt_tokens,
         stats.prefill_seconds,
         rate(stats.prompt_tokens, stats.prefill_seconds)
-    );
+    )?;
     // The first token comes from the prompt's pass.
     let decoded = stats.generated_tokens.saturating_sub(1);
-    println!(
+    writeln!(
+        out,
         "decode: {decoded} tokens in {:.3} s, {:.1} tokens/s ({})",
         stats.decode_seconds,
         rate(decoded, stats.decode_seconds),
         completion.reason
-    );
+    )?;
     if let Some(rate) = stats.acceptance_rate() {
-        println!("MTP: {} of {} drafts accepted, {:.1} %", stats.accepted, stats.drafted, rate * 100.0);
+        writeln!(out, "MTP: {} of {} drafts accepted, {:.1} %", stats.accepted, stats.drafted, rate * 100.0)?;
     }
     Ok(())
 }
 
-fn print_json(completion: &Completion, stats: &Stats, load_seconds: f64) -> Result<()> {
+fn print_json(out: &mut impl Write, completion: &Completion, stats: &Stats, load_seconds: f64) -> Result<()> {
     let ids: Vec<u32> = completion.tokens.iter().map(|token| token.id).collect();
     let logprobs: Vec<_> = completion
         .tokens
@@ -220,6 +237,6 @@ fn print_json(completion: &Completion, stats: &Stats, load_seconds: f64) -> Resu
         "drafted": stats.drafted,
         "accepted": stats.accepted,
     });
-    println!("{object}");
+    writeln!(out, "{object}")?;
     Ok(())
 }

@@ -17,6 +17,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -78,7 +79,7 @@ fn run(args: Args) -> Result<()> {
     let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
     let tensors = Parity { model: &model, args: &args, tensors: BTreeMap::new() }.run(&batch)?;
     weights::save_tensors(&args.out, &tensors)?;
-    println!("{}: {} tensors", args.out.display(), tensors.len());
+    writeln!(std::io::stdout(), "{}: {} tensors", args.out.display(), tensors.len())?;
     Ok(())
 }
 
