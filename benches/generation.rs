@@ -1,6 +1,6 @@
 //! Prefill and decode of whole models: the fast path, the reference (plain candle tensor composition) and their ratio.
 //!
-//! `cargo bench --bench generation [-- tiny|lite] [contexts, such as 1024,8192]`
+//! `cargo bench --bench generation [-- [tiny|lite] [ours] [contexts, such as 1024,8192]]`; `ours` leaves the reference out.
 //!
 //! `tiny` is the embedded checkpoint, `lite` a dense and a sparse layer of the size of DeepSeek-V2-Lite with random
 //! weights. Both compute in f32 from bf16 weights. The last column is the share of what the machine could do at most:
@@ -13,21 +13,21 @@ mod random;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use candle_nn::VarBuilder;
+use anyhow::Result;
 use deepseek_v32::config::{Config, MlpType};
 use deepseek_v32::model::{Cache, Model, SequenceId};
 use deepseek_v32::ops::{Backend, backend_report, with_backend};
 use deepseek_v32::weights::{self, LoadOptions};
 use machine::Machine;
 use random::random_weights;
+use serde_json::{Map, Value};
 
 /// Contexts up to this are prefilled whole; beyond, the last tokens of the prompt are timed.
 const WHOLE: usize = 1024;
 /// Tokens of the prompt that are timed beyond.
 const LAST: usize = 256;
 /// Seconds spent on each measurement, at least one run.
-const BUDGET: f64 = 1.0;
+const BUDGET: f64 = 0.5;
 /// Decode steps timed at least.
 const STEPS: usize = 5;
 
@@ -56,8 +56,9 @@ const FILLER: [(&str, usize); 7] = [
 
 /// A model and one that fills its cache.
 struct Stack {
-    name: &'static str,
     model: Model,
+    /// The same model with dense attention.
+    dense: Option<Model>,
     filler: Model,
 }
 
@@ -68,49 +69,52 @@ impl Stack {
             let (config, vb) = weights::load(dir, &LoadOptions::default(), |_| ())?;
             Ok(Model::new(&config, vb)?)
         };
-        Ok(Self { name: "tiny", model: load()?, filler: load()? })
+        Ok(Self { model: load()?, dense: None, filler: load()? })
     }
 
-    fn lite(dense: bool, vb: &VarBuilder) -> Result<Self> {
-        let name = if dense { "lite, dense attention" } else { "lite" };
-        let json = lite_json(dense)?;
-        let model = Model::new(&Config::from_json(&json.to_string())?, vb.clone())?;
-        let mut json = lite_json(false)?;
-        for (key, value) in FILLER {
-            json[key] = value.into();
-        }
-        let filler = Model::new(&Config::from_json(&json.to_string())?, vb.clone())?;
-        Ok(Self { name, model, filler })
+    fn lite() -> Result<Self> {
+        let vb = random_weights();
+        let model = |change: &dyn Fn(&mut Map<String, Value>)| -> Result<Model> {
+            let mut json = serde_json::from_str(LITE)?;
+            change(&mut json);
+            Ok(Model::new(&Config::from_json(&Value::Object(json).to_string())?, vb.clone())?)
+        };
+        let dense = model(&|json| {
+            json.retain(|key, _| !key.starts_with("index_"));
+            json.insert("model_type".into(), "deepseek_v3".into());
+        })?;
+        let filler = model(&|json| json.extend(FILLER.map(|(key, value)| (key.into(), value.into()))))?;
+        Ok(Self { model: model(&|_| ())?, dense: Some(dense), filler })
     }
-}
-
-fn lite_json(dense: bool) -> Result<serde_json::Value> {
-    let mut json: serde_json::Value = serde_json::from_str(LITE)?;
-    if dense {
-        json["model_type"] = "deepseek_v3".into();
-        json.as_object_mut().context("an object")?.retain(|key, _| !key.starts_with("index_"));
-    }
-    Ok(json)
 }
 
 /// One sequence in a cache of its own.
 struct Run<'a> {
     model: &'a Model,
+    filler: &'a Model,
     cache: Cache,
     sequence: SequenceId,
 }
 
 impl<'a> Run<'a> {
-    /// `context` tokens in the cache. What `model` attends to was written by the stack's filler.
-    fn new(stack: &'a Stack, context: usize) -> Result<Self> {
+    fn new(stack: &'a Stack) -> Result<Self> {
         // The filler's cache is a DSA model's; dense attention does not look at its index keys.
-        let mut cache = stack.filler.new_cache((context + LAST).div_ceil(64) + 1)?;
+        let mut cache = stack.filler.new_cache(0)?;
         let sequence = cache.create();
-        let mut run = Self { model: &stack.filler, cache, sequence };
-        while run.len() < context {
-            run.forward(WHOLE.min(context - run.len()))?;
+        Ok(Self { model: &stack.model, filler: &stack.filler, cache, sequence })
+    }
+
+    /// Cuts or fills the cache to `context` tokens.
+    fn seek(&mut self, context: usize) -> Result<()> {
+        if context < self.len() {
+            self.cache.truncate(self.sequence, context)?;
         }
-        Ok(Self { model: &stack.model, ..run })
+        let model = std::mem::replace(&mut self.model, self.filler);
+        while self.len() < context {
+            self.forward(WHOLE.min(context - self.len()))?;
+        }
+        self.model = model;
+        Ok(())
     }
 
     fn len(&self) -> usize {
@@ -132,7 +136,7 @@ impl<'a> Run<'a> {
     fn time(&mut self, context: usize, tokens: usize, runs: usize) -> Result<f64> {
         let (begin, mut best, mut done) = (Instant::now(), f64::INFINITY, 0);
         while done < runs || begin.elapsed().as_secs_f64() < BUDGET {
-            self.cache.truncate(self.sequence, context)?;
+            self.seek(context)?;
             let start = Instant::now();
             self.forward(tokens)?;
             best = best.min(start.elapsed().as_secs_f64());
@@ -177,54 +181,44 @@ fn work(cfg: &Config, context: usize) -> Work {
     }
 }
 
-fn print(name: &str, tokens: usize, seconds: f64, reference: f64, limit: f64) {
+fn print(name: &str, tokens: usize, seconds: f64, reference: Option<f64>, limit: f64) {
     let rate = |seconds: f64| tokens as f64 / seconds;
-    println!(
-        "{name:<46} {:>9.1} {:>9.1} {:>7.1}x {:>8.0} %",
-        rate(seconds),
-        rate(reference),
-        reference / seconds,
-        100.0 * limit / seconds
-    );
+    print!("{name:<46} {:>9.1}", rate(seconds));
+    match reference {
+        Some(reference) => print!(" {:>9.1} {:>7.1}x", rate(reference), reference / seconds),
+        None => print!(" {:>9} {:>8}", "", ""),
+    }
+    println!(" {:>8.0} %", 100.0 * limit / seconds);
 }
 
-/// Prints a line for prefill and one for decode at a context.
-fn measure(stack: &Stack, context: usize, machine: &Machine) -> Result<()> {
+/// Prints a line for prefill and one for decode at a context; seconds of a decode step.
+fn measure(run: &mut Run, name: &str, context: usize, with_reference: bool, machine: &Machine) -> Result<f64> {
     let tokens = if context <= WHOLE { context } else { LAST };
     let before = context - tokens;
-    let mut run = Run::new(stack, before)?;
-    let slow = |run: &mut Run, context, tokens| with_backend(Backend::Reference, || run.time(context, tokens, 1));
+    let slow = |run: &mut Run, context, tokens| {
+        let time = || with_backend(Backend::Reference, || run.time(context, tokens, 1));
+        with_reference.then(time).transpose()
+    };
 
+    run.seek(before)?;
     run.forward(tokens.min(64))?;
     let seconds = run.time(before, tokens, 2)?;
-    let reference = slow(&mut run, before, tokens)?;
+    let reference = slow(run, before, tokens)?;
     let what = if before == 0 { format!("{tokens} tokens") } else { format!("last {tokens} tokens of {context}") };
-    let limit = work(stack.model.config(), before + tokens / 2).macs * tokens as f64 / machine.fma;
-    print(&format!("{}: prefill, {what}", stack.name), tokens, seconds, reference, limit);
+    let limit = work(run.model.config(), before + tokens / 2).macs * tokens as f64 / machine.fma;
+    print(&format!("{name}: prefill, {what}"), tokens, seconds, reference, limit);
 
     let seconds = run.time(context, 1, STEPS)?;
-    let reference = slow(&mut run, context, 1)?;
-    let limit = work(stack.model.config(), context).bytes / machine.bandwidth;
-    print(&format!("{}: decode after {context} tokens", stack.name), 1, seconds, reference, limit);
-    Ok(())
-}
-
-/// Prints what a decode step takes after few and after many tokens.
-fn print_growth(stack: &Stack) -> Result<()> {
-    let mut times = [0.0; 2];
-    for (time, context) in times.iter_mut().zip([1024, 32768]) {
-        let mut run = Run::new(stack, context)?;
-        run.forward(1)?;
-        *time = 1e3 * run.time(context, 1, STEPS)?;
-    }
-    let [short, long] = times;
-    println!("{:<46} {short:>9.2} {long:>9.2} {:>7.2}x", format!("{}: decode", stack.name), long / short);
-    Ok(())
+    let reference = slow(run, context, 1)?;
+    let limit = work(run.model.config(), context).bytes / machine.bandwidth;
+    print(&format!("{name}: decode after {context} tokens"), 1, seconds, reference, limit);
+    Ok(seconds)
 }
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let chosen = |name: &str| args.iter().all(|arg| arg.starts_with(|c: char| c.is_ascii_digit()) || arg == name);
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let chosen = |name: &str| has(name) || !(has("tiny") || has("lite"));
     let contexts = match args.iter().find(|arg| arg.starts_with(|c: char| c.is_ascii_digit())) {
         Some(list) => list.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?,
         None => vec![1024, 8192, 32768],
@@ -233,22 +227,34 @@ fn main() -> Result<()> {
     println!("{}, {}", machine.name, backend_report());
     println!("measured: {:.1} GB/s, {:.0} GFLOP/s f32", machine.bandwidth / 1e9, 2e-9 * machine.fma);
     println!("\n{:<46} {:>9} {:>9} {:>8} {:>10}", "tokens/s", "ours", "reference", "ratio", "of limit");
-    let vb = random_weights();
-    let mut stacks = Vec::new();
-    if chosen("tiny") {
-        stacks.push(Stack::tiny()?);
-    }
-    if chosen("lite") {
-        stacks.push(Stack::lite(false, &vb)?);
-    }
-    for stack in &stacks {
+    let mut growth = Vec::new();
+    for (name, stack) in [("tiny", Stack::tiny as fn() -> Result<Stack>), ("lite", Stack::lite)] {
+        if !chosen(name) {
+            continue;
+        }
+        let stack = stack()?;
+        let mut run = Run::new(&stack)?;
+        let mut times = Vec::new();
         for &context in &contexts {
-            measure(stack, context, &machine)?;
+            times.push(measure(&mut run, name, context, !has("ours"), &machine)?);
+        }
+        growth.push((name.to_string(), times.clone()));
+        if let Some(dense) = &stack.dense {
+            run.model = dense;
+            for (&context, time) in contexts.iter().zip(&mut times).rev() {
+                *time = run.time(context, 1, STEPS)?;
+            }
+            growth.push((format!("{name}, dense attention"), times));
         }
     }
-    if chosen("lite") {
-        stacks.push(Stack::lite(true, &vb)?);
+    print!("\n{:<46}", "decode, ms a token, after tokens:");
+    contexts.iter().for_each(|context| print!(" {context:>9}"));
+    println!(" last/first");
+    for (name, times) in growth {
+        print!("{name:<46}");
+        times.iter().for_each(|time| print!(" {:>9.2}", 1e3 * time));
+        let growth = times.last().zip(times.first()).map_or(1.0, |(last, first)| last / first);
+        println!(" {growth:>9.2}x");
     }
-    println!("\n{:<46} {:>9} {:>9} {:>8}", "ms a token", "1K", "32K", "ratio");
-    stacks.iter().try_for_each(print_growth)
+    Ok(())
 }

@@ -41,54 +41,70 @@ fn bandwidth() -> f64 {
     })
 }
 
-const LANES: usize = 16;
+/// Independent sums, enough to keep every multiply-add unit busy.
 const CHAINS: usize = 12;
 const STEPS: usize = 2_000_000;
 
 fn fma() -> f64 {
     let threads = rayon::current_num_threads();
-    best((threads * STEPS * CHAINS * LANES) as f64, || {
-        (0..threads).into_par_iter().for_each(|_| {
-            black_box(chains(black_box(0.999), black_box(1e-3)));
-        });
-    })
+    let mut lanes = 1;
+    let time = best(1.0, || {
+        lanes = (0..threads).into_par_iter().map(|_| black_box(chains(black_box(0.999)))).sum();
+    });
+    (STEPS * CHAINS * lanes) as f64 * time
 }
 
-#[inline(always)]
-fn chains_body(factor: f32, addend: f32) -> f32 {
-    let mut sums = [[1f32; LANES]; CHAINS];
-    for _ in 0..STEPS {
-        for sum in &mut sums {
-            for lane in sum {
-                *lane = lane.mul_add(factor, addend);
+/// Runs the chains on this thread; how many lanes each of them has.
+#[cfg(target_arch = "x86_64")]
+fn chains(factor: f32) -> usize {
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    fn avx512(factor: f32) -> usize {
+        let factor = _mm512_set1_ps(factor);
+        let mut sums = [factor; CHAINS];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, factor, factor);
             }
         }
-    }
-    sums.iter().flatten().sum()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn chains(factor: f32, addend: f32) -> f32 {
-    #[target_feature(enable = "avx512f")]
-    fn avx512(factor: f32, addend: f32) -> f32 {
-        chains_body(factor, addend)
+        black_box(sums);
+        16
     }
     #[target_feature(enable = "avx2,fma")]
-    fn avx2(factor: f32, addend: f32) -> f32 {
-        chains_body(factor, addend)
+    fn avx2(factor: f32) -> usize {
+        let factor = _mm256_set1_ps(factor);
+        let mut sums = [factor; CHAINS];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        8
     }
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has it.
-        unsafe { avx512(factor, addend) }
+        unsafe { avx512(factor) }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the processor has them.
-        unsafe { avx2(factor, addend) }
+        unsafe { avx2(factor) }
     } else {
-        chains_body(factor, addend)
+        plain(factor)
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn chains(factor: f32, addend: f32) -> f32 {
-    chains_body(factor, addend)
+fn chains(factor: f32) -> usize {
+    plain(factor)
+}
+
+/// Chains of four lanes, which every target's vectors have.
+fn plain(factor: f32) -> usize {
+    let mut sums = [[factor; 4]; CHAINS];
+    for _ in 0..STEPS {
+        sums = sums.map(|sum| sum.map(|lane| lane * factor + factor));
+    }
+    black_box(sums);
+    4
 }
