@@ -165,9 +165,7 @@ fn work(cfg: &Config, context: usize) -> Work {
     let expert = 3 * hidden * cfg.moe_intermediate_size;
     let ffn = |mlp: &MlpType| match mlp {
         MlpType::Dense => 3 * hidden * cfg.intermediate_size,
-        MlpType::Sparse => {
-            expert * (cfg.num_experts_per_tok + cfg.n_shared_experts) + hidden * cfg.n_routed_experts
-        }
+        MlpType::Sparse => expert * (cfg.num_experts_per_tok + cfg.n_shared_experts) + hidden * cfg.n_routed_experts,
     };
     let layers = cfg.num_hidden_layers;
     let weights = layers * attention + cfg.mlp_layer_types.iter().map(ffn).sum::<usize>();
