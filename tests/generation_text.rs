@@ -257,3 +257,22 @@ proptest! {
         prop_assert_eq!(feed(&pieces, &stops), expected(&text, &stops));
     }
 }
+
+#[test]
+fn settings_left_from_training_do_not_touch_prompts() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/assets/tiny-v32/tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let text = "hello world how are you today";
+    let expected = deepseek_v32::generation::Tokenizer::from_file(path).unwrap().encode(text, false).unwrap();
+    json["truncation"] =
+        serde_json::json!({"max_length": 2, "stride": 5, "direction": "Right", "strategy": "LongestFirst"});
+    json["padding"] = serde_json::json!({"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 2, "pad_type_id": 0, "pad_token": "x"});
+    json["model"]["dropout"] = serde_json::json!(0.9);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let found = deepseek_v32::generation::Tokenizer::from_file(&path).unwrap().encode(text, false).unwrap();
+    assert_eq!(found, expected);
+    assert!(deepseek_v32::generation::Tokenizer::from_file(dir.path()).unwrap_err().to_string().contains("not a file"));
+}

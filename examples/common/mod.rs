@@ -1,5 +1,6 @@
 //! What the examples share: choice of checkpoint, loading with a spinner, errors as one line.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -57,6 +58,9 @@ pub fn resolve(model: Option<&str>) -> Result<PathBuf> {
     let Some(model) = model else {
         return Ok(embedded_checkpoint());
     };
+    if model.is_empty() {
+        bail!("--model is empty");
+    }
     let path = PathBuf::from(model);
     if path.exists() {
         return Ok(path);
@@ -76,6 +80,18 @@ fn download(model: &str) -> Result<PathBuf> {
 #[cfg(not(feature = "hub"))]
 fn download(model: &str) -> Result<PathBuf> {
     bail!("{model}: no such folder; to download it from the hub, build with --features hub")
+}
+
+/// The text of a file of at most 64 MB.
+pub fn read_text(path: &Path) -> Result<String> {
+    const MAX_BYTES: u64 = 64 << 20;
+    let read = || -> Result<String> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        anyhow::ensure!(bytes.len() as u64 <= MAX_BYTES, "larger than 64 MB");
+        String::from_utf8(bytes).context("not UTF-8")
+    };
+    read().with_context(|| path.display().to_string())
 }
 
 /// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use deepseek_v32::Config;
 use deepseek_v32::generation::{
     Cancel, Completion, Engine, EngineOptions, LocalModel, Request, SamplingParams, Stats, StopConditions, Tokenizer,
 };
@@ -39,7 +40,7 @@ struct Args {
     #[arg(long)]
     model: Option<String>,
     /// Text to complete, with its control tokens.
-    #[arg(long, conflicts_with = "prompt_file")]
+    #[arg(long, conflicts_with = "prompt_file", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// File that holds the text to complete.
     #[arg(long)]
@@ -48,7 +49,7 @@ struct Args {
     #[arg(long, short = 'n', default_value_t = 512)]
     max_tokens: usize,
     /// 0 = greedy. Default: as generation_config.json says, else greedy.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Keep the most probable tokens up to this mass.
     #[arg(long)]
@@ -110,7 +111,7 @@ fn run(args: Args) -> Result<()> {
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", dir.display());
     }
-    let mut request = request(&args, &dir, &prompt, &tokenizer, model.config().eos_token_id.clone())?;
+    let mut request = request(&args, &dir, &prompt, &tokenizer, model.config())?;
     let model = LocalModel::new(Arc::new(model))?;
     let mut engine = Engine::new(model, EngineOptions::speculative(args.mtp))?.with_tokenizer(tokenizer)?;
     let cancel = Cancel::new();
@@ -144,22 +145,27 @@ fn trace_to(file: &Path) -> Result<FlushGuard> {
 fn read_prompt(args: &Args) -> Result<String> {
     Ok(match (&args.prompt, &args.prompt_file, &args.model) {
         (Some(prompt), _, _) => prompt.clone(),
-        (None, Some(path), _) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+        (None, Some(path), _) => common::read_text(path)?,
         (None, None, None) => DEFAULT_PROMPT.to_string(),
         (None, None, Some(_)) => PLAIN_PROMPT.to_string(),
     })
 }
 
-fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, eos: Vec<u32>) -> Result<Request> {
+fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config: &Config) -> Result<Request> {
+    let (eos, vocab_size) = (config.eos_token_id.clone(), config.vocab_size);
     let defaults = GenerationConfig::load(dir)?.unwrap_or_default();
     let sampled = defaults.do_sample.unwrap_or(false);
+    if let Some(id) = defaults.eos_token_id.iter().find(|id| **id as usize >= vocab_size) {
+        let file = dir.join(GenerationConfig::FILE);
+        bail!("{}: eos_token_id: {id} is not below vocab_size {vocab_size}", file.display());
+    }
     let mut eos = if args.ignore_eos { Vec::new() } else { eos };
     eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));
     let mut request = Request::new(tokenizer.encode(prompt, false)?);
     request.params = SamplingParams {
-        temperature: args.temperature.or(defaults.temperature.filter(|_| sampled)).unwrap_or(0.0),
+        temperature: args.temperature.unwrap_or(if sampled { defaults.temperature.unwrap_or(1.0) } else { 0.0 }),
         top_p: args.top_p.or(defaults.top_p.filter(|_| sampled)).unwrap_or(1.0),
-        top_k: args.top_k,
+        top_k: args.top_k.or(defaults.top_k.filter(|&k| sampled && k > 0)),
         min_p: args.min_p.unwrap_or(0.0),
         repetition_penalty: args.repeat_penalty,
         repeat_last_n: args.repeat_last_n,

@@ -77,7 +77,16 @@ fn run(args: Args) -> Result<()> {
     let batch = read_batch(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
     let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
-    let tensors = Parity { model: &model, args: &args, tensors: BTreeMap::new() }.run(&batch)?;
+    let vocab_size = model.config().vocab_size;
+    if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
+        bail!("{}: token id {id} is not below vocab_size {vocab_size}", tokens_source(&args));
+    }
+    let out = args.out.canonicalize().ok();
+    if out.is_some_and(|out| out.parent() == dir.canonicalize().ok().as_deref()) {
+        bail!("--out {}: a file of the checkpoint", args.out.display());
+    }
+    let parity = Parity { model: &model, args: &args, tensors: BTreeMap::new() };
+    let tensors = parity.run(&batch).with_context(|| dir.display().to_string())?;
     weights::save_tensors(&args.out, &tensors)?;
     writeln!(std::io::stdout(), "{}: {} tensors", args.out.display(), tensors.len())?;
     Ok(())
@@ -87,14 +96,17 @@ fn run(args: Args) -> Result<()> {
 fn read_batch(args: &Args) -> Result<Vec<Vec<u32>>> {
     let batch = match &args.tokens_file {
         None => vec![args.tokens.clone()],
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            parse_batch(&text).with_context(|| path.display().to_string())?
-        }
+        Some(path) => parse_batch(&common::read_text(path)?).with_context(|| path.display().to_string())?,
     };
-    ensure!(batch.iter().all(|row| !row.is_empty()) && !batch.is_empty(), "no tokens were given");
-    ensure!(batch.iter().all(|row| row.len() == batch[0].len()), "the rows of tokens are not equally long");
+    let source = tokens_source(args);
+    ensure!(batch.iter().all(|row| !row.is_empty()) && !batch.is_empty(), "{source}: no token ids");
+    ensure!(batch.iter().all(|row| row.len() == batch[0].len()), "{source}: the rows are not equally long");
     Ok(batch)
+}
+
+/// Where the tokens come from.
+fn tokens_source(args: &Args) -> String {
+    args.tokens_file.as_ref().map_or("--tokens".to_string(), |path| path.display().to_string())
 }
 
 fn parse_batch(text: &str) -> Result<Vec<Vec<u32>>> {
@@ -120,7 +132,7 @@ impl Parity<'_> {
     fn run(mut self, batch: &[Vec<u32>]) -> Result<BTreeMap<String, Tensor>> {
         let (b, s) = (batch.len(), batch[0].len());
         let limit = self.model.config().max_position_embeddings;
-        if s + self.args.greedy > limit {
+        if s.saturating_add(self.args.greedy) > limit {
             bail!("{s} tokens and {} greedy ones exceed max_position_embeddings {limit}", self.args.greedy);
         }
         let ids: Vec<i64> = batch.concat().into_iter().map(i64::from).collect();
@@ -136,7 +148,7 @@ impl Parity<'_> {
         let hidden = self.record("", &steps, b, true)?;
         let logits = self.model.logits(&hidden.flatten_to(1)?)?.reshape((b, s, ()))?;
         let last = logits.i((.., s - 1, ..))?.contiguous()?;
-        self.put("logits", logits);
+        self.put_logits("logits", logits)?;
         if self.args.mtp {
             self.mtp(batch)?;
         }
@@ -149,7 +161,9 @@ impl Parity<'_> {
     fn step(&self, cache: &mut Cache, sequences: &[SequenceId], rows: &[Vec<u32>]) -> Result<(Tensor, Trace)> {
         let layout = self.append(cache, sequences, rows)?;
         let mut trace = Trace::default();
-        let hidden = self.model.forward_batch(&rows.concat(), &layout, cache, Some(&mut trace))?;
+        // What nobody asked for is not collected: selections can take more memory than the model.
+        let wanted = (self.args.hidden || self.args.selected).then_some(&mut trace);
+        let hidden = self.model.forward_batch(&rows.concat(), &layout, cache, wanted)?;
         Ok((hidden, trace))
     }
 
@@ -166,7 +180,8 @@ impl Parity<'_> {
             Ok(Tensor::cat(&parts, 1)?)
         };
         let hidden = join(steps.iter().map(|(hidden, _)| hidden.clone()).collect())?;
-        for layer in 0..self.model.config().num_hidden_layers {
+        let traced = self.args.hidden || self.args.selected;
+        for layer in (0..self.model.config().num_hidden_layers).filter(|_| traced) {
             let traces = || steps.iter().map(|(_, trace)| trace);
             if self.args.hidden && prompt {
                 let hidden = join(traces().map(|trace| trace.hidden[layer].clone()).collect())?;
@@ -202,7 +217,7 @@ impl Parity<'_> {
         }
         let hidden = self.record("decode.", &steps, b, false)?;
         let logits = self.model.logits(&hidden.flatten_to(1)?)?.reshape((b, self.args.greedy, ()))?;
-        self.put("decode_logits", logits);
+        self.put_logits("decode_logits", logits)?;
         self.put("greedy_tokens", Tensor::cat(&tokens, 1)?);
         Ok(())
     }
@@ -221,6 +236,14 @@ impl Parity<'_> {
         let hidden = self.model.forward_mtp(&next, &hidden, &layout, &mut cache)?;
         self.put("mtp.logits", self.model.mtp_logits(&hidden)?.reshape((b, s - 1, ()))?);
         self.put("mtp.hidden", hidden.reshape((b, s - 1, ()))?.to_dtype(DType::F32)?);
+        Ok(())
+    }
+
+    /// Stores logits, which must be finite.
+    fn put_logits(&mut self, name: &str, logits: Tensor) -> Result<()> {
+        let finite = logits.flatten_all()?.to_vec1::<f32>()?.iter().all(|logit| logit.is_finite());
+        ensure!(finite, "{name} are not all finite: the weights overflow in this dtype");
+        self.put(name, logits);
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Text to ids and back.
 
+use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::DecoderWrapper;
+use tokenizers::{DecoderWrapper, ModelWrapper};
 
 use super::detokenizer::Detokenizer;
 use super::error::{GenerationError, Result};
@@ -37,6 +38,22 @@ struct Inner {
     byte_level: bool,
 }
 
+/// The largest `tokenizer.json` that is read; those of the family take 8 MB.
+const MAX_BYTES: u64 = 1 << 28;
+
+/// The bytes of a regular file of sane size.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::new(ErrorKind::InvalidData, "absurdly large"));
+    }
+    Ok(bytes)
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json` of a checkpoint folder.
     ///
@@ -52,11 +69,19 @@ impl Tokenizer {
     /// As [`Self::load`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
-        let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
-            GenerationError::TokenizerFormat { path: path.to_path_buf(), message: error.to_string() }
-        })?;
+        let bytes = read(path).map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
+        let format = |message: String| GenerationError::TokenizerFormat { path: path.to_path_buf(), message };
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| format(error.to_string()))?;
+        // Left over from training: they would cut, fill up or randomise prompts.
+        tokenizer.with_truncation(None).map_err(|error| format(error.to_string()))?;
+        tokenizer.with_padding(None);
+        if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut bpe = bpe.clone();
+            bpe.dropout = None;
+            tokenizer.with_model(bpe);
+        }
         Ok(Self::new(tokenizer, path.to_path_buf()))
     }
 

@@ -230,8 +230,9 @@ struct Staged {
 
 impl Staged {
     fn stage(&mut self, path: PathBuf, write: impl FnOnce(&mut BufWriter<File>, &Path) -> Result<()>) -> Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        // Not the whole name, which may be as long as names can be.
+        let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
+        let temporary = path.with_file_name(format!(".{name}.{}.{}.tmp", self.files.len(), std::process::id()));
         let io = io_error(&path);
         let file = File::create(&temporary).map_err(&io)?;
         self.files.push((temporary, path.clone()));
@@ -285,10 +286,11 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     staged.commit().map(drop)
 }
 
-/// Writes tensors to one safetensors file, under a temporary name that is renamed when the file is complete.
+/// Writes tensors to one safetensors file, under a temporary name that is renamed when the file is complete. Through a
+/// link, the file it points to is replaced.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file, or [`Error::Candle`] if a tensor can't be read.
+/// [`Error::Io`] naming the file, which must be a regular one if it is there, or [`Error::Candle`] if a tensor can't be read.
 pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
     let contiguous: BTreeMap<&String, Tensor> = tensors
@@ -296,5 +298,12 @@ pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) 
         .map(|(name, tensor)| Ok((name, tensor.force_contiguous()?)))
         .collect::<candle_core::Result<_>>()?;
     let bytes = safetensors::tensor::serialize(contiguous.iter(), None).map_err(candle_core::Error::from)?;
-    replace_file(path, &bytes)
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+            Err(Error::Io { path: path.to_path_buf(), source })
+        }
+        Ok(_) => replace_file(&fs::canonicalize(path).map_err(io_error(path))?, &bytes),
+        Err(_) => replace_file(path, &bytes),
+    }
 }
