@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use common::{ISAS, assert_close, bits, codes, strided, tensor, to_f64, unit};
 use deepseek_v32::ops::fp8::{BLOCK, act_dequant, act_quant, block_dequant, block_quant};
 use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear, linear_fp8, linear_many};
-use deepseek_v32::ops::simd::with_isa;
+use deepseek_v32::ops::simd::{Isa, with_isa};
 use deepseek_v32::ops::{Backend, with_backend};
 
 /// f32 accumulation of up to 2300 products of values below 1.
@@ -105,12 +105,16 @@ fn linear_takes_views_of_weights() {
 
 #[test]
 fn a_row_has_the_same_bits_whatever_the_batch() {
-    // The last shape is large enough for several threads.
-    for (m, n, k) in [(14, 10, 30), (14, 70, 1300), (200, 150, 1030)] {
+    // The last shapes are large enough for several threads.
+    for (m, n, k) in [(14, 10, 30), (14, 70, 1300), (31, 970, 1030), (200, 150, 1030)] {
         for dtype in WEIGHT_DTYPES {
             let weight = weight(7, n, k, dtype, false);
             let x = tensor(8, &[m, k], DType::F32);
             for isa in ISAS {
+                // From 32 rows on the matrix unit may add in another order; see `ops_linear_amx`.
+                if m >= 32 && isa == Isa::Avx512 && matches!(dtype, DType::BF16 | DType::F8E4M3) {
+                    continue;
+                }
                 let forward = |x: &Tensor| bits(&with_isa(isa, || weight.forward(x, LinearMode::Dequant)).unwrap());
                 let together = forward(&x);
                 for row in [0, 1, m / 2, m - 1] {

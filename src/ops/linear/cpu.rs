@@ -7,7 +7,7 @@ use candle_core as candle;
 use rayon::prelude::*;
 
 use super::gemm::{Codes, Weight, X_ROWS, gemm};
-use super::{LinearMode, LinearWeight};
+use super::{LinearMode, LinearWeight, amx};
 use crate::ops::fp8::cpu::round_trip;
 use crate::ops::simd::{
     Isa,
@@ -21,6 +21,8 @@ const MACS_PER_THREAD: usize = 200_000;
 const TASKS_PER_THREAD: usize = 4;
 /// Rows of the weight that a task has at least, except the last.
 const TASK_WEIGHT_ROWS: usize = 32;
+/// How far back a job looks for one with the same input; those that share one stand side by side.
+const SHARED_WITHIN: usize = 8;
 
 /// [`linear`](super::linear), and [`linear_fp8`](super::linear_fp8) in the mode [`LinearMode::Fp8`], for a CPU `x`.
 ///
@@ -146,28 +148,56 @@ pub(crate) struct Job<'a> {
 pub(crate) fn project(mut jobs: Vec<Job>) {
     jobs.retain(|job| !job.out.is_empty() && job.weight.k > 0);
     let isa = isa();
+    let packed = Packings::new(isa, &jobs);
     let macs = |job: &Job| job.out.len() * job.weight.k;
     let total: usize = jobs.iter().map(macs).sum();
     let threads = rayon::current_num_threads().min(total / MACS_PER_THREAD);
+    let macs_per_task = if threads <= 1 { total } else { total / (threads * TASKS_PER_THREAD) + 1 };
+    let tasks = jobs.into_iter().enumerate().flat_map(|(job, parts)| divide(parts, packed.of(job), macs_per_task));
     if threads <= 1 {
-        for Job { x, weight, out } in jobs {
-            let (rows, n) = (x.len() / weight.k, out.len() / (x.len() / weight.k));
-            if rows == 1 {
-                gemm(isa, x, weight, 0..n, &mut [out]);
-            } else {
-                gemm(isa, x, weight, 0..n, &mut out.chunks_mut(n).collect::<Vec<_>>());
-            }
-        }
-        return;
+        tasks.for_each(|task| task.run(isa));
+    } else {
+        tasks.collect::<Vec<_>>().into_par_iter().for_each(|task| task.run(isa));
     }
-    let macs_per_task = total / (threads * TASKS_PER_THREAD) + 1;
-    let tasks: Vec<Task> = jobs.into_iter().flat_map(|job| divide(job, macs_per_task)).collect();
-    tasks.into_par_iter().for_each(|task| task.run(isa));
+}
+
+/// Inputs laid out for the matrix unit, once for all jobs that share one.
+struct Packings {
+    packings: Vec<amx::Packed>,
+    /// Index of each job's packing.
+    of_job: Vec<Option<usize>>,
+}
+
+impl Packings {
+    fn new(isa: Isa, jobs: &[Job]) -> Self {
+        let mut this = Self { packings: Vec::new(), of_job: Vec::with_capacity(jobs.len()) };
+        for (index, Job { x, weight, out }) in jobs.iter().enumerate() {
+            let n = out.len() / (x.len() / weight.k);
+            let same = |&other: &usize| {
+                std::ptr::eq(jobs[other].x, *x) && jobs[other].weight.k == weight.k && this.of_job[other].is_some()
+            };
+            let packing = match (0..index).rev().take(SHARED_WITHIN).find(same) {
+                Some(other) if amx::takes(isa, x, *weight, n) => this.of_job[other],
+                _ => amx::Packed::new(isa, x, *weight, n).map(|packed| {
+                    this.packings.push(packed);
+                    this.packings.len() - 1
+                }),
+            };
+            this.of_job.push(packing);
+        }
+        this
+    }
+
+    fn of(&self, job: usize) -> Option<&amx::Packed> {
+        self.of_job[job].map(|packing| &self.packings[packing])
+    }
 }
 
 /// A part of a product: rows of `x` with rows of the weight.
 struct Task<'a> {
     x: &'a [f32],
+    /// All rows laid out for the matrix unit, and which of them is the first of `x`.
+    packed: Option<(&'a amx::Packed, usize)>,
     weight: Weight<'a>,
     first_row: usize,
     out: Vec<&'a mut [f32]>,
@@ -176,26 +206,36 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(mut self, isa: Isa) {
         let rows = self.out.first().map_or(0, |row| row.len());
-        gemm(isa, self.x, self.weight, self.first_row..self.first_row + rows, &mut self.out);
+        let rows = self.first_row..self.first_row + rows;
+        match self.packed {
+            Some((packed, first_x)) => amx::gemm(packed, first_x, self.weight, rows, &mut self.out),
+            None => gemm(isa, self.x, self.weight, rows, &mut self.out),
+        }
     }
 }
 
 /// Cuts a product into tasks of about `macs_per_task`; bits do not depend on where.
-fn divide(job: Job, macs_per_task: usize) -> Vec<Task> {
+fn divide<'a>(job: Job<'a>, packed: Option<&'a amx::Packed>, macs_per_task: usize) -> Vec<Task<'a>> {
     let Job { x, weight, out } = job;
     let k = weight.k;
     let rows = x.len() / k;
     let n = out.len() / rows;
+    let (task_rows, most_columns) = match packed {
+        Some(_) => (amx::TASK_ROWS, amx::TASK_COLUMNS),
+        None => (X_ROWS, usize::MAX),
+    };
     let mut tasks = Vec::new();
-    for (x, out) in x.chunks(X_ROWS * k).zip(out.chunks_mut(X_ROWS * n)) {
+    for (block, (x, out)) in x.chunks(task_rows * k).zip(out.chunks_mut(task_rows * n)).enumerate() {
         let columns = (macs_per_task / x.len()).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
+        let columns = columns.min(most_columns);
         let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
         parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(x.len() / k));
         for row in out.chunks_mut(n) {
             parts.iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, piece)| part.push(piece));
         }
+        let packed = packed.map(|packed| (packed, block * task_rows));
         let parts = parts.into_iter().enumerate();
-        tasks.extend(parts.map(|(part, out)| Task { x, weight, first_row: part * columns, out }));
+        tasks.extend(parts.map(|(part, out)| Task { x, packed, weight, first_row: part * columns, out }));
     }
     tasks
 }

@@ -1,4 +1,8 @@
 //! Linear layers over f32, bf16, f16 and block-FP8 weights.
+//!
+//! On CPU a row's bits depend neither on the number of threads nor on the other rows of the batch, with one exception:
+//! where the processor has a matrix unit (AMX-BF16), batches of at least 32 rows with bf16 or f8e4m3 weights are added
+//! in another order than smaller ones, as precisely. In a mixture of experts a batch is the rows of one expert.
 
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
@@ -6,6 +10,11 @@ use candle_core as candle;
 use crate::ops::fp8::{BLOCK, check_block_scale};
 use crate::ops::{Backend, backend, simd::floats::check_float};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "no_amx.rs"]
+mod amx;
 pub(crate) mod cpu;
 pub(crate) mod gemm;
 pub mod reference;
