@@ -56,6 +56,17 @@ pub enum GenerationError {
     #[error("speculative decoding needs an MTP layer, and this model has none (num_nextn_predict_layers is 0)")]
     NoMtp,
 
+    // ---- the engine's thread
+    /// The system gave no thread.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+    /// The engine's thread is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// A step of the engine failed, and with it every request that it ran.
+    #[error("the engine failed: {0}")]
+    Step(String),
+
     // ---- what the model answered
     /// A logit that is NaN or +inf.
     #[error("the model's logit of token {id} is {value}")]
@@ -65,7 +76,7 @@ pub enum GenerationError {
         /// The logit.
         value: f32,
     },
-    /// No token is left to choose: every logit is -inf after `logit_bias`.
+    /// No token is left to choose: every logit is -inf after `logit_bias` and the constraint.
     #[error("no token can be chosen: all {vocab_size} logits are -inf")]
     NoCandidate {
         /// Number of logits.
@@ -84,6 +95,10 @@ pub enum GenerationError {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+
+    /// A constraint could not go on.
+    #[error("the constraint failed: {0}")]
+    Constraint(String),
 
     // ---- the tokenizer
     /// `tokenizer.json` could not be read.

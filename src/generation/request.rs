@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::constraint::Constraint;
 use super::error::GenerationError;
 use super::params::SamplingParams;
 use super::sampler::Logprobs;
@@ -60,6 +61,8 @@ pub struct Request {
     pub special_tokens: SpecialTokens,
     /// A switch that ends the answer. Default: none.
     pub cancel: Option<Cancel>,
+    /// A grammar that the answer must follow. Default: none.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 impl Request {

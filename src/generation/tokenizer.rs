@@ -1,6 +1,7 @@
 //! Text to ids and back.
 
 use std::io::{Error, ErrorKind, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tokenizers::{DecoderWrapper, ModelWrapper};
 
 use super::detokenizer::Detokenizer;
 use super::error::{GenerationError, Result};
+use super::guarded::{self, AddedTokens};
 
 /// Which tokens marked `special` in `tokenizer.json` come out as text.
 ///
@@ -33,6 +35,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
+    added: AddedTokens,
     path: PathBuf,
     vocab_size: usize,
     byte_level: bool,
@@ -82,13 +85,15 @@ impl Tokenizer {
             bpe.dropout = None;
             tokenizer.with_model(bpe);
         }
-        Ok(Self::new(tokenizer, path.to_path_buf()))
+        Self::new(tokenizer, path.to_path_buf())
     }
 
-    fn new(tokenizer: tokenizers::Tokenizer, path: PathBuf) -> Self {
+    fn new(tokenizer: tokenizers::Tokenizer, path: PathBuf) -> Result<Self> {
         let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Self { inner: Arc::new(Inner { tokenizer, path, vocab_size, byte_level }) }
+        let added = AddedTokens::new(&tokenizer)
+            .map_err(|message| GenerationError::TokenizerFormat { path: path.clone(), message })?;
+        Ok(Self { inner: Arc::new(Inner { tokenizer, added, path, vocab_size, byte_level }) })
     }
 
     /// The largest id + 1.
@@ -116,6 +121,17 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.tokenizer.encode_fast(text, add_special_tokens).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids of a text of which some stretches come from outside: there, control tokens written out are no control
+    /// tokens but plain text. Everything else is as [`Self::encode`] without special tokens has it.
+    ///
+    /// - `outside`: byte ranges of `text`, ascending, apart, at character boundaries.
+    ///
+    /// # Errors
+    /// [`GenerationError::Tokenizer`] if the tokenizer fails.
+    pub fn encode_guarded(&self, text: &str, outside: &[Range<usize>]) -> Result<Vec<u32>> {
+        guarded::encode(&self.inner.tokenizer, &self.inner.added, text, outside).map_err(failed)
     }
 
     /// Text of ids; ids without a token give nothing, bytes that are not UTF-8 give U+FFFD.
