@@ -91,6 +91,8 @@ pub struct Token {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that were in the cache already, from an earlier request that began alike.
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub generated_tokens: usize,
     /// Tokens drafted by the MTP layer and verified.
