@@ -1,0 +1,9 @@
+//! Models that chat, and agents that work with them.
+//!
+//! - [`ChatModel`] is a model that takes messages and answers with one: [`LocalChat`] is the crate's own engine.
+
+mod chat_model;
+mod error;
+
+pub use chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
+pub use error::{AgentError, Result};
