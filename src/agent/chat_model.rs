@@ -72,6 +72,8 @@ pub enum Finish {
 pub struct ChatUsage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that were in the cache already.
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub completion_tokens: usize,
     /// Those of them that were reasoning, its end mark included.

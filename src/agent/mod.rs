@@ -4,6 +4,8 @@
 
 mod chat_model;
 mod error;
+mod local;
 
 pub use chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 pub use error::{AgentError, Result};
+pub use local::{ChatPrompt, ChatSink, ChatUpdate, LocalChat, call_id, detect_version};
