@@ -1,6 +1,5 @@
 //! Chats: messages to text and back.
 
-mod choice;
 mod delta;
 mod encode;
 mod error;
@@ -13,7 +12,6 @@ mod stream;
 mod tools;
 mod version;
 
-pub use choice::ToolChoice;
 pub use delta::Delta;
 pub use encode::{
     EncodeOptions, Origin, Piece, Prompt, Start, arguments_to_dsml, encode, order_results, place_tools, tools_block,
