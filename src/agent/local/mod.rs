@@ -143,7 +143,7 @@ impl LocalChat {
         let what = match (&request.tool_choice, kind) {
             (ToolChoice::None | ToolChoice::Auto, None | Some("text")) => return Ok(None),
             (ToolChoice::None | ToolChoice::Auto, Some(kind)) => format!("response_format {kind:?}"),
-            (choice, _) => format!("tool_choice {choice}"),
+            (choice, _) => format!("tool_choice {choice:?}"),
         };
         Err(AgentError::Unsupported { what, needs: "the feature constrain" })
     }
