@@ -182,7 +182,8 @@ impl ChatModel for LocalChat {
 pub fn detect_version(dir: &Path, tokenizer: &Tokenizer) -> Version {
     let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     let sparse = text("config.json").contains("\"index_topk\"");
-    let template = dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
+    let template =
+        dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
     if sparse && !template {
         Version::V32
     } else if tokenizer.token_to_id("<｜search▁begin｜>").is_some() {
