@@ -6,6 +6,8 @@ mod chat_model;
 mod context;
 mod error;
 mod local;
+#[cfg(feature = "client")]
+mod openai;
 mod options;
 mod outcome;
 mod run;
@@ -18,6 +20,8 @@ pub use chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage,
 pub use context::{ContextManagement, Managed};
 pub use error::{AgentError, Result};
 pub use local::{ChatPrompt, ChatSink, ChatUpdate, LocalChat, call_id, detect_version};
+#[cfg(feature = "client")]
+pub use openai::{OpenAiChat, OpenAiOptions, ThinkingField};
 pub use options::AgentOptions;
 pub use outcome::{AgentEvent, AgentEventKind, Outcome, RunReport, Stop};
 pub use tool_agent::Agent;
