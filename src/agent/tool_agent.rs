@@ -13,7 +13,7 @@ use super::outcome::{AgentEvent, Outcome, RunReport, Stop};
 use super::run::Run;
 use super::state::State;
 use super::toolbox::Toolbox;
-use super::trace::{Begin, Record, Trace, problem};
+use super::trace::{Begin, Trace, problem};
 use crate::chat::Message;
 use crate::generation::{Cancel, GenerationError};
 
@@ -101,8 +101,7 @@ impl Agent {
             messages: messages.clone(),
         };
         self.options.validate()?;
-        let trace = Trace::create(path.as_ref())?;
-        trace.write(0, 0.0, &Record::Begin(begin))?;
+        let trace = Trace::create(path.as_ref(), begin)?;
         self.work(&self.options, states(&self.options, messages), Some(&trace), on_event)
     }
 

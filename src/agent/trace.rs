@@ -64,10 +64,19 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// A new file.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// A new file that begins.
+    pub fn create(path: &Path, begin: Begin) -> Result<Self> {
+        let begin = Record::Begin(begin);
+        let text = line(path, 0, 0.0, &begin)?;
+        // What can't be read back is refused before any work is done, not when it is to be resumed.
+        let read: Line = serde_json::from_str(&text).map_err(|error| problem(path, error))?;
+        if read.record != begin {
+            return Err(problem(path, "the options or messages can't be recorded exactly"));
+        }
         let file = File::create_new(path).map_err(|error| problem(path, error))?;
-        Ok(Self { path: path.to_path_buf(), file: Mutex::new(file) })
+        let trace = Self { path: path.to_path_buf(), file: Mutex::new(file) };
+        trace.append(&text)?;
+        Ok(trace)
     }
 
     /// Opens a trace and reads it; what follows its last whole line is cut off.
@@ -86,19 +95,19 @@ impl Trace {
 
     /// Appends a record.
     pub fn write(&self, run: usize, seconds: f64, record: &Record) -> Result<()> {
-        let line = Line { schema_version: SCHEMA_VERSION, run, seconds, record };
-        let mut text = serde_json::to_string(&line).map_err(|error| problem(&self.path, error))?;
-        if let Record::Begin(begin) = record {
-            // What can't be read back is refused before any work is done, not when it is to be resumed.
-            let read: Line = serde_json::from_str(&text).map_err(|error| problem(&self.path, error))?;
-            if !matches!(&read.record, Record::Begin(read) if read == begin) {
-                return Err(problem(&self.path, "the options or messages can't be recorded exactly"));
-            }
-        }
-        text.push('\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(text.as_bytes()).and_then(|()| file.flush()).map_err(|error| problem(&self.path, error))
+        self.append(&line(&self.path, run, seconds, record)?)
     }
+
+    fn append(&self, line: &str) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(line.as_bytes()).and_then(|()| file.flush()).map_err(|error| problem(&self.path, error))
+    }
+}
+
+/// A record as a line.
+fn line(path: &Path, run: usize, seconds: f64, record: &Record) -> Result<String> {
+    let line = Line { schema_version: SCHEMA_VERSION, run, seconds, record };
+    Ok(serde_json::to_string(&line).map_err(|error| problem(path, error))? + "\n")
 }
 
 /// The beginning and the rest of a trace of whole lines.
