@@ -4,6 +4,7 @@ mod delta;
 mod encode;
 mod error;
 mod format;
+mod grammar;
 mod json;
 mod message;
 mod parse;
@@ -17,6 +18,7 @@ pub use encode::{
     EncodeOptions, Origin, Piece, Prompt, Start, arguments_to_dsml, encode, order_results, place_tools, tools_block,
 };
 pub use error::{ChatError, FieldProblem};
+pub use grammar::{AnswerGrammar, GrammarError, ResponseFormat};
 pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
 pub use parse::{Accumulator, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
