@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+pub mod agent;
 pub mod chat;
 pub mod config;
 pub mod error;

@@ -399,6 +399,45 @@ fn the_engine_can_move_to_another_thread() {
     assert_eq!((completion.tokens.len(), completion.reason), (1, FinishReason::Cancelled));
 }
 
+// ---- beginnings in common
+
+#[test]
+fn a_conversation_that_goes_on_is_not_read_again() {
+    for draft_tokens in [0, 2] {
+        let options = EngineOptions { prefix_tokens: 1000, draft_tokens, ..EngineOptions::default() };
+        let mut engine = Engine::new(mock().with_mtp(|_| true), options).unwrap();
+        let mut ids = prompt(100, 3);
+        let mut computed = 0;
+        for turn in 0..3 {
+            let asked = request(ids.clone(), 50);
+            let completion = engine.generate(asked.clone(), |_| {}).unwrap();
+            let (expected, _) = alone(&asked, VOCAB_SIZE, CONTEXT);
+            assert_eq!(completion.ids(), expected.iter().map(|token| token.id).collect::<Vec<_>>());
+            let cached = completion.usage.cached_tokens;
+            assert_eq!(cached, [0, 128, 192][turn], "turn {turn}");
+            computed += ids.len() - cached;
+            assert_eq!(engine.stats().prompt_tokens, computed);
+            ids.extend(completion.ids());
+            ids.extend(prompt(10, turn as u32));
+        }
+        assert_eq!(engine.into_model().used_pages(), 0);
+    }
+}
+
+#[test]
+fn kept_beginnings_give_way() {
+    let options = EngineOptions { prefix_tokens: 128, max_cached_tokens: Some(256), ..EngineOptions::default() };
+    let mut engine = Engine::new(mock(), options).unwrap();
+    let cached = |engine: &mut Engine<Mock>, salt| {
+        engine.generate(request(prompt(70, salt), 2), |_| {}).unwrap().usage.cached_tokens
+    };
+    // Two pages are kept: the third prompt drives out the first.
+    assert_eq!([1, 2, 3, 2, 3, 1].map(|salt| cached(&mut engine, salt)), [0, 0, 0, 64, 64, 0]);
+    // One that needs the whole cache drives out all.
+    engine.generate(request(prompt(200, 9), 57), |_| {}).unwrap();
+    assert_eq!(cached(&mut engine, 1), 0);
+}
+
 // ---- any schedule
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -412,7 +451,9 @@ fn any_request() -> impl Strategy<Value = Request> {
     );
     let stop = prop::collection::vec(0..VOCAB_SIZE as u32, 0..3);
     let extra = (prop::option::of(0usize..3), any::<bool>());
-    (1usize..150, any::<u32>(), prop::option::of(1usize..60), params, penalties, stop, extra).prop_map(
+    // Few prompts, so that many begin alike.
+    let salt = prop_oneof![any::<u32>(), 0u32..2];
+    (1usize..150, salt, prop::option::of(1usize..60), params, penalties, stop, extra).prop_map(
         |(len, salt, max_tokens, params, penalties, ids, (logprobs, kept))| {
             let (greedy, temperature, top_k, top_p, seed) = params;
             let (repetition_penalty, repeat_last_n, presence_penalty, frequency_penalty, logit_bias) = penalties;
@@ -437,12 +478,14 @@ fn any_request() -> impl Strategy<Value = Request> {
 
 fn any_options() -> impl Strategy<Value = EngineOptions> {
     let bound = prop::option::of(CONTEXT.next_multiple_of(PAGE_SIZE)..1500);
-    (1usize..8, 1usize..120, 1usize..200, bound, 0usize..4, any::<u64>()).prop_map(
-        |(max_sequences, prefill_chunk, spare, max_cached_tokens, draft_tokens, seed)| EngineOptions {
+    let prefixes = prop_oneof![Just(0usize), 0usize..700];
+    (1usize..8, 1usize..120, 1usize..200, bound, prefixes, 0usize..4, any::<u64>()).prop_map(
+        |(max_sequences, prefill_chunk, spare, max_cached_tokens, prefix_tokens, draft_tokens, seed)| EngineOptions {
             max_sequences,
             prefill_chunk,
             step_tokens: max_sequences * (1 + draft_tokens) + spare,
             max_cached_tokens,
+            prefix_tokens,
             draft_tokens,
             seed,
         },

@@ -91,3 +91,25 @@ fn batched_in_chunks() {
         }
     }
 }
+
+#[test]
+fn with_shared_beginnings() {
+    for draft_tokens in [0, 1] {
+        let options = EngineOptions { prefix_tokens: 4096, draft_tokens, max_sequences: 3, ..Default::default() };
+        let mut engine = engine(options);
+        let samples = &samples()[..10];
+        // Twice, so that every prompt is met again, at least as long as it is kept.
+        let requests = samples.iter().chain(samples).map(request).collect();
+        let mut cached = 0;
+        for (i, completion) in engine.generate_all(requests).unwrap().into_iter().enumerate() {
+            let completion = completion.unwrap();
+            assert_eq!(
+                completion.ids(),
+                samples[i % samples.len()].generated_ids,
+                "conversation {i}, {draft_tokens} drafts"
+            );
+            cached += completion.usage.cached_tokens;
+        }
+        assert!(cached > 1000, "{cached} tokens came from earlier prompts");
+    }
+}

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::error::{one_line, one_line_path};
+
 /// An error of the generation layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerationError {
     // ---- what the caller asked for
     /// A parameter is outside its range.
-    #[error("{name} is {value}: expected {expected}")]
+    #[error("{name} is {}: expected {expected}", one_line(value))]
     Parameter {
         /// The field's name.
         name: &'static str,
@@ -56,6 +58,17 @@ pub enum GenerationError {
     #[error("speculative decoding needs an MTP layer, and this model has none (num_nextn_predict_layers is 0)")]
     NoMtp,
 
+    // ---- the engine's thread
+    /// The system gave no thread.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+    /// The engine's thread is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// A step of the engine failed, and with it every request that it ran.
+    #[error("the engine failed: {0}")]
+    Step(String),
+
     // ---- what the model answered
     /// A logit that is NaN or +inf.
     #[error("the model's logit of token {id} is {value}")]
@@ -65,7 +78,7 @@ pub enum GenerationError {
         /// The logit.
         value: f32,
     },
-    /// No token is left to choose: every logit is -inf after `logit_bias`.
+    /// No token is left to choose: every logit is -inf after `logit_bias` and the constraint.
     #[error("no token can be chosen: all {vocab_size} logits are -inf")]
     NoCandidate {
         /// Number of logits.
@@ -85,9 +98,13 @@ pub enum GenerationError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 
+    /// A constraint could not go on.
+    #[error("the constraint failed: {0}")]
+    Constraint(String),
+
     // ---- the tokenizer
     /// `tokenizer.json` could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", one_line_path(path))]
     TokenizerRead {
         /// The file.
         path: PathBuf,
@@ -95,7 +112,7 @@ pub enum GenerationError {
         source: std::io::Error,
     },
     /// `tokenizer.json` is not a tokenizer.
-    #[error("{}: not a tokenizer: {message}", path.display())]
+    #[error("{}: not a tokenizer: {}", one_line_path(path), one_line(message))]
     TokenizerFormat {
         /// The file.
         path: PathBuf,
@@ -105,7 +122,7 @@ pub enum GenerationError {
     /// The tokenizer has ids that the model has not.
     #[error(
         "{}: the tokenizer's vocabulary has {tokenizer} entries, more than the model's vocab_size {model}",
-        path.display()
+        one_line_path(path)
     )]
     TokenizerVocabulary {
         /// The file.
@@ -116,8 +133,13 @@ pub enum GenerationError {
         model: usize,
     },
     /// A text could not be encoded, or ids could not be decoded.
-    #[error("the tokenizer failed: {0}")]
-    Tokenizer(String),
+    #[error("{}: the tokenizer failed: {}", one_line_path(path), one_line(message))]
+    Tokenizer {
+        /// The file it came from.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
 }
 
 /// `std::result::Result` with [`GenerationError`].

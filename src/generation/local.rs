@@ -83,6 +83,12 @@ impl TokenModel for LocalModel {
         self.cache.free(sequence);
     }
 
+    fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<Option<SequenceId>> {
+        let forked = self.cache.fork(sequence)?;
+        self.cache.truncate(forked, len)?;
+        Ok(Some(forked))
+    }
+
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         self.cache.truncate(sequence, len)
     }

@@ -6,22 +6,30 @@
 //! - [`StopConditions`] end an answer at token ids or strings.
 //! - [`Tokenizer`] and [`Detokenizer`] turn text to ids and back, the latter as ids come.
 //! - [`TokenModel`] is what the engine asks of a model; [`LocalModel`] is the crate's own.
+//! - [`Service`] puts an engine on a thread of its own, for callers on many threads.
+//! - [`Constraint`] is a grammar that an answer must follow.
 //!
 //! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
 
+mod caught;
+mod constraint;
 mod detokenizer;
 mod engine;
 mod error;
 mod generate;
+mod guarded;
 mod local;
 mod options;
 mod params;
 mod request;
 mod sampler;
+mod service;
 mod stop;
 mod token_model;
 mod tokenizer;
+mod tokenizer_json;
 
+pub use constraint::{Constraint, TokenSet};
 pub use detokenizer::Detokenizer;
 pub use engine::Engine;
 pub use error::{GenerationError, Result};
@@ -31,6 +39,7 @@ pub use options::{EngineOptions, Stats};
 pub use params::SamplingParams;
 pub use request::{Cancel, Completion, Event, Request, RequestId, Token, Usage};
 pub use sampler::{Distribution, Logprobs, Report, Sampled, Sampler};
+pub use service::{Load, Service, Sink, Update};
 pub use stop::{FinishReason, StopConditions, StopMatcher};
 pub use token_model::TokenModel;
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -17,6 +17,10 @@ pub struct EngineOptions {
     /// Most cached tokens of all running sequences, each rounded up to whole pages of 64. A request waits until
     /// its prompt and `max_tokens` fit, so a running sequence never loses its place. Default: no bound.
     pub max_cached_tokens: Option<usize>,
+    /// Most tokens of ended requests that stay cached, in whole pages of 64, so that a prompt which begins as one of
+    /// them does, need not go through the model again; those not used for longest go first. They count for
+    /// `max_cached_tokens`, but give way. Above 0, prompts share with requests that run, too. Default 0.
+    pub prefix_tokens: usize,
     /// Tokens that the MTP layer drafts for every sequence and step; 0 = no speculative decoding. Drafts after the
     /// first come from the layer's own output after its norm. Default 0.
     pub draft_tokens: usize,
@@ -31,6 +35,7 @@ impl Default for EngineOptions {
             prefill_chunk: 2048,
             step_tokens: 4096,
             max_cached_tokens: None,
+            prefix_tokens: 0,
             draft_tokens: 0,
             seed: 0,
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::constraint::Constraint;
 use super::error::GenerationError;
 use super::params::SamplingParams;
 use super::sampler::Logprobs;
@@ -52,7 +53,7 @@ pub struct Request {
     pub stop: StopConditions,
     /// Most tokens of the answer, at least 1. Default: as many as the model's context holds.
     pub max_tokens: Option<usize>,
-    /// Report log-probabilities, with this many of the most probable tokens. Default: none.
+    /// Report log-probabilities, with this many of the most probable tokens, at most the vocabulary. Default: none.
     pub logprobs: Option<usize>,
     /// Report the set of tokens that `top_k`, `top_p`, `min_p` and `logit_bias` kept. Default: no.
     pub kept: bool,
@@ -60,6 +61,8 @@ pub struct Request {
     pub special_tokens: SpecialTokens,
     /// A switch that ends the answer. Default: none.
     pub cancel: Option<Cancel>,
+    /// A grammar that the answer must follow. Default: none.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 impl Request {
@@ -88,6 +91,8 @@ pub struct Token {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that were in the cache already, from an earlier request that began alike.
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub generated_tokens: usize,
     /// Tokens drafted by the MTP layer and verified.

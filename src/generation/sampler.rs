@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use super::constraint::TokenSet;
 use super::error::{GenerationError, Result};
 use super::params::SamplingParams;
 
@@ -108,7 +109,12 @@ impl Sampler {
     /// [`GenerationError::Logit`] for NaN or +inf, [`GenerationError::NoCandidate`] if all are -inf,
     /// [`GenerationError::ModelOutput`] for a row of another length.
     pub fn distribution(&self, logits: &[f32]) -> Result<Distribution> {
-        let mut candidates = self.candidates(logits)?;
+        self.distribution_among(logits, None)
+    }
+
+    /// As [`Self::distribution`], with no token outside `allowed` (`None` = all).
+    fn distribution_among(&self, logits: &[f32], allowed: Option<&TokenSet>) -> Result<Distribution> {
+        let mut candidates = self.candidates(logits, allowed)?;
         if self.params.is_greedy() {
             let best = candidates.iter().copied().min_by(descending).map_or(0, |best| best.id);
             return Ok(Distribution { ids: vec![best], probs: vec![1.0] });
@@ -124,11 +130,20 @@ impl Sampler {
     /// # Errors
     /// As [`Self::distribution`]; the sampler is then unchanged.
     pub fn sample(&mut self, logits: &[f32], report: Report) -> Result<Sampled> {
+        self.sample_among(logits, None, report)
+    }
+
+    /// As [`Self::sample`], with no token outside `allowed` (`None` = all). Log-probabilities stay those of the
+    /// model over the whole vocabulary.
+    ///
+    /// # Errors
+    /// As [`Self::distribution`]; the sampler is then unchanged.
+    pub fn sample_among(&mut self, logits: &[f32], allowed: Option<&TokenSet>, report: Report) -> Result<Sampled> {
         let greedy = self.params.is_greedy();
-        let distribution = if greedy && !self.changes_logits() {
+        let distribution = if greedy && allowed.is_none() && !self.changes_logits() {
             Distribution { ids: vec![self.argmax(logits)?], probs: vec![1.0] }
         } else {
-            self.distribution(logits)?
+            self.distribution_among(logits, allowed)?
         };
         let at = if greedy { 0 } else { distribution.at(uniform(&mut self.rng)) };
         let id = distribution.ids[at];
@@ -182,7 +197,7 @@ impl Sampler {
     }
 
     /// The tokens that are not forbidden, by id, with their logits after penalties and bias.
-    fn candidates(&self, logits: &[f32]) -> Result<Vec<Candidate>> {
+    fn candidates(&self, logits: &[f32], allowed: Option<&TokenSet>) -> Result<Vec<Candidate>> {
         self.check_length(logits)?;
         let mut values = Vec::with_capacity(logits.len());
         for (id, &value) in logits.iter().enumerate() {
@@ -196,7 +211,7 @@ impl Sampler {
         let candidates: Vec<_> = values
             .into_iter()
             .enumerate()
-            .filter(|&(_, value)| value > f64::NEG_INFINITY)
+            .filter(|&(id, value)| value > f64::NEG_INFINITY && allowed.is_none_or(|set| set.contains(id as u32)))
             .map(|(id, value)| Candidate { id: id as u32, value })
             .collect();
         if candidates.is_empty() {

@@ -29,6 +29,15 @@ pub trait TokenModel: Send {
     /// Removes a sequence and frees its slots.
     fn free(&mut self, sequence: Self::Sequence);
 
+    /// A second sequence with the first `len` rows of one, a multiple of 64 and at most the rows it has. `None` if
+    /// this model can't share rows; the default.
+    ///
+    /// # Errors
+    /// If there is no such sequence.
+    fn fork(&mut self, _sequence: Self::Sequence, _len: usize) -> Result<Option<Self::Sequence>> {
+        Ok(None)
+    }
+
     /// Forgets a sequence's rows from position `len` on; `len` is at most the rows it has.
     ///
     /// # Errors
@@ -88,6 +97,10 @@ impl<M: TokenModel> TokenModel for &mut M {
 
     fn free(&mut self, sequence: Self::Sequence) {
         (**self).free(sequence);
+    }
+
+    fn fork(&mut self, sequence: Self::Sequence, len: usize) -> Result<Option<Self::Sequence>> {
+        (**self).fork(sequence, len)
     }
 
     fn truncate(&mut self, sequence: Self::Sequence, len: usize) -> Result<()> {

@@ -49,6 +49,8 @@ pub struct Mock {
     /// Hash of the history up to the next token, per slot, in the MTP layer.
     mtp: Vec<Option<u64>>,
     free_pages: Vec<u32>,
+    /// Sequences that own each page.
+    owners: BTreeMap<u32, usize>,
     sequences: BTreeMap<u64, (Vec<u32>, usize)>,
     next: u64,
 }
@@ -66,6 +68,7 @@ impl Mock {
             main: Vec::new(),
             mtp: Vec::new(),
             free_pages: Vec::new(),
+            owners: BTreeMap::new(),
             sequences: BTreeMap::new(),
             next: 0,
         }
@@ -77,7 +80,7 @@ impl Mock {
     }
 
     pub fn used_pages(&self) -> usize {
-        self.sequences.values().map(|(pages, _)| pages.len()).sum()
+        self.owners.len()
     }
 
     pub fn sequences(&self) -> usize {
@@ -91,10 +94,26 @@ impl Mock {
 
     /// Rows that the main layers hold of the sequence with this block table.
     fn cached(&self, span: &Span) -> usize {
-        let owner = self.sequences.values().find(|(pages, _)| pages.first() == span.block_table.first());
-        let (pages, len) = owner.expect("a span of pages that no sequence owns");
-        assert!(pages.starts_with(&span.block_table), "a block table that is not the sequence's");
+        let mut owners = self.sequences.values().filter(|(pages, _)| pages.starts_with(&span.block_table));
+        let (_, len) = owners.next().expect("a block table that is no sequence's");
+        assert!(owners.next().is_none(), "rows go to pages that sequences share");
         *len
+    }
+
+    fn release(&mut self, pages: Vec<u32>) {
+        for page in pages {
+            let owners = self.owners.get_mut(&page).expect("a page that nobody owns");
+            *owners -= 1;
+            if *owners == 0 {
+                self.owners.remove(&page);
+                self.free_pages.push(page);
+            }
+        }
+    }
+
+    fn check_alone(&self, span: &Span, position: usize) {
+        let page = span.block_table[position / PAGE_SIZE];
+        assert_eq!(self.owners[&page], 1, "a row is written to a page that sequences share");
     }
 
     fn history(&self, span: &Span, len: usize) -> u64 {
@@ -141,7 +160,17 @@ impl TokenModel for Mock {
 
     fn free(&mut self, sequence: u64) {
         let (pages, _) = self.sequences.remove(&sequence).expect("freed twice");
-        self.free_pages.extend(pages);
+        self.release(pages);
+    }
+
+    fn fork(&mut self, sequence: u64, len: usize) -> Result<Option<u64>> {
+        let (pages, old) = self.sequences.get(&sequence).expect("no such sequence");
+        assert!(len <= *old && len > 0 && len.is_multiple_of(PAGE_SIZE), "forked at {len} of {old}");
+        let pages = pages[..len / PAGE_SIZE].to_vec();
+        pages.iter().for_each(|page| *self.owners.get_mut(page).unwrap() += 1);
+        self.next += 1;
+        self.sequences.insert(self.next, (pages, len));
+        Ok(Some(self.next))
     }
 
     fn truncate(&mut self, sequence: u64, len: usize) -> Result<()> {
@@ -149,7 +178,7 @@ impl TokenModel for Mock {
         assert!(len <= *old, "truncated to more than there is");
         *old = len;
         let dropped = pages.split_off(len.div_ceil(PAGE_SIZE));
-        self.free_pages.extend(dropped);
+        self.release(dropped);
         Ok(())
     }
 
@@ -168,6 +197,7 @@ impl TokenModel for Mock {
                 let page = self.free_pages.pop().unwrap_or((self.main.len() / PAGE_SIZE) as u32);
                 self.main.resize(self.main.len().max((page as usize + 1) * PAGE_SIZE), None);
                 self.mtp.resize(self.main.len(), None);
+                self.owners.insert(page, 1);
                 pages.push(page);
             }
             // What lies in the new slots is another sequence's, or a wrong guess.
@@ -191,6 +221,7 @@ impl TokenModel for Mock {
             assert_eq!(self.cached(span), span.context());
             let mut history = self.history(span, span.start);
             for (position, &id) in (span.start..).zip(&ids[span.tokens.clone()]) {
+                self.check_alone(span, position);
                 self.main[span.slot(position)] = Some(id);
                 history = extend(history, id);
                 histories.push(history);
@@ -236,6 +267,7 @@ impl TokenModel for Mock {
                     assert_eq!(before, self.history(span, position + 1), "the hidden state of another position");
                 }
                 let after = extend(before, next_ids[row]);
+                self.check_alone(span, position);
                 self.mtp[span.slot(position)] = Some(after);
                 histories.push(after);
             }

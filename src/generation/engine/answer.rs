@@ -1,5 +1,6 @@
 //! One request's tokens and text, from prompt to end, without its place in the cache.
 
+use super::super::constraint::Constraint;
 use super::super::detokenizer::Detokenizer;
 use super::super::error::{GenerationError, Result};
 use super::super::params::parameter;
@@ -25,6 +26,7 @@ pub(super) struct Answer {
     stop_ids: Vec<u32>,
     text: Option<TextView>,
     cancel: Option<Cancel>,
+    constraint: Option<Box<dyn Constraint>>,
 }
 
 /// The text of the answer's tokens up to a stop string.
@@ -65,6 +67,9 @@ impl Answer {
         if tokenizer.is_none() && !request.stop.strings.is_empty() {
             return Err(GenerationError::StopStringsWithoutTokenizer);
         }
+        if let Some(top) = request.logprobs.filter(|&top| top > vocab_size) {
+            return Err(parameter("logprobs", top, "at most the model's vocab_size"));
+        }
         let sampler = Sampler::new(request.params, &request.prompt_ids, vocab_size, default_seed)?;
         let text = tokenizer.map(|tokenizer| TextView {
             detokenizer: tokenizer.detokenizer(request.special_tokens),
@@ -83,6 +88,7 @@ impl Answer {
             stop_ids: request.stop.ids,
             text,
             cancel: request.cancel,
+            constraint: request.constraint,
         })
     }
 
@@ -97,7 +103,14 @@ impl Answer {
 
     /// Chooses the next token from its logits; also says whether the answer ends with it.
     pub fn next(&mut self, logits: &[f32]) -> Result<(Token, Option<FinishReason>)> {
-        let sampled = self.sampler.sample(logits, self.report)?;
+        let allowed = match &mut self.constraint {
+            Some(constraint) => constraint.allowed().map_err(GenerationError::Constraint)?,
+            None => None,
+        };
+        let sampled = self.sampler.sample_among(logits, allowed.as_ref(), self.report)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(sampled.id).map_err(GenerationError::Constraint)?;
+        }
         self.ids.push(sampled.id);
         self.usage.generated_tokens += 1;
         let (text, reason) = self.read(sampled.id)?;

@@ -55,7 +55,10 @@ impl<M: TokenModel> Engine<M> {
                 self.guess(&hidden, &drafting.work, plan)?;
                 drafting.hidden = Some(hidden);
             }
-            self.running.iter_mut().for_each(|sequence| sequence.pending = None);
+            for sequence in self.running.iter_mut().filter(|sequence| sequence.pending.is_some()) {
+                sequence.pending = None;
+                sequence.whole = sequence.cached;
+            }
             self.stats.add_time(began.elapsed().as_secs_f64(), prompt_rows, next_ids.len() - prompt_rows);
         }
         Ok(drafting)

@@ -2,6 +2,7 @@
 
 mod answer;
 mod draft;
+mod prefix;
 mod step;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use super::token_model::TokenModel;
 use super::tokenizer::Tokenizer;
 use crate::ops::layout::PAGE_SIZE;
 use answer::Answer;
+use prefix::Prefixes;
 
 /// Generates for many requests at once.
 ///
@@ -37,6 +39,7 @@ pub struct Engine<M: TokenModel> {
     options: EngineOptions,
     waiting: VecDeque<Answer>,
     running: Vec<Sequence<M::Sequence>>,
+    prefixes: Prefixes<M::Sequence>,
     events: Vec<Event>,
     stats: Stats,
     next_id: u64,
@@ -49,6 +52,8 @@ struct Sequence<S> {
     handle: S,
     /// Tokens in the cache: those of `answer.ids` up to here.
     cached: usize,
+    /// Those of them that every layer that runs has seen: with drafts, the MTP layer too.
+    whole: usize,
     block_table: Vec<u32>,
     /// Hidden states `[n, hidden]` at the last `n` cached positions, where the MTP layer has not been yet.
     pending: Option<Tensor>,
@@ -78,6 +83,7 @@ impl<M: TokenModel> Engine<M> {
             options,
             waiting: VecDeque::new(),
             running: Vec::new(),
+            prefixes: Prefixes::default(),
             events: Vec::new(),
             stats: Stats::default(),
             next_id: 0,
@@ -157,6 +163,7 @@ impl<M: TokenModel> Engine<M> {
         for sequence in &self.running {
             self.model.free(sequence.handle);
         }
+        while self.prefixes.drop_oldest(&mut self.model) {}
         self.model
     }
 
@@ -200,19 +207,25 @@ impl<M: TokenModel> Engine<M> {
     }
 
     /// Gives waiting requests a place in the cache, oldest first, as long as the bounds allow.
-    fn admit(&mut self) {
+    fn admit(&mut self) -> Result<()> {
         let mut used: usize = self.running.iter().map(|sequence| reserved(&sequence.answer)).sum();
         while self.running.len() < self.options.max_sequences {
             let Some(answer) = self.waiting.front() else { break };
             used = used.saturating_add(reserved(answer));
-            if self.options.max_cached_tokens.is_some_and(|max| used > max) {
-                break;
+            if let Some(max) = self.options.max_cached_tokens {
+                while used.saturating_add(self.prefixes.tokens()) > max && self.prefixes.drop_oldest(&mut self.model) {}
+                if used > max {
+                    break;
+                }
             }
-            if let Some(answer) = self.waiting.pop_front() {
-                let handle = self.model.create();
-                self.running.push(Sequence { answer, handle, cached: 0, block_table: Vec::new(), pending: None });
+            if let Some(mut answer) = self.waiting.pop_front() {
+                let (handle, cached) = self.place(&answer.ids)?;
+                answer.usage.cached_tokens = cached;
+                let (block_table, pending) = (Vec::new(), None);
+                self.running.push(Sequence { answer, handle, cached, whole: cached, block_table, pending });
             }
         }
+        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ impl<M: TokenModel> Engine<M> {
     /// One step; what happened goes to `self.events`.
     pub(super) fn advance(&mut self) -> Result<()> {
         self.remove_cancelled();
-        self.admit();
+        self.admit()?;
         let mut plan = self.plan();
         if plan.is_empty() {
             return Ok(());
@@ -164,7 +164,8 @@ impl<M: TokenModel> Engine<M> {
                 (accepted, end) = self.choose_run(work, &rows);
             }
             if let Some(end) = end {
-                ended.push((work.sequence, end));
+                let cached = span.start + work.tokens + accepted;
+                ended.push((work.sequence, cached, end));
                 continue;
             }
             let rows = work.tokens + accepted;
@@ -176,15 +177,18 @@ impl<M: TokenModel> Engine<M> {
             let pending = self.keep_hidden(&self.running[work.sequence], &output.hidden, span.tokens.start, rows)?;
             let sequence = &mut self.running[work.sequence];
             sequence.cached = cached;
+            if self.options.draft_tokens == 0 {
+                sequence.whole = cached;
+            }
             sequence.block_table.clone_from(&span.block_table);
             sequence.pending = pending;
         }
         // From the last on, so that the indices before stay right; reported in order.
-        ended.sort_unstable_by_key(|&(index, _)| index);
+        ended.sort_unstable_by_key(|&(index, ..)| index);
         let mut reports = Vec::with_capacity(ended.len());
-        for (index, end) in ended.into_iter().rev() {
+        for (index, cached, end) in ended.into_iter().rev() {
             let sequence = self.running.remove(index);
-            self.model.free(sequence.handle);
+            self.retire(sequence.handle, &sequence.answer.ids, cached, sequence.whole)?;
             reports.push((sequence.answer, end));
         }
         for (answer, end) in reports.into_iter().rev() {

@@ -1,0 +1,124 @@
+//! What an agent or a server asks of a model that chats.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Result;
+use crate::chat::{Delta, Json, Message, Tool, ToolChoice};
+use crate::generation::{Cancel, SamplingParams, Token};
+
+/// A conversation and how to go on from it.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// Tools for the whole conversation; they join those of the first system message, which is made if there is
+    /// none.
+    pub tools: Vec<Tool>,
+    /// Whether and which tools may or must be called. Default: as the model likes.
+    pub tool_choice: ToolChoice,
+    /// Whether one answer may call several tools. Default: yes.
+    pub parallel_tool_calls: bool,
+    /// The form of the content, as in the protocol: `{"type": "json_schema", "json_schema": {…}}` and the like.
+    pub response_format: Option<Json>,
+    /// Whether the model thinks before it speaks. Default: yes.
+    pub thinking: bool,
+    /// How tokens are chosen. Default: greedy.
+    pub params: SamplingParams,
+    /// Most tokens of the answer. Default: as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// Report log-probabilities, with this many of the most probable tokens.
+    pub logprobs: Option<usize>,
+    /// A switch that ends the answer.
+    pub cancel: Option<Cancel>,
+}
+
+impl ChatRequest {
+    /// A request with the defaults.
+    pub fn new(messages: impl Into<Vec<Message>>) -> Self {
+        Self {
+            messages: messages.into(),
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: true,
+            response_format: None,
+            thinking: true,
+            params: SamplingParams::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            cancel: None,
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model ended it, or a stop string did.
+    Stop,
+    /// The model ended it to have tools called.
+    ToolCalls,
+    /// The context or `max_tokens` ran out.
+    Length,
+    /// Somebody gave up.
+    Cancelled,
+}
+
+/// Tokens of one answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatUsage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Those of them that were in the cache already.
+    pub cached_tokens: usize,
+    /// Tokens generated.
+    pub completion_tokens: usize,
+    /// Those of them that were reasoning, its end mark included.
+    pub reasoning_tokens: usize,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatResponse {
+    /// What was said; its calls have ids.
+    pub message: Message,
+    /// The text as the model wrote it, after the prompt's think mark; empty if the model is remote.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Its tokens.
+    pub usage: ChatUsage,
+}
+
+/// Something that happened while an answer was written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChatEvent {
+    /// A token was generated; the deltas that it completes follow. Remote models do not tell.
+    Token(Token),
+    /// A piece of the message.
+    Delta(Delta),
+}
+
+/// A model that chats: the crate's own engine, or a server.
+pub trait ChatModel: Send + Sync {
+    /// The model's name.
+    fn name(&self) -> &str;
+
+    /// Most tokens of prompt and answer together.
+    fn context_length(&self) -> usize;
+
+    /// Tokens that the prompt of a request takes; `None` if the model can't tell before it answers.
+    ///
+    /// # Errors
+    /// If the request can't be put into a prompt.
+    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>>;
+
+    /// Answers, telling `on_event` of everything on the way.
+    ///
+    /// # Errors
+    /// If the request is refused, or the model fails.
+    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse>;
+}

@@ -1,0 +1,85 @@
+//! What can go wrong while a model chats or an agent works.
+
+use std::path::PathBuf;
+
+use crate::chat::ChatError;
+use crate::generation::GenerationError;
+
+/// An error of the agent layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// A conversation could not be put into a prompt.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// The engine refused the request or failed.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// A checkpoint could not be loaded.
+    #[error(transparent)]
+    Load(Box<crate::Error>),
+    /// What was asked for is not built in, or the model can't do it.
+    #[error("{what} needs {needs}")]
+    Unsupported {
+        /// What was asked for, e.g. `tool_choice "required"`.
+        what: String,
+        /// What it takes, e.g. `the feature constrain`.
+        needs: &'static str,
+    },
+    /// An option is outside its range.
+    #[error("{name} is {value}: expected {expected}")]
+    Option {
+        /// The field's name.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// The values allowed.
+        expected: &'static str,
+    },
+    /// A server answered with an error, or not at all.
+    #[error("{url}: {message}")]
+    Remote {
+        /// The address.
+        url: String,
+        /// HTTP status, if there was an answer.
+        status: Option<u16>,
+        /// Why.
+        message: String,
+    },
+    /// A trace could not be written or read.
+    #[error("{}: {message}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+}
+
+impl AgentError {
+    /// Whether a conversation did not fit the model's context.
+    pub fn is_context_full(&self) -> bool {
+        match self {
+            Self::Generation(GenerationError::PromptTooLong { .. }) => true,
+            // Servers agree on the words, not on a code.
+            Self::Remote { status: Some(400 | 413 | 422), message, .. } => {
+                let message = message.to_lowercase();
+                message.contains("context length")
+                    || message.contains("context_length")
+                    || message.contains("context window")
+                    || message.contains("too many tokens")
+                    || message.contains("prompt is too long")
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<crate::Error> for AgentError {
+    fn from(error: crate::Error) -> Self {
+        Self::Load(Box::new(error))
+    }
+}
+
+/// `std::result::Result` with [`AgentError`].
+pub type Result<T> = std::result::Result<T, AgentError>;

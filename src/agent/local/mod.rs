@@ -1,0 +1,199 @@
+//! The crate's own engine as a model that chats.
+
+mod answer;
+mod prompt;
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
+use super::error::{AgentError, Result};
+use crate::chat::{Json, ToolChoice, Version};
+use crate::generation::{
+    Cancel, Constraint, Engine, EngineOptions, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
+};
+use crate::model::Precision;
+use crate::weights::{GenerationConfig, LoadOptions, Progress};
+use answer::Answer;
+
+pub use answer::{ChatSink, ChatUpdate, call_id};
+pub use prompt::ChatPrompt;
+
+/// A checkpoint's engine, tokenizer and chat format. Clones speak to the same engine.
+#[derive(Debug, Clone)]
+pub struct LocalChat {
+    name: String,
+    service: Service,
+    tokenizer: Tokenizer,
+    version: Version,
+    stop_ids: Vec<u32>,
+}
+
+impl LocalChat {
+    /// A chat in a format on a running engine.
+    ///
+    /// # Errors
+    /// [`AgentError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
+    pub fn new(name: impl Into<String>, service: Service, version: Version) -> Result<Self> {
+        let unsupported = |needs| AgentError::Unsupported { what: format!("the chat format {version}"), needs };
+        let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
+        let eos = tokenizer.token_to_id(version.eos());
+        let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
+        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos] })
+    }
+
+    /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, and
+    /// its files tell the format ([`detect_version`]).
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`], and if the tokenizer can't be loaded or does not fit.
+    pub fn load(
+        dir: impl AsRef<Path>,
+        load: &LoadOptions,
+        precision: Precision,
+        engine: EngineOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Self> {
+        let dir = dir.as_ref();
+        let tokenizer = Tokenizer::load(dir)?;
+        let version = detect_version(dir, &tokenizer);
+        let stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
+        let model = LocalModel::load_with_precision(dir, load, precision, progress)?;
+        let service = Service::start(Engine::new(model, engine)?.with_tokenizer(tokenizer)?)?;
+        let name = dir.canonicalize().ok();
+        let name = name.as_deref().unwrap_or(dir).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut chat = Self::new(name, service, version)?;
+        chat.stop_ids.extend(stop_ids.into_iter().filter(|id| !chat.stop_ids.contains(id)).collect::<Vec<_>>());
+        Ok(chat)
+    }
+
+    /// The same under another name.
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// The same in another format.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_version(self, version: Version) -> Result<Self> {
+        let other = Self::new(self.name, self.service, version)?;
+        let stop_ids = other.stop_ids.iter().chain(&self.stop_ids).copied().collect();
+        Ok(Self { stop_ids, ..other })
+    }
+
+    /// The chat format.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The engine.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Ids that end an answer.
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// The prompt of a request.
+    ///
+    /// # Errors
+    /// [`AgentError::Chat`] if the conversation can't be rendered.
+    pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
+        prompt::prompt(request, self.version, &self.tokenizer)
+    }
+
+    /// Starts an answer without waiting for it; returns its prompt.
+    ///
+    /// # Errors
+    /// If the request can't be put into a prompt, or the engine is gone. What the engine itself refuses comes to the
+    /// sink.
+    pub fn submit(&self, request: ChatRequest, sink: ChatSink) -> Result<ChatPrompt> {
+        let prompt = self.prompt(&request)?;
+        self.submit_prompt(&prompt, request, sink)?;
+        Ok(prompt)
+    }
+
+    /// Starts an answer to a prompt of [`Self::prompt`].
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_prompt(&self, prompt: &ChatPrompt, request: ChatRequest, sink: ChatSink) -> Result<()> {
+        let constraint = self.constraint(&request, prompt)?;
+        let think_end = self.tokenizer.token_to_id(self.version.think_end());
+        let mut answer = Answer::new(self.version, prompt.start, think_end, sink);
+        let request = Request {
+            prompt_ids: prompt.ids.clone(),
+            params: request.params,
+            stop: StopConditions { ids: self.stop_ids.clone(), strings: request.stop },
+            max_tokens: request.max_tokens,
+            logprobs: request.logprobs,
+            cancel: request.cancel,
+            constraint,
+            ..Request::default()
+        };
+        Ok(self.service.submit(request, Box::new(move |update: Update| answer.update(update)))?)
+    }
+
+    /// The grammar that a request asks for.
+    fn constraint(&self, request: &ChatRequest, _prompt: &ChatPrompt) -> Result<Option<Box<dyn Constraint>>> {
+        let kind = request.response_format.as_ref().and_then(|format| format.get("type")).and_then(Json::as_str);
+        let what = match (&request.tool_choice, kind) {
+            (ToolChoice::None | ToolChoice::Auto, None | Some("text")) => return Ok(None),
+            (ToolChoice::None | ToolChoice::Auto, Some(kind)) => format!("response_format {kind:?}"),
+            (choice, _) => format!("tool_choice {}", serde_json::to_string(choice).unwrap_or_default()),
+        };
+        Err(AgentError::Unsupported { what, needs: "the feature constrain" })
+    }
+}
+
+impl ChatModel for LocalChat {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn context_length(&self) -> usize {
+        self.service.max_context()
+    }
+
+    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>> {
+        Ok(Some(self.prompt(request)?.ids.len()))
+    }
+
+    fn chat(&self, mut request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
+        let (updates, received) = mpsc::channel();
+        request.cancel.get_or_insert_with(Cancel::new);
+        self.submit(request, Box::new(move |update| updates.send(update).is_ok()))?;
+        for update in received {
+            match update {
+                ChatUpdate::Event(event) => on_event(event),
+                ChatUpdate::Finished(response) => return Ok(response),
+                ChatUpdate::Failed(error) => return Err(error),
+            }
+        }
+        Err(crate::generation::GenerationError::Stopped.into())
+    }
+}
+
+/// The chat format of a checkpoint: V3.2 ships no Jinja template, unlike all before it (V3.2-Exp has V3.1's); V3.1
+/// has tokens for search that V3 has not.
+pub fn detect_version(dir: &Path, tokenizer: &Tokenizer) -> Version {
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let sparse = text("config.json").contains("\"index_topk\"");
+    let template =
+        dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
+    if sparse && !template {
+        Version::V32
+    } else if tokenizer.token_to_id("<｜search▁begin｜>").is_some() {
+        Version::V31
+    } else {
+        Version::V3
+    }
+}
