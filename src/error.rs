@@ -68,6 +68,9 @@ pub enum Error {
     /// Generation was asked for something impossible.
     #[error(transparent)]
     Generation(#[from] crate::generation::GenerationError),
+    /// A conversation or a completion does not follow its format.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::ChatError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

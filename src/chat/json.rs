@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 /// The deepest nesting that is read.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// A JSON value. Objects keep the order of their keys, numbers their text, so that integers of any size survive.
 #[derive(Debug, Clone, PartialEq, Eq)]

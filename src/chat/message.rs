@@ -126,6 +126,17 @@ impl Tool {
         }
     }
 
+    /// A tool of a `function` object: `{"name", "description", "parameters", …}`.
+    ///
+    /// # Errors
+    /// The value is no object.
+    pub fn from_function(function: Json) -> Result<Self, String> {
+        match function {
+            Json::Object(_) => Ok(Self { function }),
+            other => Err(format!("a tool's `function` is {other}, expected an object")),
+        }
+    }
+
     /// The `function` object as it was given: rendered with all its keys, in their order.
     pub fn function(&self) -> &Json {
         &self.function
@@ -193,10 +204,7 @@ impl TryFrom<WireTool> for Tool {
         if wire.kind != "function" {
             return Err(format!("a tool of type {:?}, expected \"function\"", wire.kind));
         }
-        match &wire.function {
-            Json::Object(_) => Ok(Self { function: wire.function }),
-            other => Err(format!("a tool's `function` is {other}, expected an object")),
-        }
+        Self::from_function(wire.function)
     }
 }
 

@@ -1,0 +1,169 @@
+//! Calls of V3, R1 and V3.1, between control tokens.
+
+use super::{Marker, State, Step, StreamParser};
+use crate::chat::format::CallTokens;
+use crate::chat::json::Json;
+
+/// All control tokens of calls.
+pub(super) fn all(tokens: &CallTokens) -> [&'static str; 5] {
+    [tokens.calls_begin, tokens.calls_end, tokens.call_begin, tokens.call_end, tokens.separator]
+}
+
+/// What begins in reasoning or content, where there is a `<`.
+pub(super) fn marker(tokens: &CallTokens, rest: &str) -> Marker {
+    if rest.starts_with(tokens.calls_begin) {
+        Marker::Block(tokens.calls_begin.len())
+    } else if rest.starts_with(tokens.call_begin) {
+        Marker::Block(0)
+    } else {
+        let stray = all(tokens).into_iter().find(|token| rest.starts_with(token));
+        stray.map_or(Marker::None, |token| Marker::Drop(token.len()))
+    }
+}
+
+impl StreamParser {
+    /// In or behind the calls, outside of any: all text is dropped.
+    pub(super) fn between_tokens(&mut self, tokens: &CallTokens, last: bool) -> Step {
+        let Some(at) = self.rest().find('<').map(|at| self.at + at) else {
+            self.drop_text(self.buffer.len());
+            return Step::Wait;
+        };
+        self.drop_text(at);
+        let rest = self.rest();
+        if rest.starts_with(self.format.eos) {
+            self.flush_junk();
+            self.incomplete |= self.in_block;
+            self.at += self.format.eos.len();
+            self.state = State::Done;
+        } else if rest.starts_with(tokens.call_begin) {
+            self.open_call(at + tokens.call_begin.len());
+        } else if rest.starts_with(tokens.calls_end) {
+            self.flush_junk();
+            self.at += tokens.calls_end.len();
+            self.in_block = false;
+        } else if rest.starts_with(tokens.calls_begin) {
+            self.flush_junk();
+            self.at += tokens.calls_begin.len();
+            self.in_block = true;
+        } else if !last && (all(tokens).iter().any(|mark| mark.starts_with(rest)) || self.format.eos.starts_with(rest))
+        {
+            return Step::Wait;
+        } else {
+            self.drop_text(at + 1);
+        }
+        Step::On
+    }
+
+    /// Behind a call's opening: its name, up to where the arguments begin.
+    pub(super) fn token_header(&mut self, tokens: &CallTokens, last: bool) -> Step {
+        let marks = [tokens.before_arguments, tokens.call_end, tokens.call_begin, tokens.calls_end, self.format.eos];
+        match self.find_first(&marks, last) {
+            Found::At(at, 0) => {
+                let header = &self.buffer[self.at..at];
+                let name = match tokens.kind {
+                    None => Some(header),
+                    Some(_) => header.split_once(tokens.separator).map(|(_, name)| name),
+                };
+                let name = name.map(|name| name.trim().to_string());
+                self.advance(at + tokens.before_arguments.len());
+                self.scanned = self.at;
+                match name {
+                    Some(name) => {
+                        self.name_call(name);
+                        self.state = State::Arguments;
+                    }
+                    None => self.abort(),
+                }
+                Step::On
+            }
+            Found::At(at, _) => {
+                self.advance(at);
+                self.abort();
+                Step::On
+            }
+            Found::Hold(at) => {
+                self.scanned = at;
+                Step::Wait
+            }
+            Found::Nowhere => self.wait_or_drop(last),
+        }
+    }
+
+    /// Inside a call's arguments, which are written as they arrive.
+    pub(super) fn token_arguments(&mut self, tokens: &CallTokens, last: bool) -> Step {
+        let close = format!("{}{}", tokens.after_arguments, tokens.call_end);
+        let marks = [close.as_str(), tokens.call_end, tokens.call_begin, tokens.calls_end, self.format.eos];
+        match self.find_first(&marks, last) {
+            Found::At(at, which @ (0 | 1)) => {
+                self.write_arguments(at);
+                self.advance(at + marks[which].len());
+                let Some(call) = &self.call else { return Step::On };
+                if call.arguments.trim().is_empty() {
+                    self.emit_arguments("{}".to_string());
+                    self.end_call();
+                } else if matches!(Json::parse(&call.arguments), Ok(Json::Object(_))) {
+                    self.end_call();
+                } else {
+                    self.abort();
+                }
+                Step::On
+            }
+            Found::At(at, _) => {
+                self.advance(at);
+                self.abort();
+                Step::On
+            }
+            Found::Hold(at) => {
+                self.write_arguments(at);
+                self.scanned = at;
+                Step::Wait
+            }
+            Found::Nowhere => {
+                self.write_arguments(self.buffer.len());
+                self.wait_or_drop(last)
+            }
+        }
+    }
+
+    fn write_arguments(&mut self, end: usize) {
+        let text = self.buffer[self.at..end].to_string();
+        if let Some(call) = &mut self.call {
+            call.arguments.push_str(&text);
+        }
+        self.emit_arguments(text);
+        self.advance(end);
+    }
+
+    fn wait_or_drop(&mut self, last: bool) -> Step {
+        if last {
+            self.incomplete = true;
+            self.advance(self.buffer.len());
+            self.abort();
+        }
+        self.scanned = self.buffer.len();
+        Step::Wait
+    }
+
+    /// The first of the marks behind what has been searched, or where one may begin.
+    fn find_first(&self, marks: &[&str], last: bool) -> Found {
+        let mut from = self.scanned.max(self.at);
+        while let Some(at) = self.buffer[from..].find(['<', '\n']).map(|at| from + at) {
+            let rest = &self.buffer[at..];
+            if let Some(which) = marks.iter().position(|mark| rest.starts_with(mark)) {
+                return Found::At(at, which);
+            }
+            if !last && marks.iter().any(|mark| mark.starts_with(rest)) {
+                return Found::Hold(at);
+            }
+            from = at + 1;
+        }
+        Found::Nowhere
+    }
+}
+
+/// Where a mark is.
+enum Found {
+    At(usize, usize),
+    Hold(usize),
+    Nowhere,
+}

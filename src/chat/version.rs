@@ -1,0 +1,68 @@
+//! Which format, and the table of texts that each is made of.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::ChatError;
+use super::format::{self, Format};
+
+/// A chat format of the DeepSeek-V3 family.
+///
+/// V3.2-Exp still has V3.1's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Version {
+    /// DeepSeek-V3 of December 2024, with its template's peculiarities: a single call is not closed, and calls beside
+    /// content are not written.
+    V3Dec2024,
+    /// DeepSeek-R1 and V3-0324.
+    V3,
+    /// DeepSeek-V3.1, V3.1-Terminus and V3.2-Exp.
+    V31,
+    /// DeepSeek-V3.2: calls as DSML.
+    #[default]
+    V32,
+}
+
+impl Version {
+    /// Every version.
+    pub const ALL: [Self; 4] = [Self::V3Dec2024, Self::V3, Self::V31, Self::V32];
+
+    /// The name, as [`FromStr`] reads it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V3Dec2024 => "v3-dec2024",
+            Self::V3 => "v3",
+            Self::V31 => "v3.1",
+            Self::V32 => "v3.2",
+        }
+    }
+
+    /// The texts.
+    pub(crate) fn format(self) -> &'static Format {
+        match self {
+            Self::V3Dec2024 => &format::V3_DEC2024,
+            Self::V3 => &format::V3,
+            Self::V31 => &format::V31,
+            Self::V32 => &format::V32,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Version {
+    type Err = ChatError;
+
+    /// Reads `v3`, `v3-dec2024`, `v3.1` or `v3.2`.
+    fn from_str(name: &str) -> Result<Self, ChatError> {
+        Self::ALL
+            .into_iter()
+            .find(|version| version.name() == name)
+            .ok_or_else(|| ChatError::UnknownVersion(name.to_string()))
+    }
+}
