@@ -149,7 +149,9 @@ impl From<GenerationError> for ApiError {
 impl From<ChatError> for ApiError {
     fn from(error: ChatError) -> Self {
         match &error {
-            ChatError::Field { message, field, problem } => Self::field(format!("messages[{message}].{field}"), problem),
+            ChatError::Field { message, field, problem } => {
+                Self::field(format!("messages[{message}].{field}"), problem)
+            }
             _ => Self::bad(error.to_string()),
         }
     }

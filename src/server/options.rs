@@ -19,6 +19,8 @@ pub struct ServerOptions {
     pub max_choices: usize,
     /// Tokens of an answer where the request names no number. Default: as many as the context holds.
     pub max_tokens: Option<usize>,
+    /// Most tokens of prompt and answer together, if less than the model's. Default: the model's.
+    pub max_context: Option<usize>,
     /// Whether the model thinks where the request does not say. Default: no.
     pub thinking: bool,
     /// Sampling where the request does not say. Default: greedy.
@@ -44,6 +46,7 @@ impl Default for ServerOptions {
             max_body: 8 << 20,
             max_choices: 16,
             max_tokens: None,
+            max_context: None,
             thinking: false,
             params: SamplingParams::default(),
             keep_developer: false,

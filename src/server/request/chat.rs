@@ -5,7 +5,7 @@ use super::super::options::ServerOptions;
 use super::fields::{Fields, as_bool, as_list, wrong};
 use super::sampling::Common;
 use crate::agent::ChatRequest;
-use crate::chat::{Json, Message, Role, Tool, ToolChoice};
+use crate::chat::{Json, Message, Role, ToolChoice};
 
 /// Most alternatives that are reported beside a token.
 pub const MAX_TOP_LOGPROBS: usize = 20;
@@ -140,7 +140,9 @@ fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
         Some("text") => Ok(None),
         Some("json_object") => Ok(Some(format)),
         Some("json_schema") if schema(&format) == Some(true) => Ok(Some(format)),
-        Some("json_schema") => Err(ApiError::field("response_format.json_schema.schema", "expected a JSON Schema object")),
+        Some("json_schema") => {
+            Err(ApiError::field("response_format.json_schema.schema", "expected a JSON Schema object"))
+        }
         _ => Err(wrong("response_format", "{\"type\": \"text\", \"json_object\" or \"json_schema\", …}", &format)),
     }
 }

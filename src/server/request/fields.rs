@@ -58,11 +58,6 @@ impl<'a> Fields<'a> {
         self.read(name, "true or false", as_bool)
     }
 
-    /// A finite number.
-    pub fn number(&self, name: &str) -> Result<Option<f64>, ApiError> {
-        self.read(name, "a number", as_number)
-    }
-
     /// A whole number in a range.
     pub fn whole(&self, name: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
         let expected = match most {

@@ -9,5 +9,3 @@ mod tokens;
 pub use chat::ChatCall;
 pub use completion::{CompletionCall, RawPrompt};
 pub use tokens::{DetokenizeCall, TokenizeCall, TokenizeWhat};
-
-pub(super) use sampling::Common;

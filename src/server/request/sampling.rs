@@ -36,7 +36,9 @@ impl Common {
     pub fn read(fields: &Fields<'_>, options: &ServerOptions) -> Result<Self, ApiError> {
         let stream = fields.bool("stream")?.unwrap_or(false);
         let include_usage = fields.read("stream_options", "{\"include_usage\": true or false}", |json| match json {
-            Json::Object(_) => json.get("include_usage").filter(|json| **json != Json::Null).map_or(Some(false), as_bool),
+            Json::Object(_) => {
+                json.get("include_usage").filter(|json| **json != Json::Null).map_or(Some(false), as_bool)
+            }
             _ => None,
         })?;
         Ok(Self {
