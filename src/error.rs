@@ -2,11 +2,11 @@
 //!
 //! Every message is one line that names the file and the tensor or key at fault.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, show};
 
 /// `std::result::Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -16,7 +16,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A configuration file was refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", one_line_path(path))]
     Config {
         /// The file.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum Error {
         source: ConfigError,
     },
     /// A file or directory could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", one_line_path(path))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", one_line_path(path), one_line(message))]
     Json {
         /// The file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum Error {
         message: String,
     },
     /// A checkpoint's directory, index or shard was refused as a whole.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", one_line_path(path))]
     Checkpoint {
         /// The directory or file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum Error {
         problem: CheckpointProblem,
     },
     /// A tensor of a checkpoint was refused.
-    #[error("{}: tensor `{}`: {problem}", path.display(), one_line(tensor))]
+    #[error("{}: tensor `{}`: {problem}", one_line_path(path), one_line(tensor))]
     Tensor {
         /// The shard the tensor is in, or the shard or index it should be in.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum Error {
         problem: TensorProblem,
     },
     /// A download failed.
-    #[error("{repo}: {message}")]
+    #[error("{}: {}", one_line(repo), one_line(message))]
     Hub {
         /// `owner/name`.
         repo: String,
@@ -87,7 +87,11 @@ pub enum CheckpointProblem {
     #[error("weight_map is empty")]
     EmptyIndex,
     /// The index names a shard that is not there.
-    #[error("names the shard {shard:?} (for tensor `{}`), which is not in the directory", one_line(tensor))]
+    #[error(
+        "names the shard {} (for tensor `{}`), which is not in the directory",
+        show::quoted(shard),
+        one_line(tensor)
+    )]
     MissingShard {
         /// The shard's file name.
         shard: String,
@@ -95,7 +99,11 @@ pub enum CheckpointProblem {
         tensor: String,
     },
     /// The index names a shard that is not a plain `.safetensors` file name.
-    #[error("tensor `{}`: the shard name {shard:?} is not a plain file name ending in .safetensors", one_line(tensor))]
+    #[error(
+        "tensor `{}`: the shard name {} is not a plain file name ending in .safetensors",
+        one_line(tensor),
+        show::quoted(shard)
+    )]
     BadShardName {
         /// The name.
         shard: String,
@@ -114,7 +122,7 @@ pub enum CheckpointProblem {
     #[error("the header length {0} is absurd; this is no safetensors file")]
     HeaderTooLarge(u64),
     /// The header is not a JSON object of the safetensors format.
-    #[error("header: {0}")]
+    #[error("header: {}", one_line(.0))]
     BadHeader(String),
     /// The file has more bytes than its tensors.
     #[error("{0} bytes after the last tensor")]
@@ -151,7 +159,7 @@ pub enum TensorProblem {
     #[error("is F8_E4M3, but config.json has no quantization_config")]
     UnexpectedFp8,
     /// An FP8 weight without its scales.
-    #[error("is F8_E4M3, but its scales `{0}` are missing")]
+    #[error("is F8_E4M3, but its scales `{}` are missing", one_line(.0))]
     MissingScale(String),
     /// Scales of a weight that is not FP8.
     #[error("are the scales of a weight that is {0}, not F8_E4M3")]
@@ -165,7 +173,11 @@ pub enum TensorProblem {
         value: f32,
     },
     /// A scale that is not positive and finite, or that makes a weight overflow.
-    #[error("scale {element} is {value}, expected a positive number of at most {max}")]
+    #[error(
+        "scale {element} is {}, expected a positive number of at most {}",
+        show::number(*value),
+        show::number(*max)
+    )]
     BadScale {
         /// Index in row-major order.
         element: usize,
@@ -175,7 +187,7 @@ pub enum TensorProblem {
         max: f32,
     },
     /// A value too large for the dtype that was asked for.
-    #[error("element {element} ({value}) does not fit in {dtype}")]
+    #[error("element {element} ({}) does not fit in {dtype}", show::number(*value))]
     Overflow {
         /// Index in row-major order.
         element: usize,
@@ -185,7 +197,7 @@ pub enum TensorProblem {
         dtype: &'static str,
     },
     /// The header's entry is malformed.
-    #[error("header entry: {0}")]
+    #[error("header entry: {}", one_line(.0))]
     BadEntry(String),
     /// The entry's bytes are not as many as its shape and dtype take.
     #[error("its data_offsets span {found} bytes, its shape and dtype take {expected}")]
@@ -213,7 +225,7 @@ pub enum TensorProblem {
     #[error("the index places it here, but the shard does not have it")]
     NotInShard,
     /// The tensor is in a shard, but the index does not say so.
-    #[error("is in this shard, but the index {0}")]
+    #[error("is in this shard, but the index {}", one_line(.0))]
     NotInIndex(String),
     /// `tie_word_embeddings` is true, yet the head differs from the embedding.
     #[error("differs from model.embed_tokens.weight, but config.json has tie_word_embeddings true")]
@@ -223,12 +235,13 @@ pub enum TensorProblem {
     MtpOrder,
 }
 
-/// A name from a file, fit for a message: on one line and not at any length.
-pub(crate) fn one_line(name: &str) -> String {
-    const LONGEST: usize = 200;
-    let mut shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if name.chars().nth(LONGEST).is_some() {
-        shown.push_str("...");
-    }
-    shown
+/// A name or a message from outside, fit for a message: on one line and not at any length.
+pub fn one_line(text: &str) -> String {
+    show::one_line(text)
+}
+
+/// A path, fit for a message: on one line, and whole if a system could know it.
+pub fn one_line_path(path: &Path) -> String {
+    const LONGEST: usize = 4096;
+    show::shown(&path.display().to_string(), LONGEST)
 }

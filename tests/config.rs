@@ -170,6 +170,9 @@ fn optional_keys_have_their_familys_defaults() {
     );
     assert_eq!(read(&with(V3, json!({"n_shared_experts": null}))).n_shared_experts, 0);
     assert_eq!(read(&with(V3, json!({"model_type": "absent"}))).model_type, ModelType::DeepseekV3);
+    for architectures in [json!(null), json!([]), json!(["SomeVariantForCausalLM"])] {
+        assert_eq!(read(&with(V3, json!({"architectures": architectures}))).model_type, ModelType::DeepseekV3);
+    }
     // head_dim is misleading in some releases, and ignored.
     read(&with(GLM5, json!({"head_dim": 192, "dtype": "bfloat16"})));
     // As transformers saves small models: its default of three dense layers stands beside whatever there is.
@@ -247,6 +250,19 @@ fn text_that_is_no_object_is_refused() {
 }
 
 #[test]
+fn what_messages_quote_is_cut() {
+    let long = "y".repeat(100_000);
+    for key in ["model_type", "hidden_act", "topk_method", "hidden_size", "rope_scaling", "architectures"] {
+        refused(&with(V32, json!({key: long})), key);
+        assert!(Config::from_json(&with(V32, json!({key: long}))).unwrap_err().to_string().len() < 300, "{key}");
+    }
+    let twice = V32.replacen('{', &format!("{{\"{long}\": 1, \"{long}\": 2,"), 1);
+    assert!(Config::from_json(&twice).unwrap_err().to_string().len() < 300);
+    let error = Config::from_json(&with(V32, json!({"rope_theta": 1e300}))).unwrap_err().to_string();
+    assert!(error.ends_with("found 1e300"), "{error}");
+}
+
+#[test]
 fn dimensions_must_be_sensible() {
     let keys = [
         "vocab_size",
@@ -304,6 +320,10 @@ fn contradictions_name_their_key() {
         ("model_type", json!({"model_type": 3})),
         ("model_type", json!({"model_type": "absent", "architectures": ["LlamaForCausalLM"]})),
         ("model_type", json!({"model_type": "absent", "architectures": "absent"})),
+        ("architectures", json!({"architectures": ["DeepseekV3ForCausalLM"]})),
+        ("architectures", json!({"architectures": ["SomethingElse", "GlmMoeDsaForCausalLM"]})),
+        ("architectures", json!({"architectures": "DeepseekV32ForCausalLM"})),
+        ("architectures", json!({"architectures": [32]})),
         ("qk_rope_head_dim", json!({"qk_rope_head_dim": 63})),
         ("index_head_dim", json!({"index_head_dim": 32})),
         ("n_group", json!({"n_group": 7})),

@@ -70,7 +70,7 @@ proptest! {
         // Each run of template text, read alone, has just the controls that count.
         let mut inside = Vec::new();
         let mut at = 0;
-        for range in outside.iter().cloned().chain([text.len()..text.len()]) {
+        for range in outside.iter().cloned().chain(std::iter::once(text.len()..text.len())) {
             inside.push(&text[at..range.start]);
             at = range.end;
         }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use deepseek_v32::generation::{Detokenizer, GenerationError, SpecialTokens, StopMatcher, Tokenizer};
 use proptest::prelude::*;
+use serde_json::json;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/assets/tiny-v32");
 const VOCAB_SIZE: u32 = 2560;
@@ -275,4 +276,111 @@ fn settings_left_from_training_do_not_touch_prompts() {
     let found = deepseek_v32::generation::Tokenizer::from_file(&path).unwrap().encode(text, false).unwrap();
     assert_eq!(found, expected);
     assert!(deepseek_v32::generation::Tokenizer::from_file(dir.path()).unwrap_err().to_string().contains("not a file"));
+}
+
+// ---- tokenizers that no one should have written
+
+/// The embedded checkpoint's tokenizer with a change, loaded; also how its file is called.
+fn changed(change: impl FnOnce(&mut serde_json::Value)) -> (Result<Tokenizer, GenerationError>, String) {
+    let text = std::fs::read_to_string(Path::new(FOLDER).join("tokenizer.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    change(&mut json);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    (Tokenizer::from_file(&path), path.display().to_string())
+}
+
+/// One line that names the file.
+fn is_clear(error: &GenerationError, path: &str) -> bool {
+    let line = error.to_string();
+    line.contains(path) && !line.contains('\n') && line.len() < 500
+}
+
+#[test]
+fn steps_that_panic_are_errors() {
+    let (mut at_load, mut at_encode) = (0, 0);
+    for (key, step) in [
+        ("normalizer", json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})),
+        ("normalizer", json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"})),
+        ("normalizer", json!({"type": "Replace", "pattern": {"Regex": "("}, "content": "x"})),
+        ("normalizer", json!({"type": "Prepend", "prepend": ""})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8="})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": 3})),
+        ("normalizer", json!("Lowercase")),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+        ("pre_tokenizer", json!({"type": "CharDelimiterSplit", "delimiter": ""})),
+    ] {
+        let (tokenizer, path) = changed(|json| json[key] = step.clone());
+        match tokenizer {
+            Err(error @ GenerationError::TokenizerFormat { .. }) if is_clear(&error, &path) => at_load += 1,
+            Ok(tokenizer) => match tokenizer.encode("hello 你好", false) {
+                Err(error @ GenerationError::Tokenizer { .. }) if is_clear(&error, &path) => at_encode += 1,
+                other => panic!("{step}: {other:?}"),
+            },
+            Err(error) => panic!("{step}: {error}"),
+        }
+    }
+    assert!(at_load > 0 && at_encode > 0);
+
+    let strip = json!({"type": "Strip", "content": "!", "start": 0, "stop": 5});
+    let (tokenizer, path) = changed(|json| json["decoder"] = strip);
+    let tokenizer = tokenizer.unwrap();
+    let error = tokenizer.decode(&[id("!")], SpecialTokens::Keep).unwrap_err();
+    assert!(matches!(error, GenerationError::Tokenizer { .. }) && is_clear(&error, &path), "{error}");
+    assert!(tokenizer.detokenizer(SpecialTokens::Keep).push(id("!")).is_err());
+    // A panic of anyone else goes the usual way.
+    assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+}
+
+#[test]
+fn tokenizers_that_contradict_themselves_are_refused() {
+    let other =
+        |json: &serde_json::Value| json["model"]["vocab"].as_object().unwrap().keys().nth(300).cloned().unwrap();
+    let longer = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    type Change = Box<dyn FnOnce(&mut serde_json::Value)>;
+    let cases: [(&str, Change); 5] = [
+        (
+            "both have id 5",
+            Box::new(move |json| {
+                let (one, two) = (json["model"]["vocab"]["$"].clone(), other(json));
+                json["model"]["vocab"][two] = json!(5);
+                let five = json["model"]["vocab"].as_object().unwrap().values().filter(|id| **id == 5).count();
+                assert!(five == 2 && !one.is_null());
+            }),
+        ),
+        (
+            "added_tokens: `<think>` has id 7",
+            Box::new(|json| {
+                let tokens = json["added_tokens"].as_array_mut().unwrap();
+                tokens.iter_mut().find(|token| token["content"] == "<think>").unwrap()["id"] = json!(7);
+            }),
+        ),
+        (
+            "normalizer",
+            Box::new(move |json| json["normalizer"] = json!({"type": "Sequence", "normalizers": vec![longer; 60]})),
+        ),
+        (
+            "pre_tokenizer",
+            Box::new(move |json| {
+                json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![bytes; 60]});
+            }),
+        ),
+        ("version", Box::new(|json| json["version"] = json!("9".repeat(100_000)))),
+    ];
+    for (part, change) in cases {
+        let (tokenizer, path) = changed(change);
+        let error = tokenizer.unwrap_err();
+        assert!(matches!(error, GenerationError::TokenizerFormat { .. }) && is_clear(&error, &path), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(Path::new(FOLDER).join("tokenizer.json")).unwrap();
+    std::fs::write(&path, text.replacen("\"vocab\":", "\"vocab\": {}, \"vocab\":", 1)).unwrap();
+    let error = Tokenizer::from_file(&path).unwrap_err().to_string();
+    assert!(error.contains("duplicate key `vocab`"), "{error}");
 }

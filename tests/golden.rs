@@ -93,7 +93,7 @@ impl Case {
             self.close(&name, &run.joined(&hidden), self.expected(&name));
             let name = format!("layer{layer}.topk_idx");
             if let (Some(expected), Some(_)) = (self.golden.get(&name), &run.traces[0].topk_indices[layer]) {
-                let found: Vec<_> = run.traces.iter().map(|t| t.topk_indices[layer].clone().unwrap()).collect();
+                let found: Vec<_> = run.traces.iter().map(|t| self.selected(t, layer)).collect();
                 self.same(&name, &run.joined(&found), expected);
             }
             let name = format!("layer{layer}.expert_idx");
@@ -102,6 +102,15 @@ impl Case {
                 self.same(&name, &run.joined(&found), expected);
             }
         }
+    }
+
+    /// What a layer selected, padded to `index_topk` as the recorded ones are.
+    fn selected(&self, trace: &Trace, layer: usize) -> Tensor {
+        let chosen = trace.topk_indices[layer].as_ref().unwrap();
+        let (rows, width) = chosen.dims2().unwrap();
+        let rest = self.model.config().index_topk.unwrap() - width;
+        let padding = Tensor::full(-1i64, (rows, rest), &Device::Cpu).unwrap();
+        if rest == 0 { chosen.clone() } else { Tensor::cat(&[chosen, &padding], 1).unwrap() }
     }
 
     fn check_cache(&self, run: &Run) {
@@ -141,7 +150,7 @@ impl Case {
             for layer in 0..self.model.config().num_hidden_layers {
                 let name = format!("decode.layer{layer}.topk_idx");
                 if let (Some(expected), true) = (self.golden.get(&name), self.model_is_plain()) {
-                    let found = run.traces.last().unwrap().topk_indices[layer].clone().unwrap();
+                    let found = self.selected(run.traces.last().unwrap(), layer);
                     self.same(&name, &found, &expected.i((.., step, ..)).unwrap().contiguous().unwrap());
                 }
             }

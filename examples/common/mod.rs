@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::DType;
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
+use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::model::{Model, Precision};
 use deepseek_v32::weights::{self, LoadOptions};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 /// Dtype of activations and cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +49,51 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
+/// An example, from its arguments to its exit status: 2 for arguments that make no sense, 1 for any other error.
+pub fn start<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    match A::try_parse() {
+        Ok(args) => report(start_threads().and_then(|()| run(args))),
+        Err(error) if error.use_stderr() => {
+            eprintln!("{}", usage_line(&error.render().to_string()));
+            ExitCode::from(2)
+        }
+        // The help, which nobody need read to its end.
+        Err(help) => {
+            let _ = help.print();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// clap's message without its usage and hints, on one line; of a long value, which stands in its middle, not all.
+fn usage_line(message: &str) -> String {
+    const LONGEST: usize = 400;
+    let hint = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more information");
+    let words: Vec<_> = message.lines().map(str::trim).take_while(hint).filter(|line| !line.is_empty()).collect();
+    let escaped = |c: char| if c.is_control() { c.escape_debug().collect() } else { vec![c] };
+    let line: Vec<char> = words.join(" ").chars().flat_map(escaped).collect();
+    if line.len() <= LONGEST {
+        return line.into_iter().collect();
+    }
+    let (start, end) = (&line[..LONGEST / 2], &line[line.len() - LONGEST / 2..]);
+    format!("{}...{}", String::from_iter(start), String::from_iter(end))
+}
+
+/// Starts the threads that everything runs on: left to itself, rayon would panic where they cannot be had.
+fn start_threads() -> Result<()> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    const MOST: usize = 4096;
+    // 0 and nothing mean as many as there are cores.
+    let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).unwrap_or_else(|| "0".into());
+    let value = value.to_string_lossy();
+    ensure!(
+        value.parse::<usize>().is_ok_and(|threads| threads <= MOST),
+        "{VARIABLE} is {}: expected a whole number of at most {MOST}",
+        one_line(&value)
+    );
+    rayon::ThreadPoolBuilder::new().build_global().with_context(|| format!("{VARIABLE}: cannot start the threads"))
+}
+
 /// The checkpoint that comes with the repository.
 pub fn embedded_checkpoint() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assets/tiny-v32")
@@ -67,19 +113,31 @@ pub fn resolve(model: Option<&str>) -> Result<PathBuf> {
     }
     let is_name = model.split('/').count() == 2 && !model.starts_with(['.', '/']) && !model.ends_with('/');
     if !is_name {
-        bail!("{model}: no such folder");
+        bail!("{}: no such folder", one_line_path(&path));
     }
     download(model)
 }
 
 #[cfg(feature = "hub")]
 fn download(model: &str) -> Result<PathBuf> {
-    weights::hub::download(model, None, |_| ()).with_context(|| format!("{model}: download failed"))
+    weights::hub::download(model, None, |_| ()).context("download failed")
 }
 
 #[cfg(not(feature = "hub"))]
 fn download(model: &str) -> Result<PathBuf> {
-    bail!("{model}: no such folder; to download it from the hub, build with --features hub")
+    bail!("{}: no such folder; to download it from the hub, build with --features hub", one_line_path(Path::new(model)))
+}
+
+/// Refuses to write a file in the checkpoint's folder, where it could take the place of the checkpoint's own, or one
+/// that a link in that folder leads to, as in the hub's cache.
+pub fn refuse_checkpoint_file(option: &str, file: &Path, dir: &Path) -> Result<()> {
+    let folder = file.parent().and_then(|folder| Path::new(".").join(folder).canonicalize().ok());
+    let inside = folder.is_some() && folder == dir.canonicalize().ok();
+    let target = file.canonicalize().ok();
+    let is_target = |entry: std::fs::DirEntry| entry.path().canonicalize().ok() == target;
+    let linked = target.is_some() && dir.read_dir().is_ok_and(|entries| entries.flatten().any(is_target));
+    ensure!(!inside && !linked, "{option} {}: a file of the checkpoint's folder", one_line_path(file));
+    Ok(())
 }
 
 /// The text of a file of at most 64 MB.
@@ -88,34 +146,35 @@ pub fn read_text(path: &Path) -> Result<String> {
     let read = || -> Result<String> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        anyhow::ensure!(bytes.len() as u64 <= MAX_BYTES, "larger than 64 MB");
+        ensure!(bytes.len() as u64 <= MAX_BYTES, "larger than 64 MB");
         String::from_utf8(bytes).context("not UTF-8")
     };
-    read().with_context(|| path.display().to_string())
+    read().with_context(|| one_line_path(path))
 }
 
 /// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.
 pub fn load_model(dir: &Path, dtype: DType, precision: Precision) -> Result<(Model, Duration)> {
     let start = Instant::now();
-    let spinner = ProgressBar::new_spinner();
+    let spinner = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
     spinner.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
     spinner.enable_steady_tick(Duration::from_millis(80));
-    spinner.set_message(format!("loading {}", dir.display()));
+    let name = one_line_path(dir);
+    spinner.set_message(format!("loading {name}"));
     let options = LoadOptions { dtype, ..LoadOptions::default() };
     let (config, vb) = weights::load(dir, &options, |progress| {
         let (done, total) = (progress.bytes_done as f64 / 1e6, progress.bytes_total as f64 / 1e6);
-        spinner.set_message(format!("loading {}: {done:.1} of {total:.1} MB", dir.display()));
+        spinner.set_message(format!("loading {name}: {done:.1} of {total:.1} MB"));
     })?;
     let model = Model::with_precision(&config, precision, vb)
         .map_err(deepseek_v32::Error::from)
-        .with_context(|| dir.display().to_string())?;
+        .with_context(|| one_line_path(dir))?;
     spinner.finish_and_clear();
     Ok((model, start.elapsed()))
 }
 
 /// Ends an example: an error becomes one line on standard error and exit status 1. A reader of standard output that has
 /// seen enough is no error.
-pub fn report(result: Result<()>) -> ExitCode {
+fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
@@ -127,6 +186,7 @@ pub fn report(result: Result<()>) -> ExitCode {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
+        // What comes after a line break is a backtrace: messages have none.
         let text = text.lines().next().unwrap_or_default().trim();
         if !line.contains(text) {
             line = if line.is_empty() { text.to_string() } else { format!("{line}: {text}") };

@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod trace;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use deepseek_v32::Config;
+use deepseek_v32::error::one_line_path;
 use deepseek_v32::generation::{
-    Cancel, Completion, Engine, EngineOptions, LocalModel, Request, SamplingParams, Stats, StopConditions, Tokenizer,
+    Cancel, Completion, Engine, EngineOptions, GenerationError, LocalModel, Request, SamplingParams, Stats,
+    StopConditions, Tokenizer,
 };
-use deepseek_v32::weights::GenerationConfig;
+use deepseek_v32::weights::{self, GenerationConfig};
 use serde_json::json;
-use tracing_chrome::{ChromeLayerBuilder, FlushGuard};
-use tracing_subscriber::prelude::*;
+use trace::TraceFile;
 
 /// A user's question with tools at hand, in V3.2's chat format.
 const DEFAULT_PROMPT: &str = include_str!("prompt.txt");
@@ -46,28 +48,28 @@ struct Args {
     #[arg(long)]
     prompt_file: Option<PathBuf>,
     /// Most tokens to generate.
-    #[arg(long, short = 'n', default_value_t = 512)]
+    #[arg(long, short = 'n', default_value_t = 512, allow_negative_numbers = true)]
     max_tokens: usize,
     /// 0 = greedy. Default: as generation_config.json says, else greedy.
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Keep the most probable tokens up to this mass.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Keep this many of the most probable tokens.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Keep tokens at least this many times as probable as the best.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     min_p: Option<f64>,
     /// Seed of the random choices.
-    #[arg(long, default_value_t = 299792458)]
+    #[arg(long, default_value_t = 299792458, allow_negative_numbers = true)]
     seed: u64,
     /// Penalty on repeated tokens; 1 = none.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repeat_penalty: f64,
     /// Tokens that the penalty looks back on. Default: all.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     repeat_last_n: Option<usize>,
     /// Text that ends the answer; may be given several times.
     #[arg(long)]
@@ -76,7 +78,7 @@ struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// Print the log-probability of every token and of the K most probable ones.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     logprobs: Option<usize>,
     /// Draft tokens with the MTP layer.
     #[arg(long)]
@@ -99,19 +101,28 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::report(run(Args::parse()))
+    common::start(run)
 }
 
 fn run(args: Args) -> Result<()> {
-    let _guard = args.tracing.as_deref().map(trace_to).transpose()?;
     let prompt = read_prompt(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
-    let tokenizer = Tokenizer::load(&dir)?;
-    let (model, load_time) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
+    let trace = args.tracing.as_deref().map(|file| TraceFile::start(file, &dir)).transpose()?;
+    let generated = generate(&args, &dir, &prompt);
+    let traced = trace.map_or(Ok(()), TraceFile::finish);
+    generated.and(traced)
+}
+
+fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
+    let tokenizer = Tokenizer::load(dir)?;
+    // Before the weights, which may take minutes.
+    let config = weights::load_config(dir)?;
+    let mut request = request(args, dir, prompt, &tokenizer, &config)?;
+    request.params.validate(config.vocab_size).map_err(|error| explained(error, args, dir))?;
+    let (model, load_time) = common::load_model(dir, args.dtype.into(), args.precision.into())?;
     if args.mtp && !model.has_mtp() {
-        bail!("--mtp: {} has no MTP layer", dir.display());
+        bail!("--mtp: {} has no MTP layer", one_line_path(dir));
     }
-    let mut request = request(&args, &dir, &prompt, &tokenizer, model.config())?;
     let model = LocalModel::new(Arc::new(model))?;
     let mut engine = Engine::new(model, EngineOptions::speculative(args.mtp))?.with_tokenizer(tokenizer)?;
     let cancel = Cancel::new();
@@ -125,21 +136,36 @@ fn run(args: Args) -> Result<()> {
                 cancel.cancel();
             }
         }
-    })?;
-    written?;
-    if args.json {
-        print_json(&mut out, &completion, engine.stats(), load_time.as_secs_f64())
-    } else {
-        print_text(&mut out, &completion, &engine, load_time.as_secs_f64())
-    }
+    });
+    let completion = completion.map_err(|error| explained(error, args, dir))?;
+    let written = written.map_err(anyhow::Error::from).and_then(|()| match args.json {
+        true => print_json(&mut out, &completion, engine.stats(), load_time.as_secs_f64()),
+        false => print_text(&mut out, &completion, &engine, load_time.as_secs_f64()),
+    });
+    written.context("standard output")
 }
 
-/// Collects spans into a file for chrome://tracing until the guard is dropped.
-fn trace_to(file: &Path) -> Result<FlushGuard> {
-    let writer = std::fs::File::create(file).with_context(|| file.display().to_string())?;
-    let (layer, guard) = ChromeLayerBuilder::new().writer(writer).build();
-    tracing_subscriber::registry().with(layer).init();
-    Ok(guard)
+/// An error with what the library cannot know: the option that a parameter is from, the prompt's file, the checkpoint.
+fn explained(error: GenerationError, args: &Args, dir: &Path) -> anyhow::Error {
+    use GenerationError::*;
+    match error {
+        Parameter { name, value, expected } => {
+            let option = match name {
+                "repetition_penalty" => "repeat-penalty".to_string(),
+                "stop.strings" => "stop".to_string(),
+                name => name.replace('_', "-"),
+            };
+            anyhow::anyhow!("--{option} is {value}: expected {expected}")
+        }
+        error @ (EmptyPrompt | PromptTooLong { .. }) => match &args.prompt_file {
+            Some(file) => anyhow::Error::from(error).context(one_line_path(file)),
+            None => error.into(),
+        },
+        error @ (Candle(_) | Logit { .. } | NoCandidate { .. } | ModelOutput { .. }) => {
+            anyhow::Error::from(error).context(one_line_path(dir))
+        }
+        error => error.into(),
+    }
 }
 
 fn read_prompt(args: &Args) -> Result<String> {
@@ -157,11 +183,15 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config:
     let sampled = defaults.do_sample.unwrap_or(false);
     if let Some(id) = defaults.eos_token_id.iter().find(|id| **id as usize >= vocab_size) {
         let file = dir.join(GenerationConfig::FILE);
-        bail!("{}: eos_token_id: {id} is not below vocab_size {vocab_size}", file.display());
+        bail!("{}: eos_token_id: {id} is not below vocab_size {vocab_size}", one_line_path(&file));
     }
     let mut eos = if args.ignore_eos { Vec::new() } else { eos };
     eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));
-    let mut request = Request::new(tokenizer.encode(prompt, false)?);
+    let ids = tokenizer.encode(prompt, false)?;
+    if ids.is_empty() && !prompt.is_empty() {
+        bail!("{}: makes no token of the prompt", one_line_path(&dir.join("tokenizer.json")));
+    }
+    let mut request = Request::new(ids);
     request.params = SamplingParams {
         temperature: args.temperature.unwrap_or(if sampled { defaults.temperature.unwrap_or(1.0) } else { 0.0 }),
         top_p: args.top_p.or(defaults.top_p.filter(|_| sampled)).unwrap_or(1.0),

@@ -22,8 +22,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{D, DType, IndexOp, Tensor};
+use candle_core::{D, DType, Device, IndexOp, Tensor};
 use clap::Parser;
+use deepseek_v32::Config;
+use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::model::{Cache, Model, SequenceId, Trace};
 use deepseek_v32::ops::layout::BatchLayout;
 use deepseek_v32::weights;
@@ -35,7 +37,7 @@ struct Args {
     #[arg(long)]
     model: Option<String>,
     /// Token ids, separated by commas.
-    #[arg(long, value_delimiter = ',', num_args = 1.., conflicts_with = "tokens_file", required_unless_present = "tokens_file")]
+    #[arg(long, value_delimiter = ',', num_args = 1.., allow_negative_numbers = true, conflicts_with = "tokens_file", required_unless_present = "tokens_file")]
     tokens: Vec<u32>,
     /// File of token ids separated by commas or white space, or JSON: a list, or a list of equally long lists.
     #[arg(long)]
@@ -44,7 +46,7 @@ struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Greedy tokens to add after the prompt.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     greedy: usize,
     /// Write the residual stream after each layer.
     #[arg(long)]
@@ -56,7 +58,7 @@ struct Args {
     #[arg(long)]
     mtp: bool,
     /// Tokens per forward pass of the prompt; 0 = all at once.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     chunk: usize,
     /// Dtype of activations and cache.
     #[arg(long, value_enum, default_value = "f32")]
@@ -70,25 +72,45 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::report(run(Args::parse()))
+    common::start(run)
 }
 
 fn run(args: Args) -> Result<()> {
     let batch = read_batch(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
+    common::refuse_checkpoint_file("--out", &args.out, &dir)?;
     let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
     let vocab_size = model.config().vocab_size;
     if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
         bail!("{}: token id {id} is not below vocab_size {vocab_size}", tokens_source(&args));
     }
-    let out = args.out.canonicalize().ok();
-    if out.is_some_and(|out| out.parent() == dir.canonicalize().ok().as_deref()) {
-        bail!("--out {}: a file of the checkpoint", args.out.display());
+    let (tokens, greedy, limit) = (batch[0].len(), args.greedy, model.config().max_position_embeddings);
+    let context = tokens.saturating_add(greedy);
+    if context > limit {
+        let source = tokens_source(&args);
+        bail!("{source}: {tokens} tokens and {greedy} greedy ones exceed max_position_embeddings {limit}");
+    }
+    if args.selected {
+        check_selected(model.config(), batch.len(), context)
+            .with_context(|| one_line_path(&dir.join(weights::CONFIG_FILE)))?;
     }
     let parity = Parity { model: &model, args: &args, tensors: BTreeMap::new() };
-    let tensors = parity.run(&batch).with_context(|| dir.display().to_string())?;
+    let tensors = parity.run(&batch).with_context(|| one_line_path(&dir))?;
     weights::save_tensors(&args.out, &tensors)?;
-    writeln!(std::io::stdout(), "{}: {} tensors", args.out.display(), tensors.len())?;
+    writeln!(std::io::stdout(), "{}: {} tensors", one_line_path(&args.out), tensors.len()).context("standard output")
+}
+
+/// Refuses to pad selections to an absurd width.
+fn check_selected(config: &Config, rows: usize, context: usize) -> Result<()> {
+    /// 1 GB. A sequence of the 671B model stays below it wherever there is padding.
+    const MOST: usize = 1 << 28;
+    let (topk, layers) = (config.index_topk.unwrap_or(0), config.num_hidden_layers);
+    let entries = rows.saturating_mul(context).saturating_mul(topk).saturating_mul(layers);
+    ensure!(
+        topk <= context || entries <= MOST,
+        "`index_topk`: --selected pads to {topk} for {rows} x {context} tokens in {layers} layers: {entries} entries, at \
+         most {MOST} are written"
+    );
     Ok(())
 }
 
@@ -96,7 +118,7 @@ fn run(args: Args) -> Result<()> {
 fn read_batch(args: &Args) -> Result<Vec<Vec<u32>>> {
     let batch = match &args.tokens_file {
         None => vec![args.tokens.clone()],
-        Some(path) => parse_batch(&common::read_text(path)?).with_context(|| path.display().to_string())?,
+        Some(path) => parse_batch(&common::read_text(path)?).with_context(|| one_line_path(path))?,
     };
     let source = tokens_source(args);
     ensure!(batch.iter().all(|row| !row.is_empty()) && !batch.is_empty(), "{source}: no token ids");
@@ -106,20 +128,30 @@ fn read_batch(args: &Args) -> Result<Vec<Vec<u32>>> {
 
 /// Where the tokens come from.
 fn tokens_source(args: &Args) -> String {
-    args.tokens_file.as_ref().map_or("--tokens".to_string(), |path| path.display().to_string())
+    args.tokens_file.as_ref().map_or("--tokens".to_string(), |path| one_line_path(path))
 }
 
 fn parse_batch(text: &str) -> Result<Vec<Vec<u32>>> {
     let text = text.trim();
     if !text.starts_with('[') {
         let ids = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|id| !id.is_empty());
-        let ids = ids.map(|id| id.parse::<u32>().with_context(|| format!("{id:?} is not a token id")));
+        let ids = ids.map(|id| id.parse::<u32>().with_context(|| format!("`{}` is not a token id", one_line(id))));
         return Ok(vec![ids.collect::<Result<_>>()?]);
     }
     if let Ok(row) = serde_json::from_str::<Vec<u32>>(text) {
         return Ok(vec![row]);
     }
     serde_json::from_str(text).context("neither a list of token ids nor a list of such lists")
+}
+
+/// Chosen positions `[T, n]` as `[T, topk]` i32: where less than `topk` tokens are cached, no more are chosen.
+fn padded(chosen: &Tensor, topk: usize) -> Result<Tensor> {
+    let (rows, width) = chosen.dims2()?;
+    let chosen = chosen.to_dtype(DType::I32)?;
+    if width >= topk {
+        return Ok(chosen);
+    }
+    Ok(Tensor::cat(&[chosen, Tensor::full(-1i32, (rows, topk - width), &Device::Cpu)?], 1)?)
 }
 
 struct Parity<'a> {
@@ -131,10 +163,6 @@ struct Parity<'a> {
 impl Parity<'_> {
     fn run(mut self, batch: &[Vec<u32>]) -> Result<BTreeMap<String, Tensor>> {
         let (b, s) = (batch.len(), batch[0].len());
-        let limit = self.model.config().max_position_embeddings;
-        if s.saturating_add(self.args.greedy) > limit {
-            bail!("{s} tokens and {} greedy ones exceed max_position_embeddings {limit}", self.args.greedy);
-        }
         let ids: Vec<i64> = batch.concat().into_iter().map(i64::from).collect();
         self.put("input_ids", Tensor::from_vec(ids, (b, s), self.model.device())?);
         let mut cache = self.model.new_cache(0)?;
@@ -188,9 +216,11 @@ impl Parity<'_> {
                 self.put(&format!("layer{layer}.hidden"), hidden.to_dtype(DType::F32)?);
             }
             if self.args.selected {
-                let chosen: Vec<_> = traces().filter_map(|trace| trace.topk_indices[layer].clone()).collect();
+                let topk = self.model.config().index_topk.unwrap_or(0);
+                let chosen = traces().filter_map(|trace| trace.topk_indices[layer].as_ref());
+                let chosen: Vec<_> = chosen.map(|chosen| padded(chosen, topk)).collect::<Result<_>>()?;
                 if !chosen.is_empty() {
-                    self.put(&format!("{prefix}layer{layer}.topk_idx"), join(chosen)?.to_dtype(DType::I32)?);
+                    self.put(&format!("{prefix}layer{layer}.topk_idx"), join(chosen)?);
                 }
                 let chosen: Vec<_> = traces().filter_map(|trace| trace.expert_indices[layer].clone()).collect();
                 if !chosen.is_empty() && prompt {

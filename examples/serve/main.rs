@@ -103,11 +103,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
-    common::report(run(Args::parse()))
+    common::start(run)
 }
 
 fn run(args: Args) -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
     let dir = common::resolve(args.model.as_deref())?;
     let engine = EngineOptions {
         max_sequences: args.max_sequences,

@@ -9,6 +9,7 @@ mod message;
 mod parse;
 mod python;
 mod stream;
+mod tools;
 mod version;
 
 pub use delta::Delta;
@@ -20,4 +21,5 @@ pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
 pub use parse::{Accumulator, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
 pub use stream::StreamParser;
+pub use tools::{ToolChoice, ToolError, ToolSet};
 pub use version::Version;

@@ -38,6 +38,16 @@ impl Version {
         }
     }
 
+    /// The token that ends an assistant's turn.
+    pub fn eos(self) -> &'static str {
+        self.format().eos
+    }
+
+    /// The token that ends the reasoning.
+    pub fn think_end(self) -> &'static str {
+        self.format().think_end
+    }
+
     /// The texts.
     pub(crate) fn format(self) -> &'static Format {
         match self {

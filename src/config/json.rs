@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::show::{one_line, quoted};
+
 /// Parses `text`; unlike [`serde_json::from_str`], refuses an object that has a key twice. Depth is bounded by
 /// serde_json's recursion limit.
 pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
@@ -70,8 +72,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
-                let shown: String = key.chars().take(80).flat_map(char::escape_debug).collect();
-                return Err(de::Error::custom(format!("duplicate key `{shown}`")));
+                return Err(de::Error::custom(format!("duplicate key `{}`", one_line(&key))));
             }
             let Strict(value) = map.next_value()?;
             object.insert(key, value);
@@ -85,8 +86,7 @@ pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_string(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(text) if text.chars().count() <= 40 => format!("{text:?}"),
-        Value::String(_) => "a long string".to_string(),
+        Value::String(text) => quoted(text),
         Value::Array(_) => "a list".to_string(),
         Value::Object(_) => "an object".to_string(),
     }

@@ -11,6 +11,7 @@ use std::fmt;
 pub(crate) mod json;
 mod parse;
 mod presets;
+pub(crate) mod show;
 mod validate;
 mod write;
 
@@ -33,7 +34,9 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() { write!(f, "{}", self.message) } else { write!(f, "`{}`: {}", self.key, self.message) }
+        // A last resort: what a message quotes is cut where the message is made.
+        let message = show::shown(&self.message, 500);
+        if self.key.is_empty() { f.write_str(&message) } else { write!(f, "`{}`: {message}", self.key) }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::json::{self, describe};
+use super::show::{number, quoted};
 use super::{
     Config, ConfigError, IndexerType, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn,
     mlp_type_by_rule,
@@ -98,7 +99,7 @@ impl<'a> Object<'a> {
     fn only(&self, key: &str, supported: &str) -> Result<()> {
         match self.str(key)? {
             Some(found) if found != supported => {
-                Err(self.error(key, format!("{found:?} is not supported, only {supported:?} is")))
+                Err(self.error(key, format!("{} is not supported, only {supported:?} is", quoted(found))))
             }
             _ => Ok(()),
         }
@@ -217,17 +218,25 @@ fn read(o: Object) -> Result<Config> {
 fn model_type(o: Object) -> Result<ModelType> {
     use ModelType::*;
     let families = [DeepseekV3, KimiK2, DeepseekV32, GlmMoeDsa];
-    if let Some(name) = o.str("model_type")? {
-        return families.into_iter().find(|family| family.as_str() == name).ok_or_else(|| {
-            let known = families.map(ModelType::as_str).join(", ");
-            o.error("model_type", format!("{name:?} is not supported, only {known} are"))
-        });
+    let mut architectures = Vec::new();
+    for value in o.list("architectures")?.unwrap_or_default() {
+        architectures.push(value.as_str().ok_or_else(|| o.wrong_type("architectures", "a list of strings", value))?);
     }
-    let architecture = o.list("architectures")?.and_then(|list| list.first()).and_then(Value::as_str);
-    families
-        .into_iter()
-        .find(|family| Some(family.architecture()) == architecture)
-        .ok_or_else(|| o.error("model_type", "missing"))
+    let Some(name) = o.str("model_type")? else {
+        let first = architectures.first();
+        let family = families.into_iter().find(|family| Some(&family.architecture()) == first);
+        return family.ok_or_else(|| o.error("model_type", "missing"));
+    };
+    let Some(model_type) = families.into_iter().find(|family| family.as_str() == name) else {
+        let known = families.map(ModelType::as_str).join(", ");
+        return Err(o.error("model_type", format!("{} is not supported, only {known} are", quoted(name))));
+    };
+    // A name that no family has may be a variant's; another family's is a mistake in one of the two keys.
+    let others = families.map(ModelType::architecture).into_iter().filter(|other| *other != model_type.architecture());
+    match others.into_iter().find(|other| architectures.contains(other)) {
+        Some(other) => Err(o.error("architectures", format!("{other:?} contradicts model_type {name:?}"))),
+        None => Ok(model_type),
+    }
 }
 
 /// Keys whose other values would change the computation.
@@ -241,7 +250,7 @@ fn refuse_other_architectures(o: Object) -> Result<()> {
     for value in o.list("layer_types")?.unwrap_or_default() {
         let name = value.as_str().ok_or_else(|| o.wrong_type("layer_types", "a list of strings", value))?;
         if ["sliding", "chunked", "linear", "mamba", "conv"].iter().any(|other| name.contains(other)) {
-            return Err(o.error("layer_types", format!("{name:?} is not supported")));
+            return Err(o.error("layer_types", format!("{} is not supported", quoted(name))));
         }
     }
     Ok(())
@@ -348,7 +357,7 @@ fn indexer_types(o: Object, model_type: ModelType, num_hidden_layers: usize) -> 
     let kind = |key: &str, name: &str| match name {
         "full" | "F" => Ok(IndexerType::Full),
         "shared" | "S" => Ok(IndexerType::Shared),
-        other => Err(o.error(key, format!("expected \"full\" or \"shared\", found {other:?}"))),
+        other => Err(o.error(key, format!("expected \"full\" or \"shared\", found {}", quoted(other)))),
     };
     for key in ["indexer_types", "index_topk_pattern"] {
         let types: Vec<IndexerType> = match o.get(key) {
@@ -387,7 +396,7 @@ fn rope(o: Object) -> Result<Rope> {
     for object in [parameters, scaling].into_iter().flatten() {
         if let Some(nested) = object.f64("rope_theta")? {
             if theta.is_some_and(|theta| theta != nested) {
-                return Err(object.error("rope_theta", format!("{nested} contradicts the other rope_theta")));
+                return Err(object.error("rope_theta", format!("{} contradicts the other rope_theta", number(nested))));
             }
             theta = Some(nested);
         }
@@ -415,7 +424,7 @@ fn yarn(o: Object, original: Option<usize>) -> Result<Option<Yarn>> {
     let (old, new) = (o.str("type")?, o.str("rope_type")?);
     let (key, name) = match (old, new) {
         (Some(old), Some(new)) if old != new => {
-            return Err(o.error("type", format!("{old:?} contradicts rope_type {new:?}")));
+            return Err(o.error("type", format!("{} contradicts rope_type {}", quoted(old), quoted(new))));
         }
         (_, Some(name)) => ("rope_type", name),
         (Some(name), None) => ("type", name),
@@ -424,7 +433,7 @@ fn yarn(o: Object, original: Option<usize>) -> Result<Option<Yarn>> {
         (None, None) => ("rope_type", "default"),
     };
     if let Some(partial) = o.f64("partial_rotary_factor")?.filter(|partial| *partial != 1.0) {
-        return Err(o.error("partial_rotary_factor", format!("{partial} is not supported, only 1 is")));
+        return Err(o.error("partial_rotary_factor", format!("{} is not supported, only 1 is", number(partial))));
     }
     match name {
         "default" => Ok(None),
@@ -447,7 +456,7 @@ fn yarn(o: Object, original: Option<usize>) -> Result<Option<Yarn>> {
             yarn.validate(o.prefix)?;
             Ok(Some(yarn))
         }
-        other => Err(o.error(key, format!("{other:?} is not supported, only \"default\" and \"yarn\" are"))),
+        other => Err(o.error(key, format!("{} is not supported, only \"default\" and \"yarn\" are", quoted(other)))),
     }
 }
 
@@ -471,7 +480,9 @@ fn quantization(o: Object) -> Result<Option<QuantizationConfig>> {
     let ue8m0 = match o.str("scale_fmt")? {
         None | Some("float") => false,
         Some("ue8m0") => true,
-        Some(other) => return Err(o.error("scale_fmt", format!("{other:?} is not supported, only \"ue8m0\" is"))),
+        Some(other) => {
+            return Err(o.error("scale_fmt", format!("{} is not supported, only \"ue8m0\" is", quoted(other))));
+        }
     };
     Ok(Some(QuantizationConfig { weight_block_size, ue8m0 }))
 }

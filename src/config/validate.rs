@@ -1,5 +1,6 @@
 //! What a [`Config`] must satisfy.
 
+use super::show::number;
 use super::{Config, ConfigError, IndexerType, MlpType, ModelType, Yarn};
 
 /// Most decoder layers.
@@ -43,7 +44,7 @@ fn positive(key: &str, value: f64, high: f64) -> Result<()> {
     if value >= f64::from(f32::MIN_POSITIVE) && value <= high {
         return Ok(());
     }
-    fail(key, format!("must be positive and at most {high:e}, found {value}"))
+    fail(key, format!("must be positive and at most {high:e}, found {}", number(value)))
 }
 
 /// `a * b <= MAX_PRODUCT`.
@@ -195,7 +196,10 @@ impl Config {
         positive("rms_norm_eps", self.rms_norm_eps, 1.0)?;
         let theta = self.rope.rope_theta;
         if !(theta > 1.0 && theta <= MAX_THETA) {
-            return fail("rope_theta", format!("must be more than 1 and at most {MAX_THETA:e}, found {theta}"));
+            return fail(
+                "rope_theta",
+                format!("must be more than 1 and at most {MAX_THETA:e}, found {}", number(theta)),
+            );
         }
         // The spelling the family's own files use.
         let object = if self.model_type == ModelType::GlmMoeDsa { "rope_parameters" } else { "rope_scaling" };
@@ -217,7 +221,7 @@ impl Yarn {
     pub(super) fn validate(&self, object: &str) -> Result<()> {
         let key = |name: &str| format!("{object}.{name}");
         if !(1.0..=MAX_FACTOR).contains(&self.factor) {
-            let message = format!("must be between 1 and {MAX_FACTOR:e}, found {}", self.factor);
+            let message = format!("must be between 1 and {MAX_FACTOR:e}, found {}", number(self.factor));
             return fail(&key("factor"), message);
         }
         let original = self.original_max_position_embeddings;
@@ -229,7 +233,7 @@ impl Yarn {
         }
         for (name, value) in [("mscale", self.mscale), ("mscale_all_dim", self.mscale_all_dim)] {
             if let Some(value) = value.filter(|value| !(0.0..=MAX_FACTOR).contains(value)) {
-                return fail(&key(name), format!("must be between 0 and {MAX_FACTOR:e}, found {value}"));
+                return fail(&key(name), format!("must be between 0 and {MAX_FACTOR:e}, found {}", number(value)));
             }
         }
         self.attention_factor.map_or(Ok(()), |factor| positive(&key("attention_factor"), factor, MAX_FACTOR))

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::error::{one_line, one_line_path};
+
 /// An error of the generation layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerationError {
     // ---- what the caller asked for
     /// A parameter is outside its range.
-    #[error("{name} is {value}: expected {expected}")]
+    #[error("{name} is {}: expected {expected}", one_line(value))]
     Parameter {
         /// The field's name.
         name: &'static str,
@@ -102,7 +104,7 @@ pub enum GenerationError {
 
     // ---- the tokenizer
     /// `tokenizer.json` could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", one_line_path(path))]
     TokenizerRead {
         /// The file.
         path: PathBuf,
@@ -110,7 +112,7 @@ pub enum GenerationError {
         source: std::io::Error,
     },
     /// `tokenizer.json` is not a tokenizer.
-    #[error("{}: not a tokenizer: {message}", path.display())]
+    #[error("{}: not a tokenizer: {}", one_line_path(path), one_line(message))]
     TokenizerFormat {
         /// The file.
         path: PathBuf,
@@ -120,7 +122,7 @@ pub enum GenerationError {
     /// The tokenizer has ids that the model has not.
     #[error(
         "{}: the tokenizer's vocabulary has {tokenizer} entries, more than the model's vocab_size {model}",
-        path.display()
+        one_line_path(path)
     )]
     TokenizerVocabulary {
         /// The file.
@@ -131,8 +133,13 @@ pub enum GenerationError {
         model: usize,
     },
     /// A text could not be encoded, or ids could not be decoded.
-    #[error("the tokenizer failed: {0}")]
-    Tokenizer(String),
+    #[error("{}: the tokenizer failed: {}", one_line_path(path), one_line(message))]
+    Tokenizer {
+        /// The file it came from.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
 }
 
 /// `std::result::Result` with [`GenerationError`].

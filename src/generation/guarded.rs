@@ -51,7 +51,7 @@ pub(super) fn encode(
     // Plain text runs on from one stretch to the next: only a control token ends it.
     let mut plain = 0;
     let mut at = 0;
-    for range in outside.iter().cloned().chain([text.len()..text.len()]) {
+    for range in outside.iter().cloned().chain(std::iter::once(text.len()..text.len())) {
         for token in added.finder.find_iter(&text[at..range.start]) {
             encode_plain(tokenizer, &text[plain..at + token.start()], &mut ids)?;
             ids.push(added.ids[token.pattern().as_usize()]);

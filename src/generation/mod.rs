@@ -11,6 +11,7 @@
 //!
 //! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
 
+mod caught;
 mod constraint;
 mod detokenizer;
 mod engine;
@@ -26,6 +27,7 @@ mod service;
 mod stop;
 mod token_model;
 mod tokenizer;
+mod tokenizer_json;
 
 pub use constraint::{Constraint, TokenSet};
 pub use detokenizer::Detokenizer;

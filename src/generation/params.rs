@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::{GenerationError, Result};
+use crate::config::show;
 
 /// Parameters of the choice of a token; the default is greedy without penalties.
 ///
@@ -72,7 +73,7 @@ impl SamplingParams {
     /// `logit_bias` id that is not below `vocab_size`.
     pub fn validate(&self, vocab_size: usize) -> Result<()> {
         let number = |name, value: f64, valid: bool, expected| {
-            if valid { Ok(()) } else { Err(parameter(name, value, expected)) }
+            if valid { Ok(()) } else { Err(parameter(name, show::number(value), expected)) }
         };
         let t = self.temperature;
         number("temperature", t, t.is_finite() && t >= 0.0, "a finite number >= 0 (0 = greedy)")?;

@@ -53,7 +53,7 @@ pub struct Request {
     pub stop: StopConditions,
     /// Most tokens of the answer, at least 1. Default: as many as the model's context holds.
     pub max_tokens: Option<usize>,
-    /// Report log-probabilities, with this many of the most probable tokens. Default: none.
+    /// Report log-probabilities, with this many of the most probable tokens, at most the vocabulary. Default: none.
     pub logprobs: Option<usize>,
     /// Report the set of tokens that `top_k`, `top_p`, `min_p` and `logit_bias` kept. Default: no.
     pub kept: bool,

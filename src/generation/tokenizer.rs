@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use tokenizers::{DecoderWrapper, ModelWrapper};
 
+use super::caught::caught;
 use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
+use super::tokenizer_json;
+use crate::error::one_line;
 
 /// Which tokens marked `special` in `tokenizer.json` come out as text.
 ///
@@ -61,7 +64,8 @@ impl Tokenizer {
     /// Reads `tokenizer.json` of a checkpoint folder.
     ///
     /// # Errors
-    /// [`GenerationError::TokenizerRead`] if there is none, [`GenerationError::TokenizerFormat`] if it is not one.
+    /// [`GenerationError::TokenizerRead`] if there is none, [`GenerationError::TokenizerFormat`] if it is not one, has
+    /// a key or an id twice, or makes text absurdly long.
     pub fn load(checkpoint: impl AsRef<Path>) -> Result<Self> {
         Self::from_file(checkpoint.as_ref().join("tokenizer.json"))
     }
@@ -74,16 +78,17 @@ impl Tokenizer {
         let path = path.as_ref();
         let bytes = read(path).map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
         let format = |message: String| GenerationError::TokenizerFormat { path: path.to_path_buf(), message };
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| format(error.to_string()))?;
-        // Left over from training: they would cut, fill up or randomise prompts.
-        tokenizer.with_truncation(None).map_err(|error| format(error.to_string()))?;
-        tokenizer.with_padding(None);
-        if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
-            && bpe.dropout.is_some()
-        {
-            let mut bpe = bpe.clone();
-            bpe.dropout = None;
-            tokenizer.with_model(bpe);
+        let added = tokenizer_json::check(&bytes).map_err(format)?;
+        let tokenizer = caught(|| parse(&bytes)).map_err(format)?.map_err(|error| format(error.to_string()))?;
+        for token in added.iter().filter(|token| !token.content.is_empty()) {
+            let found = tokenizer.token_to_id(&token.content).map(u64::from);
+            if found != Some(token.id) {
+                let (content, id) = (one_line(&token.content), token.id);
+                let found = found.map_or("nothing".to_string(), |found| format!("id {found}"));
+                return Err(format(format!(
+                    "added_tokens: `{content}` has id {id}, but comes to {found} by its place"
+                )));
+            }
         }
         Self::new(tokenizer, path.to_path_buf())
     }
@@ -119,7 +124,7 @@ impl Tokenizer {
     /// # Errors
     /// [`GenerationError::Tokenizer`] if the tokenizer fails.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.tokenizer.encode_fast(text, add_special_tokens).map_err(failed)?;
+        let encoding = self.run(|tokenizer| tokenizer.encode_fast(text, add_special_tokens))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -131,7 +136,7 @@ impl Tokenizer {
     /// # Errors
     /// [`GenerationError::Tokenizer`] if the tokenizer fails.
     pub fn encode_guarded(&self, text: &str, outside: &[Range<usize>]) -> Result<Vec<u32>> {
-        guarded::encode(&self.inner.tokenizer, &self.inner.added, text, outside).map_err(failed)
+        self.run(|tokenizer| guarded::encode(tokenizer, &self.inner.added, text, outside))
     }
 
     /// Text of ids; ids without a token give nothing, bytes that are not UTF-8 give U+FFFD.
@@ -140,7 +145,7 @@ impl Tokenizer {
     /// [`GenerationError::Tokenizer`] if the tokenizer fails.
     pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|&id| self.is_text(id, special)).collect();
-        self.inner.tokenizer.decode(&ids, false).map_err(failed)
+        self.run(|tokenizer| tokenizer.decode(&ids, false))
     }
 
     /// The id of a token written as in `tokenizer.json`.
@@ -176,6 +181,12 @@ impl Tokenizer {
         &self.inner.tokenizer
     }
 
+    /// What `body` makes of the library's tokenizer.
+    fn run<T>(&self, body: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>) -> Result<T> {
+        let failed = |message: String| GenerationError::Tokenizer { path: self.inner.path.clone(), message };
+        caught(|| body(&self.inner.tokenizer)).map_err(failed)?.map_err(|error| failed(error.to_string()))
+    }
+
     /// Whether tokens stand for bytes, so that a text is the bytes of its tokens one after the other.
     pub(super) fn is_byte_level(&self) -> bool {
         self.inner.byte_level
@@ -192,6 +203,17 @@ impl Tokenizer {
     }
 }
 
-fn failed(error: tokenizers::Error) -> GenerationError {
-    GenerationError::Tokenizer(error.to_string())
+fn parse(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)?;
+    // Left over from training: they would cut, fill up or randomise prompts.
+    tokenizer.with_truncation(None)?;
+    tokenizer.with_padding(None);
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        tokenizer.with_model(bpe);
+    }
+    Ok(tokenizer)
 }

@@ -6,7 +6,7 @@
 //!
 //! This folder, `config.rs` and the ops' references depend on candle and serde alone.
 
-use candle::{DType, Device, Result, Tensor};
+use candle::{DType, Device, Error, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
@@ -165,7 +165,7 @@ impl Model {
         let mut x = self.embed_tokens.index_select(&ids, 0)?.to_dtype(self.dtype)?;
         let mut selection = Selection::All;
         for (i, layer) in self.layers.iter().enumerate() {
-            let out = layer.forward(&x, &rope, layout, cache.layer(i)?, selection)?;
+            let out = layer.forward(&x, &rope, layout, cache.layer(i)?, selection).map_err(|e| in_layer(i, e))?;
             x = out.hidden;
             selection = out.selection;
             if let Some(trace) = trace.as_deref_mut() {
@@ -205,7 +205,8 @@ impl Model {
     ) -> Result<Tensor> {
         let ids = self.ids(next_ids, layout)?;
         let rope = self.rope.tables(&layout.positions())?;
-        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(self.layers.len())?)
+        let layer = self.layers.len();
+        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(layer)?).map_err(|e| in_layer(layer, e))
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
@@ -243,5 +244,15 @@ impl Model {
             Selection::Slots(slots) => Some(slots),
         };
         trace::selected_positions(slots, topk, layout).map(Some)
+    }
+}
+
+/// Says in which layer an error came up, on the error's own line: candle's contexts would take another one.
+fn in_layer(layer: usize, error: Error) -> Error {
+    match error {
+        Error::WithBacktrace { inner, backtrace } => {
+            Error::WithBacktrace { inner: Box::new(in_layer(layer, *inner)), backtrace }
+        }
+        error => Error::Msg(format!("model.layers.{layer}: {error}")),
     }
 }

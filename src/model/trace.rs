@@ -12,8 +12,8 @@ use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 pub struct Trace {
     /// The residual stream after each layer, `[T, hidden_size]`.
     pub hidden: Vec<Tensor>,
-    /// Positions that each row attends to, `[T, index_topk]` i64, ascending, padded with -1; `None` where the model
-    /// has no indexer.
+    /// Positions that each row attends to, `[T, min(index_topk, longest context of the batch)]` i64, ascending, padded
+    /// with -1; `None` where the model has no indexer.
     pub topk_indices: Vec<Option<Tensor>>,
     /// Experts that each row was sent to, `[T, num_experts_per_tok]` u32, ascending; `None` in dense layers.
     pub expert_indices: Vec<Option<Tensor>>,
@@ -22,6 +22,8 @@ pub struct Trace {
 /// Turns selected slots `[T, k]` into positions; `None` stands for all positions a row may see.
 pub(super) fn selected_positions(slots: Option<&Tensor>, topk: usize, layout: &BatchLayout) -> Result<Tensor> {
     let rows = layout.tokens();
+    // Nobody chooses more than there is, and `index_topk` may be absurd.
+    let topk = topk.min(layout.max_context());
     let mut positions = vec![-1i64; rows * topk];
     let slots = match slots {
         None => None,

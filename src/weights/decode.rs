@@ -119,6 +119,15 @@ pub(super) fn append_converted<U: Element>(
     }
 }
 
+/// Refuses a value that does not fit in `U`, which it will be converted to later; `first` is the tensor's index of the
+/// first of them.
+pub(super) fn check_fit<T: Element, U: Element>(values: &[T], first: usize) -> Result<()> {
+    match values.iter().map(|value| value.to_f32()).enumerate().find(|(_, value)| !U::from_f32(*value).is_finite()) {
+        None => Ok(()),
+        Some((i, value)) => Err(TensorProblem::Overflow { element: first + i, value, dtype: U::NAME }),
+    }
+}
+
 /// The largest scale that keeps every e4m3 value finite in f32.
 const MAX_SCALE: f32 = f32::MAX / 448.0;
 

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::json;
+use crate::config::show::quoted;
 use crate::error::{CheckpointProblem, TensorProblem};
 
 /// The longest header accepted, as in the safetensors crate.
@@ -151,7 +152,7 @@ fn read_entries(map: &Map<String, Value>) -> Result<(BTreeMap<String, String>, E
             };
             for (key, value) in pairs {
                 let Value::String(text) = value else {
-                    return Err(EntryError::Header(format!("__metadata__: {key:?} is not a string")));
+                    return Err(EntryError::Header(format!("__metadata__: {} is not a string", quoted(key))));
                 };
                 metadata.insert(key.clone(), text.clone());
             }

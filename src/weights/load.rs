@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::checkpoint::{CHUNK_BYTES, Checkpoint, Located, Planned};
-use super::decode::{Element, append, append_converted, scale_runs, scales};
-use super::names::{SELECTION_BIAS, TensorKind};
+use super::decode::{Element, append, append_converted, check_fit, scale_runs, scales};
+use super::names::{EMBEDDING_SUFFIX, SELECTION_BIAS, TensorKind};
 use crate::Result;
 use crate::error::TensorProblem;
 
@@ -65,8 +65,8 @@ impl Checkpoint {
     /// with counts that only grow.
     ///
     /// # Errors
-    /// [`crate::Error::Tensor`] for the first tensor, in the order of the model, with a value that is not finite or scales
-    /// that are not positive; [`crate::Error::Candle`] for a dtype that cannot be asked for, or a device failure.
+    /// [`crate::Error::Tensor`] for the first tensor, in the order of the model, with a value that is not finite or does
+    /// not fit in the dtype it is converted to, or scales that are not positive; [`crate::Error::Candle`] for a dtype that cannot be asked for, or a device failure.
     pub fn var_builder(
         &self,
         options: &LoadOptions,
@@ -152,7 +152,13 @@ impl Checkpoint {
             Some(name) => Some((name, self.load_scales(name)?)),
         };
         let scale_values = scale.as_ref().map(|(_, (values, _))| values.as_slice());
-        let reader = Reader { checkpoint: self, located, device: &options.device };
+        // What norms are asked for in, and what the model turns rows of the embedding into.
+        let becomes = match planned.kind {
+            TensorKind::Vector => !planned.name.ends_with(SELECTION_BIAS),
+            _ => planned.name.ends_with(EMBEDDING_SUFFIX),
+        };
+        let becomes = becomes.then_some(options.dtype);
+        let reader = Reader { checkpoint: self, located, device: &options.device, becomes };
         let tensor = match (located.entry.dtype, cast) {
             (Dtype::F32, cast) => reader.read::<f32>(cast, None),
             (Dtype::BF16, cast) => reader.read::<bf16>(cast, None),
@@ -208,6 +214,8 @@ struct Reader<'a> {
     checkpoint: &'a Checkpoint,
     located: &'a Located,
     device: &'a Device,
+    /// The dtype that the values must fit in, whatever they are stored as.
+    becomes: Option<DType>,
 }
 
 impl Reader<'_> {
@@ -225,13 +233,16 @@ impl Reader<'_> {
             },
             _ => {
                 let mut out = Vec::with_capacity(self.elements());
-                self.for_each_chunk::<T>(|bytes, first| append::<T>(bytes, first, &mut out))?;
+                self.for_each_chunk::<T>(|bytes, first| {
+                    append::<T>(bytes, first, &mut out)?;
+                    self.check_fit(&out[first..], first)
+                })?;
                 self.tensor(out)
             }
         }
     }
 
-    fn convert<T: Element, U: Element + WithDType>(
+    fn convert<T: Element + WithDType, U: Element + WithDType>(
         &self,
         scales: Option<&[f32]>,
     ) -> std::result::Result<Tensor, Failure> {
@@ -242,6 +253,7 @@ impl Reader<'_> {
         self.for_each_chunk::<T>(|bytes, first| {
             chunk.clear();
             append::<T>(bytes, first, &mut chunk)?;
+            self.check_fit(&chunk, first)?;
             let (Some(scales), Some([block_rows, block_columns])) = (scales, block) else {
                 return append_converted(chunk.iter().map(|value| value.to_f32()), first, &mut out);
             };
@@ -261,6 +273,14 @@ impl Reader<'_> {
             Ok(())
         })?;
         self.tensor(out)
+    }
+
+    fn check_fit<T: Element + WithDType>(&self, values: &[T], first: usize) -> std::result::Result<(), TensorProblem> {
+        match self.becomes {
+            Some(DType::F16) if T::DTYPE != DType::F16 => check_fit::<T, f16>(values, first),
+            Some(DType::BF16) if T::DTYPE == DType::F32 => check_fit::<T, bf16>(values, first),
+            _ => Ok(()),
+        }
     }
 
     fn elements(&self) -> usize {

@@ -18,6 +18,8 @@ pub(super) const SELECTION_BIAS: &str = "e_score_correction_bias";
 /// What the name of a weight's scales adds to the weight's.
 pub(super) const SCALE_SUFFIX: &str = "_scale_inv";
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// How the embedding's name and those of the MTP layers' copies of it end.
+pub(super) const EMBEDDING_SUFFIX: &str = "embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
 /// Calls `visit(name, shape, kind)` for every tensor of the main model, then for those of the MTP layers, without

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::chat_model::{ChatEvent, ChatResponse, ChatUsage, Finish};
 use super::super::error::AgentError;
-use crate::chat::{Assembler, Delta, Start, StreamParser, Version};
+use crate::chat::{Accumulator, Delta, Start, StreamParser, Version};
 use crate::generation::{FinishReason, Token, Update};
 
 /// What a chat in the engine is told.
@@ -26,7 +26,7 @@ pub type ChatSink = Box<dyn FnMut(ChatUpdate) -> bool + Send>;
 /// An answer in progress.
 pub(super) struct Answer {
     parser: StreamParser,
-    assembler: Assembler,
+    accumulator: Accumulator,
     sink: ChatSink,
     text: String,
     ids: Vec<u32>,
@@ -40,7 +40,7 @@ impl Answer {
     pub fn new(version: Version, start: Start, think_end: Option<u32>, sink: ChatSink) -> Self {
         Self {
             parser: StreamParser::new(version, start),
-            assembler: Assembler::default(),
+            accumulator: Accumulator::new(),
             sink,
             text: String::new(),
             ids: Vec::new(),
@@ -82,13 +82,13 @@ impl Answer {
     fn deltas(&mut self, deltas: Vec<Delta>) -> bool {
         deltas.into_iter().all(|delta| {
             self.reasoning &= matches!(delta, Delta::Reasoning(_));
-            self.assembler.push(&delta);
+            self.accumulator.push(delta.clone());
             (self.sink)(ChatUpdate::Event(ChatEvent::Delta(delta)))
         })
     }
 
     fn response(&mut self, reason: &FinishReason) -> ChatResponse {
-        let mut message = std::mem::take(&mut self.assembler).finish();
+        let mut message = std::mem::take(&mut self.accumulator).finish();
         message.tool_calls.iter_mut().for_each(|call| call.id = Some(call_id()));
         message.written_ids = Some(std::mem::take(&mut self.ids));
         let finish = match reason {

@@ -143,7 +143,7 @@ impl LocalChat {
         let what = match (&request.tool_choice, kind) {
             (ToolChoice::None | ToolChoice::Auto, None | Some("text")) => return Ok(None),
             (ToolChoice::None | ToolChoice::Auto, Some(kind)) => format!("response_format {kind:?}"),
-            (choice, _) => format!("tool_choice {choice}"),
+            (choice, _) => format!("tool_choice {}", serde_json::to_string(choice).unwrap_or_default()),
         };
         Err(AgentError::Unsupported { what, needs: "the feature constrain" })
     }
@@ -182,7 +182,8 @@ impl ChatModel for LocalChat {
 pub fn detect_version(dir: &Path, tokenizer: &Tokenizer) -> Version {
     let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     let sparse = text("config.json").contains("\"index_topk\"");
-    let template = dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
+    let template =
+        dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
     if sparse && !template {
         Version::V32
     } else if tokenizer.token_to_id("<｜search▁begin｜>").is_some() {

@@ -67,6 +67,9 @@ impl Answer {
         if tokenizer.is_none() && !request.stop.strings.is_empty() {
             return Err(GenerationError::StopStringsWithoutTokenizer);
         }
+        if let Some(top) = request.logprobs.filter(|&top| top > vocab_size) {
+            return Err(parameter("logprobs", top, "at most the model's vocab_size"));
+        }
         let sampler = Sampler::new(request.params, &request.prompt_ids, vocab_size, default_seed)?;
         let text = tokenizer.map(|tokenizer| TextView {
             detokenizer: tokenizer.detokenizer(request.special_tokens),
