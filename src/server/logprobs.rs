@@ -1,6 +1,6 @@
 //! Log-probabilities in the protocol's shapes.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::generation::{SpecialTokens, Token, Tokenizer};
 
@@ -56,9 +56,19 @@ fn scored(id: u32, logprob: f32, tokenizer: &Tokenizer) -> Scored {
 pub struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
-    top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
+    top_logprobs: Vec<Top>,
     /// Where each token's text begins in the answer, in characters.
     text_offset: Vec<usize>,
+}
+
+/// Tokens and their log-probabilities as an object, the most probable first.
+#[derive(Debug, Clone)]
+struct Top(Vec<(String, f32)>);
+
+impl Serialize for Top {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, logprob)| (token, logprob)))
+    }
 }
 
 impl TextLogprobs {
@@ -68,7 +78,7 @@ impl TextLogprobs {
         self.tokens.push(shown(token.id, tokenizer));
         self.token_logprobs.push(logprobs.logprob.max(LEAST));
         let top = logprobs.top.iter();
-        self.top_logprobs.push(top.map(|&(id, p)| (shown(id, tokenizer), p.max(LEAST).into())).collect());
+        self.top_logprobs.push(Top(top.map(|&(id, p)| (shown(id, tokenizer), p.max(LEAST))).collect()));
         self.text_offset.push(offset);
     }
 
