@@ -42,7 +42,8 @@ fn recorded_conversations_come_out_the_same_whole_and_streamed() {
         let reasoning = ids.iter().position(|id| *id == 2557).map_or(0, |at| at + 1);
         assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], reasoning);
 
-        let streamed = events(tiny(), CHAT, &with(body, json!({"stream": true, "stream_options": {"include_usage": true}})));
+        let streamed =
+            events(tiny(), CHAT, &with(body, json!({"stream": true, "stream_options": {"include_usage": true}})));
         let choices = gather(&streamed);
         assert_eq!(said(&choices[0]["message"]), parsed(sample), "sample {at}");
         assert_eq!(choices[0]["finish_reason"], choice["finish_reason"]);
@@ -238,6 +239,15 @@ fn developer_messages_are_system_messages() {
         post(tiny(), "/tokenize", &body).json()["tokens"].clone()
     };
     assert_eq!(tokens("developer"), tokens("system"));
+}
+
+#[test]
+fn late_instructions_stand_before_the_question() {
+    let tokens = |messages: Value| post(tiny(), "/tokenize", &json!({"messages": messages})).json()["tokens"].clone();
+    let (user, system) =
+        (json!({"role": "user", "content": "hello"}), json!({"role": "system", "content": "Be brief."}));
+    assert_eq!(tokens(json!([user, system])), tokens(json!([system, user])));
+    assert_eq!(tokens(json!([system])), tokens(json!([system, {"role": "user", "content": null}])));
 }
 
 #[test]

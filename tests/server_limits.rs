@@ -81,7 +81,10 @@ fn wrong_values_are_refused_by_name() {
         (json!({"tools": [tool, tool]}), "tools[1].function.name"),
         (json!({"tools": [{"type": "retrieval"}]}), "tools[0]"),
         (json!({"tools": [{"type": "function", "function": {"name": "a\"b"}}]}), "tools[0].function.name"),
-        (json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": 3}}]}), "tools[0].function.parameters"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": 3}}]}),
+            "tools[0].function.parameters",
+        ),
         (json!({"tools": "f"}), "tools"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "g"}}}), "tool_choice"),
@@ -168,7 +171,8 @@ fn broken_requests_get_the_protocols_errors() {
 
 #[test]
 fn large_and_slow_bodies_are_refused() {
-    let options = ServerOptions { max_body: 1000, read_timeout: Duration::from_millis(200), ..ServerOptions::default() };
+    let options =
+        ServerOptions { max_body: 1000, read_timeout: Duration::from_millis(200), ..ServerOptions::default() };
     let server = server(options);
     for size in [1001, 3000, 100_000] {
         let body = json!({"prompt": "x".repeat(size)}).to_string();
@@ -190,7 +194,9 @@ fn a_key_is_asked_for_where_it_must_be() {
         let headers: Vec<_> = key.map(|key| ("Authorization", key)).into_iter().collect();
         open(server.address, "GET", "/v1/models", &headers, b"").whole()
     };
-    for key in [None, Some("secret"), Some("Bearer secre"), Some("Bearer secrets"), Some("Bearer"), Some("Basic secret")] {
+    for key in
+        [None, Some("secret"), Some("Bearer secre"), Some("Bearer secrets"), Some("Bearer"), Some("Basic secret")]
+    {
         let answer = ask(key);
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")), "{key:?}");
         assert_eq!(answer.json()["error"]["type"], "authentication_error");
@@ -246,7 +252,10 @@ fn a_full_queue_says_so_and_those_who_leave_make_room() {
     // A client that waits for a whole answer and leaves.
     let body = json!({"prompt": [5], "max_tokens": 1000000, "logit_bias": {"1": -100}}).to_string();
     let mut stream = TcpStream::connect(server.address).unwrap();
-    let head = format!("POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes()).unwrap();
     wait(&server, "requests_running", 1.0);
     drop(stream);
@@ -325,7 +334,10 @@ fn silence_is_filled_with_comments() {
     first_event(&mut running);
     let mut stream = TcpStream::connect(server.address).unwrap();
     let body = endless().to_string();
-    let head = format!("POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes()).unwrap();
     let mut text = String::new();
     let mut bytes = [0; 512];

@@ -45,7 +45,10 @@ fn texts_and_ids_are_completed_alike() {
         let answer = post(tiny(), TEXT, &body);
         assert_eq!(texts(&answer), [want]);
         let json = answer.json();
-        assert_eq!((&json["object"], &json["choices"][0]["finish_reason"]), (&json!("text_completion"), &json!("stop")));
+        assert_eq!(
+            (&json["object"], &json["choices"][0]["finish_reason"]),
+            (&json!("text_completion"), &json!("stop"))
+        );
         assert_eq!(json["usage"]["prompt_tokens"], sample["prompt_ids"].as_array().unwrap().len());
         assert_eq!(streamed(&body), [(want.to_string(), json!("stop"))]);
     }
@@ -66,7 +69,10 @@ fn the_default_length_echo_and_log_probabilities_are_the_protocols() {
     assert_eq!(post(tiny(), TEXT, &body).json()["usage"]["completion_tokens"], 16);
     let echo = json!({"prompt": "hello there", "echo": true, "max_tokens": 0});
     let answer = post(tiny(), TEXT, &echo);
-    assert_eq!((texts(&answer), &answer.json()["choices"][0]["finish_reason"]), (vec!["hello there".to_string()], &json!("length")));
+    assert_eq!(
+        (texts(&answer), &answer.json()["choices"][0]["finish_reason"]),
+        (vec!["hello there".to_string()], &json!("length"))
+    );
     let echo = json!({"prompt": golden()[3]["prompt"], "echo": true, "max_tokens": 50});
     let prompt = golden()[3]["prompt"].as_str().unwrap().to_string();
     assert_eq!(texts(&post(tiny(), TEXT, &echo)), [prompt.clone() + "There are 5183 oranges in the warehouse."]);
@@ -74,7 +80,8 @@ fn the_default_length_echo_and_log_probabilities_are_the_protocols() {
     let body = json!({"prompt": golden()[3]["prompt"], "logprobs": 2, "max_tokens": 50});
     let choice = post(tiny(), TEXT, &body).json()["choices"][0].clone();
     let logprobs = &choice["logprobs"];
-    let tokens: Vec<&str> = logprobs["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    let tokens: Vec<&str> =
+        logprobs["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
     assert_eq!(tokens.concat(), choice["text"].as_str().unwrap());
     let mut offset = 0;
     for (at, token) in tokens.iter().enumerate() {
@@ -122,7 +129,10 @@ fn ids_and_texts_of_tokens() {
     let sample = &golden()[3];
     let answer = post(tiny(), "/tokenize", &json!({"prompt": sample["prompt"], "return_token_strs": true})).json();
     assert_eq!(answer["tokens"], sample["prompt_ids"]);
-    assert_eq!((&answer["count"], &answer["max_model_len"]), (&json!(sample["prompt_ids"].as_array().unwrap().len()), &json!(1536)));
+    assert_eq!(
+        (&answer["count"], &answer["max_model_len"]),
+        (&json!(sample["prompt_ids"].as_array().unwrap().len()), &json!(1536))
+    );
     assert_eq!(answer["token_strs"][0], "<｜begin▁of▁sentence｜>");
     let chat = post(tiny(), "/tokenize", &server_support::recorded(sample)).json();
     assert_eq!(chat["tokens"], sample["prompt_ids"]);

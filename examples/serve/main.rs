@@ -11,6 +11,7 @@
 #[allow(dead_code)] // other examples use the rest
 mod common;
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -107,7 +108,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_max_level(tracing::Level::INFO)
+        .init();
     let dir = common::resolve(args.model.as_deref())?;
     let engine = EngineOptions {
         max_sequences: args.max_sequences,

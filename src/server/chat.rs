@@ -108,14 +108,15 @@ fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Beg
     let room = state.room(prompt.ids.len(), call.request.max_tokens);
     call.request.max_tokens = Some(room.map_err(|error| error.with_param("messages"))?);
     call.request.params.validate(state.chat.tokenizer().vocab_size())?;
-    let place = state.admit(call.common.n, arrived)?;
+    let mut place = state.admit(call.common.n, arrived)?;
     call.request.messages = Vec::new();
     call.request.cancel = Some(place.cancel.clone());
     let (sender, received) = mpsc::unbounded_channel();
     for answer in 0..call.common.n {
         let mut request = call.request.clone();
         request.params = call.common.params_of(answer);
-        state.chat.submit_prompt(&prompt, request, sink(answer, sender.clone(), call.request.parallel_tool_calls))?;
+        let sink = sink(answer, sender.clone(), call.request.parallel_tool_calls);
+        state.chat.submit_prompt(&prompt, request, sink).inspect_err(|_| place.failed())?;
     }
     let updates = Updates::new(received, &place);
     Ok((call, prompt.start, place, updates))

@@ -217,6 +217,14 @@ fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<usize, 
             at += 1;
         }
     }
+    // Text behind the opener of the answer would be read as its beginning: late instructions go before the question.
+    let late = messages.iter().rev().take_while(|message| message.role == Role::System).count();
+    if late > 0 {
+        match messages.iter().rposition(|message| message.role == Role::User) {
+            Some(user) => messages[user..].rotate_right(late),
+            None => messages.push(Message::user("")),
+        }
+    }
     let needs_system = !request.tools.is_empty() || request.response_format.is_some();
     if needs_system && !messages.iter().any(|message| message.role == Role::System) {
         messages.insert(0, Message::system(""));
