@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use deepseek_v32::config::{Config, ModelType};
 use deepseek_v32::model::{Cache, Model, Precision, SequenceId, Trace};
+use deepseek_v32::ops::simd::{Isa, isa, with_isa};
 use deepseek_v32::ops::{Backend, with_backend};
 use deepseek_v32::weights::{self, LoadOptions};
 
@@ -13,9 +14,12 @@ use deepseek_v32::weights::{self, LoadOptions};
 const F32_TOLERANCE: f32 = 1e-4;
 /// The same for FP8 weights that are dequantized, as the case's README gives it.
 const DEQUANT_TOLERANCE: f32 = 2e-4;
-/// The same for full FP8 arithmetic: one activation that f32 rounding puts on the other side of an e4m3 step moves a
-/// row's logits by some 1e-3. Selected tokens and experts must be identical all the same.
-const FP8_TOLERANCE: f32 = 1e-2;
+/// The same for full FP8 arithmetic, as its README gives it (1e-5), doubled. That README compares programs that round in
+/// the same places between the FP8 products, which ours does not: one value of some million comes to lie on the other
+/// side of a step of e4m3. In layer 1, row 2, an element of attention's output is 0.4795 - 0.2305 - 0.2486 = 3.8155e-4,
+/// by exact arithmetic 8e-8 above a tie, where ours is too; the reference's f32 puts it 7e-8 below. The step, of one
+/// subnormal code, moves the row's logits by 1.2e-5; all other rows are within 1e-5.
+const FP8_TOLERANCE: f32 = 2e-5;
 
 struct Case {
     name: &'static str,
@@ -252,10 +256,16 @@ fn fp8_dequantized() {
 #[test]
 fn fp8_arithmetic() {
     let case = Case::with("v32_fp8", "golden_full_fp8.safetensors", Precision::Fp8, FP8_TOLERANCE, |_| ());
-    for chunk in [64, 40, 1] {
-        let mut run = case.prefill(chunk);
-        case.check_prefill(&run);
-        case.check_decode(&mut run);
+    // Without fused multiply-add a near tie of layer 0 falls to the other side, in PyTorch (MKL_CBWR=COMPATIBLE) as here,
+    // and the logits of both then differ by 2.985 from the recorded ones.
+    for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|_| isa() != Isa::Baseline) {
+        with_isa(isa, || {
+            for chunk in [64, 40, 1] {
+                let mut run = case.prefill(chunk);
+                case.check_prefill(&run);
+                case.check_decode(&mut run);
+            }
+        });
     }
 }
 

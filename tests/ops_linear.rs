@@ -245,6 +245,34 @@ fn fp8_linear_matches_f64_loops_on_ragged_shapes() {
 }
 
 #[test]
+fn fp8_linear_adds_the_products_of_a_block_in_order_and_then_scales_them() {
+    // Ragged blocks, panels and tiles; rows enough for a matrix unit, and for several chunks of them.
+    for (m, n, k) in [(1, 130, 200), (5, 33, 1), (7, 129, 257), (40, 70, 300), (103, 37, 130)] {
+        for ue8m0 in [true, false] {
+            let weight = weight(26, n, k, DType::F8E4M3, ue8m0);
+            let x = tensor(27, &[m, k], DType::F32);
+            let (codes, x_scale) = with_backend(Backend::Reference, || act_quant(&x, BLOCK, ue8m0)).unwrap();
+            let rows = |t: &Tensor| t.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+            let (codes, x_scale) = (rows(&codes), rows(&x_scale));
+            let (weights, weight_scale) = (rows(&weight.weight), rows(weight.weight_scale_inv.as_ref().unwrap()));
+            let output = |row: usize, column: usize| {
+                let blocks = codes[row].chunks(BLOCK).zip(weights[column].chunks(BLOCK)).enumerate();
+                blocks.fold(0.0f32, |sum, (block, (x, w))| {
+                    let dot = x.iter().zip(w).fold(0.0f32, |dot, (x, w)| dot + x * w);
+                    sum + dot * (x_scale[row][block] * weight_scale[column / BLOCK][block])
+                })
+            };
+            let expected: Vec<u32> = (0..m * n).map(|i| output(i / n, i % n).to_bits()).collect();
+            for isa in ISAS {
+                let run = |x: &Tensor| bits(&with_isa(isa, || weight.forward(x, LinearMode::Fp8 { ue8m0 })).unwrap());
+                assert_eq!(run(&x), expected, "{m}x{n}x{k} {isa:?}");
+                assert_eq!(run(&x.narrow(0, m - 1, 1).unwrap()), expected[(m - 1) * n..], "a row alone, {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn linear_many_has_the_bits_of_single_layers() {
     let weights = [
         weight(14, 20, 150, DType::F8E4M3, true),

@@ -10,7 +10,7 @@ use candle_core::DType;
 use clap::{Parser, ValueEnum};
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::model::{Model, Precision};
-use deepseek_v32::weights::{self, LoadOptions};
+use deepseek_v32::weights::{self, LoadOptions, Progress};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 /// Dtype of activations and cache.
@@ -155,21 +155,31 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.
 pub fn load_model(dir: &Path, dtype: DType, precision: Precision) -> Result<(Model, Duration)> {
     let start = Instant::now();
+    let options = LoadOptions { dtype, ..LoadOptions::default() };
+    let model = with_spinner(dir, |progress| {
+        let (config, vb) = weights::load(dir, &options, progress)?;
+        let model = Model::with_precision(&config, precision, vb).map_err(deepseek_v32::Error::from);
+        model.with_context(|| one_line_path(dir))
+    })?;
+    Ok((model, start.elapsed()))
+}
+
+/// Runs `load` while a spinner on standard error shows how far it is.
+pub fn with_spinner<T, E: Into<anyhow::Error>>(
+    dir: &Path,
+    load: impl FnOnce(&(dyn Fn(Progress) + Send + Sync)) -> std::result::Result<T, E>,
+) -> Result<T> {
     let spinner = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
     spinner.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
     spinner.enable_steady_tick(Duration::from_millis(80));
     let name = one_line_path(dir);
     spinner.set_message(format!("loading {name}"));
-    let options = LoadOptions { dtype, ..LoadOptions::default() };
-    let (config, vb) = weights::load(dir, &options, |progress| {
+    let loaded = load(&|progress| {
         let (done, total) = (progress.bytes_done as f64 / 1e6, progress.bytes_total as f64 / 1e6);
         spinner.set_message(format!("loading {name}: {done:.1} of {total:.1} MB"));
-    })?;
-    let model = Model::with_precision(&config, precision, vb)
-        .map_err(deepseek_v32::Error::from)
-        .with_context(|| one_line_path(dir))?;
+    });
     spinner.finish_and_clear();
-    Ok((model, start.elapsed()))
+    loaded.map_err(Into::into)
 }
 
 /// Ends an example: an error becomes one line on standard error and exit status 1. A reader of standard output that has

@@ -26,6 +26,16 @@ pub enum AgentError {
         /// What it takes, e.g. `the feature constrain`.
         needs: &'static str,
     },
+    /// An option is outside its range.
+    #[error("{name} is {value}: expected {expected}")]
+    Option {
+        /// The field's name.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// The values allowed.
+        expected: &'static str,
+    },
     /// A server answered with an error, or not at all.
     #[error("{url}: {message}")]
     Remote {
@@ -44,6 +54,25 @@ pub enum AgentError {
         /// Where and why.
         message: String,
     },
+}
+
+impl AgentError {
+    /// Whether a conversation did not fit the model's context.
+    pub fn is_context_full(&self) -> bool {
+        match self {
+            Self::Generation(GenerationError::PromptTooLong { .. }) => true,
+            // Servers agree on the words, not on a code.
+            Self::Remote { status: Some(400 | 413 | 422), message, .. } => {
+                let message = message.to_lowercase();
+                message.contains("context length")
+                    || message.contains("context_length")
+                    || message.contains("context window")
+                    || message.contains("too many tokens")
+                    || message.contains("prompt is too long")
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<crate::Error> for AgentError {

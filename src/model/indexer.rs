@@ -1,6 +1,6 @@
 //! The lightning indexer: scores every cached token and keeps the `index_topk` best for each query.
 
-use candle::{DType, Result, Tensor};
+use candle::{Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
@@ -76,7 +76,7 @@ impl Indexer {
         let q = self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
         let q = self.rotate(&q, rope)?;
         // The head weights stay f32: rounding them flips near ties.
-        let weights = self.weights_proj.forward(&x.to_dtype(DType::F32)?, LinearMode::Dequant)?;
+        let weights = self.weights_proj.forward_f32(x, self.mode)?;
         let weights = (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?;
         ops::indexer_topk(&q, index_k, &weights, layout, self.topk)
     }

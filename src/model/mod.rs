@@ -44,7 +44,8 @@ pub enum Precision {
     #[default]
     Dequant,
     /// The reference's FP8 arithmetic: activations of FP8 projections, the indexer's queries and keys, and the cached
-    /// latent are rounded to e4m3. Nothing changes for a checkpoint without FP8 weights but the indexer and the cache.
+    /// latent are rounded to e4m3. Nothing changes for a checkpoint without FP8 weights but the indexer, the cache and
+    /// the order of the router's additions.
     Fp8,
 }
 

@@ -60,7 +60,7 @@ impl Moe {
     /// `x: [T, hidden_size]` → output of the same shape and the chosen experts `[T, num_experts_per_tok]` u32,
     /// ascending by expert id.
     pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let logits = self.gate.forward(&x.to_dtype(DType::F32)?, LinearMode::Dequant)?;
+        let logits = self.gate.forward_f32(x, self.mode)?;
         let (expert_indices, expert_weights) =
             ops::gate(&logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
         let mut y = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;

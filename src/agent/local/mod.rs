@@ -73,8 +73,13 @@ impl LocalChat {
     }
 
     /// The same in another format.
-    pub fn with_version(self, version: Version) -> Self {
-        Self { version, ..self }
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_version(self, version: Version) -> Result<Self> {
+        let other = Self::new(self.name, self.service, version)?;
+        let stop_ids = other.stop_ids.iter().chain(&self.stop_ids).copied().collect();
+        Ok(Self { stop_ids, ..other })
     }
 
     /// The chat format.

@@ -105,17 +105,21 @@ pub(super) fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) ->
     Tensor::from_vec(out, (n, k), &Device::Cpu)
 }
 
-/// Rows of `width` after quantisation in groups of 128 and back.
-pub(crate) fn round_trip(x: &[f32], width: usize, ue8m0: bool) -> Vec<f32> {
+/// Codes `[M, width]` as f32 and scales `[M, ceil(width/128)]` of rows of `width`, in groups of 128.
+pub(crate) fn quantise_rows(x: &[f32], width: usize, ue8m0: bool) -> (Vec<f32>, Vec<f32>) {
     let isa = isa();
-    let mut out = x.to_vec();
-    for_rows(&mut out, width, |_, row| {
-        for group in row.chunks_mut(super::BLOCK) {
-            let scale = activation_scale(amax(group), ue8m0);
-            round(isa, group, scale);
-        }
+    let groups = width.div_ceil(super::BLOCK);
+    let mut scale = vec![0.0f32; x.len() / width.max(1) * groups];
+    for_rows(&mut scale, groups, |row, scale| {
+        let values = x[row * width..][..width].chunks(super::BLOCK);
+        values.zip(scale).for_each(|(values, scale)| *scale = activation_scale(amax(values), ue8m0));
     });
-    out
+    let mut codes = x.to_vec();
+    for_rows(&mut codes, width, |row, codes| {
+        let scale = &scale[row * groups..][..groups];
+        codes.chunks_mut(super::BLOCK).zip(scale).for_each(|(codes, &scale)| round(isa, codes, scale));
+    });
+    (codes, scale)
 }
 
 /// Calls `body` with the codes in row-major order.
@@ -159,10 +163,10 @@ simd_kernel! {
 #[inline(always)]
 fn round_body<const FMA: bool>(values: &mut [f32], scale: f32) {
     for value in values {
-        *value = e4m3::round(*value / scale) * scale;
+        *value = e4m3::round(*value / scale);
     }
 }
 simd_kernel! {
-    /// `values = e4m3(values / scale) · scale`.
+    /// `values = e4m3(values / scale)`.
     fn round(values: &mut [f32], scale: f32) = round_body
 }

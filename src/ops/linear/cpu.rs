@@ -7,8 +7,9 @@ use candle_core as candle;
 use rayon::prelude::*;
 
 use super::gemm::{Codes, Weight, X_ROWS, gemm};
+use super::in_order::gemm_in_order;
 use super::{LinearMode, LinearWeight, amx};
-use crate::ops::fp8::cpu::round_trip;
+use crate::ops::fp8::{BLOCK, cpu::quantise_rows};
 use crate::ops::simd::{
     Isa,
     floats::{Floats, to_tensor},
@@ -25,8 +26,6 @@ const TASK_WEIGHT_ROWS: usize = 32;
 const SHARED_WITHIN: usize = 8;
 
 /// [`linear`](super::linear), and [`linear_fp8`](super::linear_fp8) in the mode [`LinearMode::Fp8`], for a CPU `x`.
-///
-/// In the FP8 mode codes are dequantised before the product; with scales that are powers of two this is exact.
 pub(super) fn linear(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>, mode: LinearMode) -> Result<Tensor> {
     let values = Floats::new(x)?;
     let held = HeldWeight::new(weight, scale)?;
@@ -34,7 +33,19 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>, mode: 
     let weight = guard.weight()?;
     let input = prepare(values.as_slice(), weight, mode);
     let mut out = vec![0.0; rows_of(x) * guard.n];
-    project(vec![Job { x: &input, weight, out: &mut out }]);
+    project(vec![Job { x: input.view(), weight, out: &mut out }]);
+    to_tensor(out, &output_dims(x, guard.n), x.dtype())
+}
+
+/// [`linear_in_order`](super::linear_in_order) for a CPU `x`.
+pub(super) fn linear_in_order(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
+    let values = Floats::new(x)?;
+    let held = HeldWeight::new(weight, scale)?;
+    let guard = held.read()?;
+    let ones = vec![1.0; rows_of(x) * guard.k.div_ceil(BLOCK)];
+    let mut out = vec![0.0; rows_of(x) * guard.n];
+    let x_view = Activations { values: values.as_slice(), scale: &ones };
+    project(vec![Job { x: x_view, weight: guard.weight()?, out: &mut out }]);
     to_tensor(out, &output_dims(x, guard.n), x.dtype())
 }
 
@@ -43,9 +54,10 @@ pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMod
     let values = Floats::new(x)?;
     let held: Vec<_> = weights.iter().map(|weight| HeldWeight::of(weight)).collect::<Result<_>>()?;
     let guards: Vec<_> = held.iter().map(HeldWeight::read).collect::<Result<_>>()?;
+    let plain = Input::plain(values.as_slice());
     let quantised = match mode {
         LinearMode::Fp8 { ue8m0 } if guards.iter().any(|guard| guard.scale.is_some()) => {
-            Some(round_trip(values.as_slice(), x.dims().last().copied().unwrap_or(1), ue8m0))
+            Some(Input::quantised(values.as_slice(), x.dims().last().copied().unwrap_or(1), ue8m0))
         }
         _ => None,
     };
@@ -53,10 +65,10 @@ pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMod
     let mut jobs = Vec::with_capacity(guards.len());
     for (guard, out) in guards.iter().zip(&mut outs) {
         let input = match (&quantised, &guard.scale) {
-            (Some(quantised), Some(_)) => quantised.as_slice(),
-            _ => values.as_slice(),
+            (Some(quantised), Some(_)) => quantised,
+            _ => &plain,
         };
-        jobs.push(Job { x: input, weight: guard.weight()?, out });
+        jobs.push(Job { x: input.view(), weight: guard.weight()?, out });
     }
     project(jobs);
     let results = outs.into_iter().zip(&guards);
@@ -64,11 +76,41 @@ pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMod
 }
 
 /// What the product with `weight` sees of `x` in this mode.
-pub(crate) fn prepare<'a>(x: &'a [f32], weight: Weight, mode: LinearMode) -> Cow<'a, [f32]> {
+pub(crate) fn prepare<'a>(x: &'a [f32], weight: Weight, mode: LinearMode) -> Input<'a> {
     match mode {
-        LinearMode::Fp8 { ue8m0 } if !weight.scale.is_empty() => Cow::Owned(round_trip(x, weight.k, ue8m0)),
-        _ => Cow::Borrowed(x),
+        LinearMode::Fp8 { ue8m0 } if !weight.scale.is_empty() => Input::quantised(x, weight.k, ue8m0),
+        _ => Input::plain(x),
     }
+}
+
+/// Rows `[M, K]` as a product takes them.
+pub(crate) struct Input<'a> {
+    values: Cow<'a, [f32]>,
+    scale: Vec<f32>,
+}
+
+impl<'a> Input<'a> {
+    fn plain(x: &'a [f32]) -> Self {
+        Self { values: Cow::Borrowed(x), scale: Vec::new() }
+    }
+
+    fn quantised(x: &[f32], k: usize, ue8m0: bool) -> Self {
+        let (codes, scale) = quantise_rows(x, k, ue8m0);
+        Self { values: Cow::Owned(codes), scale }
+    }
+
+    pub(crate) fn view(&self) -> Activations<'_> {
+        Activations { values: &self.values, scale: &self.scale }
+    }
+}
+
+/// A borrowed [`Input`].
+#[derive(Clone, Copy)]
+pub(crate) struct Activations<'a> {
+    /// `[M, K]`: what the scales multiply, as e4m3 codes.
+    pub(super) values: &'a [f32],
+    /// `[M, ceil(K/128)]`, or empty. With scales, products are added in order.
+    pub(super) scale: &'a [f32],
 }
 
 fn rows_of(x: &Tensor) -> usize {
@@ -139,7 +181,7 @@ impl WeightGuard<'_> {
 
 /// A product to compute: `out` `[M, N]` becomes `x` `[M, K]` times `weightᵀ`.
 pub(crate) struct Job<'a> {
-    pub(crate) x: &'a [f32],
+    pub(crate) x: Activations<'a>,
     pub(crate) weight: Weight<'a>,
     pub(crate) out: &'a mut [f32],
 }
@@ -172,9 +214,17 @@ impl Packings {
     fn new(isa: Isa, jobs: &[Job]) -> Self {
         let mut this = Self { packings: Vec::new(), of_job: Vec::with_capacity(jobs.len()) };
         for (index, Job { x, weight, out }) in jobs.iter().enumerate() {
+            // The unit would add the products in another order.
+            if !x.scale.is_empty() {
+                this.of_job.push(None);
+                continue;
+            }
+            let x = x.values;
             let n = out.len() / (x.len() / weight.k);
             let same = |&other: &usize| {
-                std::ptr::eq(jobs[other].x, *x) && jobs[other].weight.k == weight.k && this.of_job[other].is_some()
+                std::ptr::eq(jobs[other].x.values, x)
+                    && jobs[other].weight.k == weight.k
+                    && this.of_job[other].is_some()
             };
             let packing = match (0..index).rev().take(SHARED_WITHIN).find(same) {
                 Some(other) if amx::takes(isa, x, *weight, n) => this.of_job[other],
@@ -195,7 +245,7 @@ impl Packings {
 
 /// A part of a product: rows of `x` with rows of the weight.
 struct Task<'a> {
-    x: &'a [f32],
+    x: Activations<'a>,
     /// All rows laid out for the matrix unit, and which of them is the first of `x`.
     packed: Option<(&'a amx::Packed, usize)>,
     weight: Weight<'a>,
@@ -209,7 +259,8 @@ impl Task<'_> {
         let rows = self.first_row..self.first_row + rows;
         match self.packed {
             Some((packed, first_x)) => amx::gemm(packed, first_x, self.weight, rows, &mut self.out),
-            None => gemm(isa, self.x, self.weight, rows, &mut self.out),
+            None if self.x.scale.is_empty() => gemm(isa, self.x.values, self.weight, rows, &mut self.out),
+            None => gemm_in_order(isa, self.x, self.weight, rows, &mut self.out),
         }
     }
 }
@@ -218,18 +269,21 @@ impl Task<'_> {
 fn divide<'a>(job: Job<'a>, packed: Option<&'a amx::Packed>, macs_per_task: usize) -> Vec<Task<'a>> {
     let Job { x, weight, out } = job;
     let k = weight.k;
-    let rows = x.len() / k;
+    let rows = x.values.len() / k;
     let n = out.len() / rows;
+    let scale_columns = if x.scale.is_empty() { 0 } else { k.div_ceil(BLOCK) };
     let (task_rows, most_columns) = match packed {
         Some(_) => (amx::TASK_ROWS, amx::TASK_COLUMNS),
         None => (X_ROWS, usize::MAX),
     };
     let mut tasks = Vec::new();
-    for (block, (x, out)) in x.chunks(task_rows * k).zip(out.chunks_mut(task_rows * n)).enumerate() {
-        let columns = (macs_per_task / x.len()).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
+    for (block, (values, out)) in x.values.chunks(task_rows * k).zip(out.chunks_mut(task_rows * n)).enumerate() {
+        let scale = &x.scale[block * task_rows * scale_columns..][..values.len() / k * scale_columns];
+        let x = Activations { values, scale };
+        let columns = (macs_per_task / values.len()).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
         let columns = columns.min(most_columns);
         let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-        parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(x.len() / k));
+        parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(values.len() / k));
         for row in out.chunks_mut(n) {
             parts.iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, piece)| part.push(piece));
         }

@@ -2,7 +2,8 @@
 //!
 //! On CPU a row's bits depend neither on the number of threads nor on the other rows of the batch, with one exception:
 //! where the processor has a matrix unit (AMX-BF16), batches of at least 32 rows with bf16 or f8e4m3 weights are added
-//! in another order than smaller ones, as precisely. In a mixture of experts a batch is the rows of one expert.
+//! in another order than smaller ones, as precisely. In a mixture of experts a batch is the rows of one expert. FP8
+//! arithmetic ([`LinearMode::Fp8`]) keeps away from the unit: there a last bit can grow to a step of e4m3.
 
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
@@ -17,6 +18,7 @@ mod amx;
 mod amx;
 pub(crate) mod cpu;
 pub(crate) mod gemm;
+mod in_order;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight};
@@ -53,14 +55,27 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
 /// If a shape or dtype is not as above.
 ///
 /// # Source
-/// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`. The CPU path multiplies dequantised codes instead of scaling
-/// each block's sum; the two differ by f32 rounding only.
+/// DeepSeek-V3.2-Exp `inference/kernel.py`, `fp8_gemm`: sums of 128 products of codes, each scaled and added. The CPU
+/// path adds the products in the order of K, whatever the batch, the threads and the processor.
 pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0: bool) -> Result<Tensor> {
     let _span = tracing::trace_span!("linear_fp8").entered();
     check("linear_fp8", x, weight, Some(weight_scale_inv))?;
     match on_cpu(x, weight, Some(weight_scale_inv)) {
         true => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
         false => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
+    }
+}
+
+/// [`linear`] with the additions of [`linear_fp8`] on CPU, for what FP8 arithmetic leaves in f32.
+///
+/// # Errors
+/// As [`linear`].
+pub(crate) fn linear_in_order(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
+    let _span = tracing::trace_span!("linear").entered();
+    check("linear", x, weight, weight_scale_inv)?;
+    match on_cpu(x, weight, weight_scale_inv) {
+        true => cpu::linear_in_order(x, weight, weight_scale_inv),
+        false => reference::linear_in_order(x, weight, weight_scale_inv),
     }
 }
 

@@ -39,6 +39,18 @@ impl LinearWeight {
     }
 }
 
+impl LinearWeight {
+    /// As [`forward`](LinearWeight::forward), but the activations are never quantised: in FP8 arithmetic for layers that
+    /// the reference computes in f32.
+    pub(crate) fn forward_f32(&self, x: &Tensor, mode: LinearMode) -> Result<Tensor> {
+        let (x, scale) = (x.to_dtype(DType::F32)?, self.weight_scale_inv.as_ref());
+        match mode {
+            LinearMode::Dequant => crate::ops::linear::linear(&x, &self.weight, scale),
+            LinearMode::Fp8 { .. } => crate::ops::linear::linear_in_order(&x, &self.weight, scale),
+        }
+    }
+}
+
 /// [`linear`](super::linear) on any device, differentiable.
 ///
 /// # Errors
@@ -59,6 +71,11 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
     };
     let wide = x.to_dtype(DType::F32)?.reshape((rows, k))?;
     wide.matmul(&weight.t()?)?.reshape(dims)?.to_dtype(x.dtype())
+}
+
+/// [`linear`], in the order of the device's matmul.
+pub(crate) fn linear_in_order(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
+    linear(x, weight, weight_scale_inv)
 }
 
 /// [`linear_fp8`](super::linear_fp8) on any device.

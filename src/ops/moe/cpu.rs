@@ -8,7 +8,7 @@ use crate::ops::linear::cpu::{HeldWeight, Job, WeightGuard, prepare, project};
 use crate::ops::linear::{LinearMode, LinearWeight};
 use crate::ops::simd::{
     floats::{Floats, for_rows, to_tensor},
-    isa, mul_add, simd_kernel,
+    isa, simd_kernel,
 };
 use crate::ops::swiglu::cpu::swiglu_in_place;
 
@@ -167,8 +167,8 @@ fn run(batches: Vec<Batch>, mode: LinearMode) -> Result<Vec<Vec<f32>>> {
     }
     let mut jobs = Vec::with_capacity(2 * batches.len());
     for (((Batch { expert, .. }, [x, y]), gate), up) in batches.iter().zip(&inputs).zip(&mut gates).zip(&mut ups) {
-        jobs.push(Job { x, weight: expert.gate.weight()?, out: gate });
-        jobs.push(Job { x: y, weight: expert.up.weight()?, out: up });
+        jobs.push(Job { x: x.view(), weight: expert.gate.weight()?, out: gate });
+        jobs.push(Job { x: y.view(), weight: expert.up.weight()?, out: up });
     }
     project(jobs);
     gates.iter_mut().zip(&ups).for_each(|(gate, up)| swiglu_in_place(gate, up));
@@ -179,7 +179,7 @@ fn run(batches: Vec<Batch>, mode: LinearMode) -> Result<Vec<Vec<f32>>> {
     }
     let mut jobs = Vec::with_capacity(batches.len());
     for ((Batch { expert, .. }, x), out) in batches.iter().zip(&inputs).zip(&mut outs) {
-        jobs.push(Job { x, weight: expert.down.weight()?, out });
+        jobs.push(Job { x: x.view(), weight: expert.down.weight()?, out });
     }
     project(jobs);
     Ok(outs)
@@ -188,7 +188,8 @@ fn run(batches: Vec<Batch>, mode: LinearMode) -> Result<Vec<Vec<f32>>> {
 #[inline(always)]
 fn add_weighted_body<const FMA: bool>(out: &mut [f32], values: &[f32], weight: f32) {
     for (out, value) in out.iter_mut().zip(values) {
-        *out = mul_add::<FMA>(*value, weight, *out);
+        // Rounded twice, as in the reference: what FP8 arithmetic adds to the residual stream then has the same bits.
+        *out += value * weight;
     }
 }
 simd_kernel! {

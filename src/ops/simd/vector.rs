@@ -31,6 +31,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f8e4m3(from: *const F8E4M3) -> Self;
     /// Writes `LANES` elements.
     unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// `self * other + addend`, in one rounding where the instruction set has it.
     unsafe fn mul_add(self, other: Self, addend: Self) -> Self;
@@ -90,6 +91,11 @@ impl Vector for Portable {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller vouches for `LANES` elements.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
 
     #[inline(always)]
@@ -182,6 +188,11 @@ impl Vector for Avx2 {
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -280,6 +291,11 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
     }
 
     #[inline(always)]

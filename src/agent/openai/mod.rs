@@ -1,0 +1,121 @@
+//! A server that speaks the OpenAI protocol as a model that chats.
+
+mod answer;
+mod body;
+mod http;
+mod options;
+mod sse;
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, Finish};
+use super::error::{AgentError, Result};
+use crate::generation::Cancel;
+use answer::Answer;
+use http::{Client, Ended};
+
+pub use options::{OpenAiOptions, ThinkingField};
+
+/// A model behind an OpenAI-compatible server. Clones share connections and the limit of requests at the same time.
+///
+/// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
+/// doubles or that the server names, as long as nothing of an answer has been told. The `reasoning_content` of messages is
+/// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
+/// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set.
+#[derive(Clone)]
+pub struct OpenAiChat {
+    client: Arc<Client>,
+}
+
+impl OpenAiChat {
+    /// A model of a server; `base_url` is what `/chat/completions` is appended to, e.g. `http://localhost:8000/v1`.
+    ///
+    /// # Errors
+    /// [`AgentError::Option`] if the address is not one of `http` or `https`, or an option is outside its range.
+    pub fn new(base_url: &str, model: impl Into<String>, options: OpenAiOptions) -> Result<Self> {
+        Ok(Self { client: Arc::new(Client::new(base_url, model.into(), options)?) })
+    }
+
+    /// One attempt. `told` becomes true once something of the answer has been passed on.
+    fn attempt(
+        &self,
+        body: &str,
+        cancel: &Cancel,
+        told: &mut bool,
+        on_event: &mut dyn FnMut(ChatEvent),
+    ) -> std::result::Result<ChatResponse, Ended> {
+        let mut answer = Answer::new();
+        let finish = self.client.post(body, cancel, &mut |chunk| {
+            for delta in answer.chunk(chunk)? {
+                *told = true;
+                on_event(ChatEvent::Delta(delta));
+            }
+            Ok(())
+        });
+        let cancelled = match finish {
+            Err(Ended::Cancelled) => true,
+            Err(ended) => return Err(ended),
+            Ok(()) => false,
+        };
+        let (rest, response) = answer.finish(cancelled).map_err(|message| self.client.broken(message))?;
+        rest.into_iter().for_each(|delta| on_event(ChatEvent::Delta(delta)));
+        Ok(response)
+    }
+}
+
+impl ChatModel for OpenAiChat {
+    fn name(&self) -> &str {
+        &self.client.model
+    }
+
+    fn context_length(&self) -> usize {
+        self.client.options.context_length
+    }
+
+    fn count_tokens(&self, _request: &ChatRequest) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
+        request.params.validate(usize::MAX)?;
+        let body = body::body(&request, &self.client.model, &self.client.options).to_string();
+        let cancel = request.cancel.unwrap_or_default();
+        let mut told = false;
+        for attempt in 0.. {
+            match self.attempt(&body, &cancel, &mut told, on_event) {
+                Ok(response) => return Ok(response),
+                Err(Ended::Cancelled) => break,
+                Err(Ended::Failed { error, retry_after }) => {
+                    let delay = retry_after.map(|named| self.client.delay(attempt, named));
+                    match delay.flatten().filter(|_| !told && attempt < self.client.options.retries) {
+                        Some(delay) => {
+                            tracing::warn!("{error}; trying again in {delay:?}");
+                            if http::sleep(delay, &cancel).is_err() {
+                                break;
+                            }
+                        }
+                        None => return Err(error),
+                    }
+                }
+            }
+        }
+        let (_, response) = Answer::new().finish(true).map_err(|message| AgentError::Remote {
+            url: self.client.url.clone(),
+            status: None,
+            message,
+        })?;
+        debug_assert_eq!(response.finish, Finish::Cancelled);
+        Ok(response)
+    }
+}
+
+impl fmt::Debug for OpenAiChat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiChat")
+            .field("url", &self.client.url)
+            .field("model", &self.client.model)
+            .field("options", &self.client.options)
+            .finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! How an agent works.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::context::ContextManagement;
+use super::error::{AgentError, Result};
+use crate::generation::SamplingParams;
+
+/// How an agent works, and when it ends without an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentOptions {
+    /// Whether the model thinks before it speaks. Default: yes.
+    pub thinking: bool,
+    /// How tokens are chosen. Each answer draws from a seed of its own, which follows from the one given. Default:
+    /// greedy.
+    pub params: SamplingParams,
+    /// Most tokens of one answer; one that is longer ends the run. Default: as many as the context holds.
+    pub max_answer_tokens: Option<usize>,
+    /// Most answers of the model, summaries included. The calls of the last one are still carried out. Default 100.
+    pub max_steps: usize,
+    /// Most tokens of all prompts and answers together. Default: no limit.
+    pub max_tokens: Option<usize>,
+    /// Longest time from the beginning, in every process that worked on the run. A tool that is at work is waited for.
+    /// Default: no limit.
+    pub max_time: Option<Duration>,
+    /// What to do when the context fills. Default: nothing.
+    pub context: ContextManagement,
+    /// Which part of the model's context the conversation may fill before that is done; in (0, 1]. Default 0.8.
+    pub context_threshold: f64,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self {
+            thinking: true,
+            params: SamplingParams::default(),
+            max_answer_tokens: None,
+            max_steps: 100,
+            max_tokens: None,
+            max_time: None,
+            context: ContextManagement::None,
+            context_threshold: 0.8,
+        }
+    }
+}
+
+/// The most parallel runs: each has a thread.
+const MAX_RUNS: usize = 256;
+
+impl AgentOptions {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`AgentError::Option`] names the first field outside its range.
+    pub fn validate(&self) -> Result<()> {
+        let check = |name, value: String, valid: bool, expected| {
+            if valid { Ok(()) } else { Err(AgentError::Option { name, value, expected }) }
+        };
+        let threshold = self.context_threshold;
+        check("context_threshold", threshold.to_string(), threshold > 0.0 && threshold <= 1.0, "a number in (0, 1]")?;
+        check("max_answer_tokens", "0".to_string(), self.max_answer_tokens != Some(0), "at least 1")?;
+        match self.context {
+            ContextManagement::ParallelFewestStep { runs } => {
+                check("runs", runs.to_string(), (1..=MAX_RUNS).contains(&runs), "a number from 1 to 256")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The parameters of one answer: those given, with a seed of its own. The first answer of the first run has the seed
+    /// given.
+    pub(super) fn params_of(&self, run: usize, step: usize) -> SamplingParams {
+        let mut params = self.params.clone();
+        params.seed = params.seed.map(|seed| match (run, step) {
+            (0, 0) => seed,
+            _ => mix(mix(seed ^ mix(run as u64)) ^ step as u64),
+        });
+        params
+    }
+}
+
+/// A number that looks random, a different one for every number (the finalizer of SplitMix64).
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

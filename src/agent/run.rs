@@ -1,0 +1,311 @@
+//! One run of an agent: ask the model, carry out its calls, and again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Agent;
+use super::chat_model::{ChatEvent, ChatRequest, ChatResponse, ChatUsage, Finish};
+use super::context::{self, ContextManagement, Managed};
+use super::error::Result;
+use super::options::AgentOptions;
+use super::outcome::{AgentEvent, AgentEventKind, Stop};
+use super::state::State;
+use super::trace::{Record, Trace};
+use crate::chat::{Message, ToolChoice};
+use crate::generation::Cancel;
+
+/// How often the clock is looked at while the model or a tool is at work.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A run in progress.
+pub(super) struct Run<'a> {
+    pub agent: &'a Agent,
+    pub options: &'a AgentOptions,
+    pub run: usize,
+    pub state: State,
+    pub trace: Option<&'a Trace>,
+    pub on_event: &'a mut dyn FnMut(AgentEvent),
+    pub started: Instant,
+}
+
+/// Tokens of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Count {
+    Tokens(usize),
+    /// More than the context holds.
+    TooMany,
+    /// The model can't tell.
+    Unknown,
+}
+
+impl Count {
+    fn tokens(self) -> Option<usize> {
+        match self {
+            Self::Tokens(tokens) => Some(tokens),
+            Self::TooMany | Self::Unknown => None,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Goes on until the end.
+    pub fn finish(&mut self) -> Result<()> {
+        while self.state.stop.is_none() {
+            match self.step() {
+                Ok(None) => {}
+                Ok(Some(stop)) => self.record(Record::End { stop })?,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(stop) = self.state.stop {
+            self.emit(AgentEventKind::Finished(stop));
+        }
+        Ok(())
+    }
+
+    /// Does the next thing; says when there is none.
+    fn step(&mut self) -> Result<Option<Stop>> {
+        if !self.state.pending().is_empty() {
+            return self.call_tools().map(|()| None);
+        }
+        let context_length = self.agent.model.context_length();
+        let mut full = false;
+        match (self.state.finish, self.state.last) {
+            (Some(Finish::Stop | Finish::ToolCalls), _) if !self.called() => return Ok(Some(Stop::Answer)),
+            (Some(Finish::Cancelled), _) => {
+                return Ok(Some(if self.out_of_time() { Stop::TimeLimit } else { Stop::Cancelled }));
+            }
+            (Some(Finish::Length), Some(usage)) if usage.total() >= context_length => full = true,
+            (Some(Finish::Length), _) => return Ok(Some(Stop::TokenLimit)),
+            _ => {}
+        }
+        if let Some(stop) = self.interrupted() {
+            return Ok(Some(stop));
+        }
+        if self.state.steps >= self.options.max_steps {
+            return Ok(Some(Stop::StepLimit));
+        }
+        let mut request = self.request();
+        let count = if full { Count::TooMany } else { self.count(&request)? };
+        // Where the model can't tell, the tokens of its last answer stand for what the conversation has now.
+        let tokens = count.tokens().or(self.state.last.map(|usage| usage.total())).unwrap_or(0);
+        full |= count == Count::TooMany || tokens >= context_length;
+        if full || tokens as f64 > self.options.context_threshold * context_length as f64 {
+            if self.manage(tokens)? {
+                return Ok(None);
+            }
+            if full {
+                return Ok(Some(Stop::ContextFull));
+            }
+        }
+        match self.tokens_left(count) {
+            Ok(max_tokens) => request.max_tokens = max_tokens,
+            Err(stop) => return Ok(Some(stop)),
+        }
+        self.emit(AgentEventKind::StepStarted { prompt_tokens: count.tokens() });
+        let Some(ChatResponse { message, finish, usage, .. }) = self.ask(request, true)? else {
+            return Ok(if self.manage(tokens)? { None } else { Some(Stop::ContextFull) });
+        };
+        self.record(Record::Answer { message: message.clone(), finish, usage })?;
+        self.emit(AgentEventKind::Answered { message, finish, usage });
+        Ok(None)
+    }
+
+    /// Whether the last answer had calls.
+    fn called(&self) -> bool {
+        self.state.answer.as_ref().is_some_and(|answer| !answer.tool_calls.is_empty())
+    }
+
+    /// The next request.
+    fn request(&self) -> ChatRequest {
+        ChatRequest {
+            tools: self.agent.tools.tools(),
+            thinking: self.options.thinking,
+            params: self.options.params_of(self.run, self.state.steps),
+            max_tokens: self.options.max_answer_tokens,
+            ..ChatRequest::new(self.state.messages.clone())
+        }
+    }
+
+    /// Tokens of a request's prompt.
+    fn count(&self, request: &ChatRequest) -> Result<Count> {
+        match self.agent.model.count_tokens(request) {
+            Ok(tokens) => Ok(tokens.map_or(Count::Unknown, Count::Tokens)),
+            Err(error) if error.is_context_full() => Ok(Count::TooMany),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Most tokens of the next answer; an error if there are none left.
+    fn tokens_left(&self, prompt: Count) -> std::result::Result<Option<usize>, Stop> {
+        let Some(most) = self.options.max_tokens else { return Ok(self.options.max_answer_tokens) };
+        let spent = self.state.usage.total() + prompt.tokens().unwrap_or(0);
+        let left = most.checked_sub(spent).filter(|left| *left > 0).ok_or(Stop::TokenLimit)?;
+        Ok(Some(self.options.max_answer_tokens.map_or(left, |most| most.min(left))))
+    }
+
+    /// Asks the model; while it is at work, the time limit ends it. `None` if the conversation does not fit its context.
+    fn ask(&mut self, mut request: ChatRequest, tell: bool) -> Result<Option<ChatResponse>> {
+        let (run, step) = (self.run, self.state.steps);
+        let on_event = &mut *self.on_event;
+        let mut pass_on = |event| {
+            if tell {
+                let kind = match event {
+                    ChatEvent::Token(token) => AgentEventKind::Token(token),
+                    ChatEvent::Delta(delta) => AgentEventKind::Delta(delta),
+                };
+                on_event(AgentEvent { run, step, kind });
+            }
+        };
+        let model = &self.agent.model;
+        let given = match self.options.max_time {
+            None => {
+                request.cancel = Some(self.agent.cancel.clone());
+                model.chat(request, &mut pass_on)
+            }
+            Some(max_time) => {
+                let before = Duration::try_from_secs_f64(self.state.seconds.max(0.0)).unwrap_or(Duration::MAX);
+                let deadline = self.started.checked_add(max_time.saturating_sub(before));
+                let cancel = Cancel::new();
+                request.cancel = Some(cancel.clone());
+                let done = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    let watch = scope.spawn(|| {
+                        while !done.load(Ordering::Acquire) {
+                            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                            if late || self.agent.cancel.is_cancelled() {
+                                return cancel.cancel();
+                            }
+                            thread::park_timeout(TICK);
+                        }
+                    });
+                    let answer = model.chat(request, &mut pass_on);
+                    done.store(true, Ordering::Release);
+                    watch.thread().unpark();
+                    answer
+                })
+            }
+        };
+        match given {
+            Ok(response) => Ok(Some(response)),
+            Err(error) if error.is_context_full() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out the calls that have no result yet. Each result is recorded as it comes.
+    fn call_tools(&mut self) -> Result<()> {
+        let pending = self.state.pending();
+        if let Some(stop) = self.interrupted() {
+            // Every call has a result, so that the conversation can go on.
+            let why = if stop == Stop::TimeLimit { "time is over" } else { "the run was cancelled" };
+            for (at, call) in pending {
+                let content = format!("Error: {} was not called, because {why}", call.name);
+                self.record(Record::Result { call: at, name: call.name, content, failed: true })?;
+            }
+            return Ok(());
+        }
+        let calls: Vec<_> = pending.iter().map(|(_, call)| call.clone()).collect();
+        calls.iter().for_each(|call| self.emit(AgentEventKind::Call(call.clone())));
+        let agent = self.agent;
+        let mut written = Ok(());
+        agent.tools.call_all(&calls, |i, result| {
+            let (at, call) = &pending[i];
+            let (name, content) = (call.name.clone(), result.content.clone());
+            let record = Record::Result { call: *at, name, content, failed: result.failed };
+            if written.is_ok() {
+                written = self.record(record);
+            }
+            self.emit(AgentEventKind::Result { call: call.clone(), result: result.clone() });
+        });
+        written
+    }
+
+    /// Makes room in the conversation; `false` if nothing may go.
+    fn manage(&mut self, tokens_before: usize) -> Result<bool> {
+        let mut strategy = self.options.context;
+        let mut messages = self.state.messages.clone();
+        let mut discarded_steps = context::to_discard(strategy, context::steps(&messages).len());
+        if discarded_steps == 0 {
+            return Ok(false);
+        }
+        let (mut summary, mut summary_usage) = (None, None);
+        if self.state.is_cut_off() {
+            messages.pop();
+        }
+        if strategy == ContextManagement::Summary {
+            (summary, summary_usage) = self.summarise(&messages)?;
+            if self.interrupted().is_some() {
+                // Nothing goes for half a summary.
+                (summary, discarded_steps) = (None, 0);
+            } else if summary.is_none() {
+                strategy = ContextManagement::DiscardAll;
+            }
+        }
+        let mut messages = context::discard(&messages, discarded_steps);
+        let mut question = self.state.question.clone();
+        if let Some(summary) = &summary {
+            question = Some(context::add_summary(&mut messages, question, summary));
+        }
+        let tokens_after = self.count(&ChatRequest { messages: messages.clone(), ..self.request() })?.tokens();
+        let step = self.state.steps;
+        let managed = Managed { strategy, step, tokens_before, tokens_after, discarded_steps, summary, summary_usage };
+        self.record(Record::Managed { managed: managed.clone(), messages, question })?;
+        self.emit(AgentEventKind::ContextManaged(managed));
+        Ok(true)
+    }
+
+    /// The model's summary of a conversation, and what it cost; nothing if there is no room for it.
+    fn summarise(&mut self, messages: &[Message]) -> Result<(Option<String>, Option<ChatUsage>)> {
+        let mut request = ChatRequest { tools: Vec::new(), tool_choice: ToolChoice::None, ..self.request() };
+        request.messages = messages.to_vec();
+        request.messages.push(Message::user(context::SUMMARY_REQUEST));
+        let count = self.count(&request)?;
+        let Ok(max_tokens) = self.tokens_left(count) else { return Ok((None, None)) };
+        request.max_tokens = max_tokens;
+        if count == Count::TooMany {
+            return Ok((None, None));
+        }
+        Ok(match self.ask(request, false)? {
+            None => (None, None),
+            Some(response) => {
+                let summary = Some(response.message.content).filter(|summary| !summary.trim().is_empty());
+                (summary, Some(response.usage))
+            }
+        })
+    }
+
+    /// Whether to stop at once.
+    fn interrupted(&self) -> Option<Stop> {
+        if self.agent.cancel.is_cancelled() {
+            Some(Stop::Cancelled)
+        } else {
+            self.out_of_time().then_some(Stop::TimeLimit)
+        }
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.options.max_time.is_some_and(|max| self.seconds() >= max.as_secs_f64())
+            && !self.agent.cancel.is_cancelled()
+    }
+
+    /// Time spent, in all processes.
+    fn seconds(&self) -> f64 {
+        self.state.seconds + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Writes a record, then lets it count.
+    fn record(&mut self, record: Record) -> Result<()> {
+        if let Some(trace) = self.trace {
+            trace.write(self.run, self.seconds(), &record)?;
+        }
+        let applied = self.state.apply(record);
+        debug_assert_eq!(applied, Ok(()));
+        Ok(())
+    }
+
+    fn emit(&mut self, kind: AgentEventKind) {
+        (self.on_event)(AgentEvent { run: self.run, step: self.state.steps, kind });
+    }
+}

@@ -1,0 +1,137 @@
+//! Where a run stands: what its records come to, one after another.
+
+use super::chat_model::{ChatUsage, Finish};
+use super::context::Managed;
+use super::outcome::Stop;
+use super::toolbox::CallResult;
+use super::trace::Record;
+use crate::chat::{Message, ToolCall};
+
+/// Where a run stands. It changes by [`State::apply`] alone, so that a run that is read back from its trace stands
+/// exactly where it stood.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub messages: Vec<Message>,
+    /// The last answer, as the model gave it.
+    pub answer: Option<Message>,
+    /// How the last answer ended; `None` at the beginning and after the context was managed.
+    pub finish: Option<Finish>,
+    /// The tokens of the last answer, as `finish`.
+    pub last: Option<ChatUsage>,
+    /// The results of the last answer's calls.
+    results: Vec<Option<CallResult>>,
+    /// The question without the summary that was put behind it.
+    pub question: Option<String>,
+    pub steps: usize,
+    pub usage: ChatUsage,
+    pub managed: Vec<Managed>,
+    pub stop: Option<Stop>,
+    /// Time spent before this process.
+    pub seconds: f64,
+}
+
+impl State {
+    pub fn new(messages: Vec<Message>) -> Self {
+        Self {
+            messages,
+            answer: None,
+            finish: None,
+            last: None,
+            results: Vec::new(),
+            question: None,
+            steps: 0,
+            usage: ChatUsage::default(),
+            managed: Vec::new(),
+            stop: None,
+            seconds: 0.0,
+        }
+    }
+
+    /// The calls that have no result yet, with their places.
+    pub fn pending(&self) -> Vec<(usize, ToolCall)> {
+        let calls = self.answer.iter().flat_map(|answer| &answer.tool_calls);
+        let open = self.results.iter().zip(calls).enumerate().filter(|(_, (result, _))| result.is_none());
+        open.map(|(at, (_, call))| (at, call.clone())).collect()
+    }
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// It can't come here.
+    pub fn apply(&mut self, record: Record) -> Result<(), String> {
+        if self.stop.is_some() {
+            return Err("a record after the end".to_string());
+        }
+        match record {
+            Record::Begin(_) => return Err("a second beginning".to_string()),
+            Record::Answer { message, finish, usage } => {
+                if !self.pending().is_empty() {
+                    return Err("an answer before the results of the calls".to_string());
+                }
+                self.answered(message, finish, usage);
+            }
+            Record::Result { call, content, failed, .. } => match self.results.get_mut(call) {
+                Some(place @ None) => {
+                    *place = Some(CallResult { content, failed });
+                    self.add_results();
+                }
+                _ => return Err(format!("a result of call {call}, which waits for none")),
+            },
+            Record::Managed { managed, messages, question } => {
+                self.steps += usize::from(managed.summary_usage.is_some());
+                self.usage += managed.summary_usage.unwrap_or_default();
+                self.managed.push(managed);
+                self.messages = messages;
+                self.question = question;
+                self.finish = None;
+                self.last = None;
+            }
+            Record::End { stop } => self.stop = Some(stop),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, message: Message, finish: Finish, usage: ChatUsage) {
+        self.steps += 1;
+        self.usage += usage;
+        self.last = Some(usage);
+        self.finish = Some(finish);
+        let whole = matches!(finish, Finish::Stop | Finish::ToolCalls);
+        self.results = vec![None; if whole { message.tool_calls.len() } else { 0 }];
+        self.answer = Some(message.clone());
+        if whole {
+            self.messages.push(message);
+        } else if let Some(rest) = rest(message) {
+            self.messages.push(rest);
+        }
+    }
+
+    /// Whether the last message is an answer that was cut off.
+    pub fn is_cut_off(&self) -> bool {
+        let answer = self.answer.clone().filter(|_| matches!(self.finish, Some(Finish::Length | Finish::Cancelled)));
+        answer.and_then(rest).is_some_and(|rest| self.messages.last() == Some(&rest))
+    }
+
+    /// Once all calls have results, the results join the conversation.
+    fn add_results(&mut self) {
+        if self.results.iter().any(Option::is_none) {
+            return;
+        }
+        let calls = self.answer.iter().flat_map(|answer| &answer.tool_calls);
+        for (call, result) in calls.zip(std::mem::take(&mut self.results)) {
+            let mut message = Message::tool("", result.map(|result| result.content).unwrap_or_default());
+            message.tool_call_id = call.id.clone();
+            self.messages.push(message);
+        }
+    }
+}
+
+/// What is kept of an answer that was cut off: calls in it are not made, for the last may lack arguments.
+fn rest(mut message: Message) -> Option<Message> {
+    if !message.tool_calls.is_empty() {
+        message.tool_calls.clear();
+        message.written_ids = None;
+    }
+    let said = !message.content.is_empty() || message.reasoning_content.is_some();
+    said.then_some(message)
+}

@@ -1,0 +1,219 @@
+//! The agent.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use super::chat_model::{ChatModel, ChatUsage};
+use super::context::ContextManagement;
+use super::error::Result;
+use super::options::AgentOptions;
+use super::outcome::{AgentEvent, Outcome, RunReport, Stop};
+use super::run::Run;
+use super::state::State;
+use super::toolbox::Toolbox;
+use super::trace::{Begin, Trace, problem};
+use crate::chat::Message;
+use crate::generation::{Cancel, GenerationError};
+
+/// A model that works with tools until it has an answer.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use deepseek_v32::agent::{Agent, ChatModel, Toolbox};
+/// # use deepseek_v32::chat::{Json, Message, Tool};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let model: Arc<dyn ChatModel> = unimplemented!();
+/// let parameters = Json::parse(r#"{"type": "object", "properties": {"city": {"type": "string"}}}"#)?;
+/// let tools = Toolbox::new().with(Tool::new("get_weather", "Get the weather in a city.", parameters), |arguments| {
+///     let city = arguments.get("city").and_then(Json::as_str).ok_or("which city?")?;
+///     Ok(format!("{city}: 18 degrees and sunny"))
+/// })?;
+/// let outcome = Agent::new(model, tools).run([Message::user("weather in Lisbon")], &mut |_| ())?;
+/// println!("{}", outcome.message.unwrap().content);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// An answer without calls ends a run. Within a run the model sees its own reasoning again; to go on, append a user
+/// message to [`Outcome::messages`] and run again, which drops the reasoning before it. What the model wrote is kept as the
+/// ids it wrote ([`Message::written_ids`]).
+#[derive(Clone)]
+pub struct Agent {
+    pub(super) model: Arc<dyn ChatModel>,
+    pub(super) tools: Toolbox,
+    options: AgentOptions,
+    pub(super) cancel: Cancel,
+}
+
+impl Agent {
+    /// An agent with the default options.
+    pub fn new(model: Arc<dyn ChatModel>, tools: Toolbox) -> Self {
+        Self { model, tools, options: AgentOptions::default(), cancel: Cancel::new() }
+    }
+
+    /// The same with options.
+    pub fn with_options(self, options: AgentOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same with a switch that ends its runs.
+    pub fn with_cancel(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// The tools.
+    pub fn tools(&self) -> &Toolbox {
+        &self.tools
+    }
+
+    /// The options.
+    pub fn options(&self) -> &AgentOptions {
+        &self.options
+    }
+
+    /// Works on a conversation until the end, telling `on_event` of everything on the way, on this thread.
+    ///
+    /// # Errors
+    /// If the model fails or refuses the conversation. What goes wrong in a tool is no error: the model is told.
+    pub fn run(&self, messages: impl Into<Vec<Message>>, on_event: &mut dyn FnMut(AgentEvent)) -> Result<Outcome> {
+        self.options.validate()?;
+        self.work(&self.options, states(&self.options, messages.into()), None, on_event)
+    }
+
+    /// As [`Self::run`], writing everything down in a new file as it happens; see [`Self::resume`].
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`AgentError::Trace`](super::AgentError::Trace) if the file is there already or can't be
+    /// written. After an error of the model the run can be resumed.
+    pub fn run_traced(
+        &self,
+        messages: impl Into<Vec<Message>>,
+        path: impl AsRef<Path>,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<Outcome> {
+        let messages = messages.into();
+        let begin = Begin {
+            model: self.model.name().to_string(),
+            options: self.options.clone(),
+            tools: self.tools.tools(),
+            messages: messages.clone(),
+        };
+        self.options.validate()?;
+        let trace = Trace::create(path.as_ref(), begin)?;
+        self.work(&self.options, states(&self.options, messages), Some(&trace), on_event)
+    }
+
+    /// Goes on with a run from its trace, with the options it began with, as if it had never been interrupted. Answers and
+    /// results that were recorded are not asked for again; a call that was at work is made again. A run that had ended
+    /// comes back as it was.
+    ///
+    /// # Errors
+    /// As [`Self::run_traced`]; [`AgentError::Trace`](super::AgentError::Trace) also if the file is no trace, or that of an
+    /// agent with other tools.
+    pub fn resume(&self, path: impl AsRef<Path>, on_event: &mut dyn FnMut(AgentEvent)) -> Result<Outcome> {
+        let path = path.as_ref();
+        let (trace, begin, lines) = Trace::open(path)?;
+        if begin.tools != self.tools.tools() {
+            return Err(problem(path, "was written by an agent with other tools"));
+        }
+        begin.options.validate().map_err(|error| problem(path, format!("line 1: {error}")))?;
+        let mut states = states(&begin.options, begin.messages);
+        for (i, line) in lines.into_iter().enumerate() {
+            let number = i + 2;
+            let state = states.get_mut(line.run).ok_or_else(|| problem(path, format!("line {number}: no such run")))?;
+            state.seconds = line.seconds;
+            state.apply(line.record).map_err(|text| problem(path, format!("line {number}: {text}")))?;
+        }
+        self.work(&begin.options, states, Some(&trace), on_event)
+    }
+
+    /// Works on runs until they end.
+    fn work(
+        &self,
+        options: &AgentOptions,
+        states: Vec<State>,
+        trace: Option<&Trace>,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let go = |run: usize, state: State, on_event: &mut dyn FnMut(AgentEvent)| {
+            let mut run = Run { agent: self, options, run, state, trace, on_event, started };
+            let result = run.finish();
+            (run.state, result)
+        };
+        let go = &go;
+        if states.len() == 1 {
+            return outcome(states.into_iter().map(|state| go(0, state, on_event)).collect());
+        }
+        let ended = thread::scope(|scope| {
+            let (events, received) = mpsc::channel();
+            let start = |(run, state): (usize, State)| {
+                let events = events.clone();
+                let begun = state.clone();
+                // The receiver lives until all runs have ended.
+                let work = move || go(run, state, &mut |event| drop(events.send(event)));
+                let thread = thread::Builder::new().name(format!("run {run}")).spawn_scoped(scope, work);
+                thread.map_err(|error| Box::new((begun, Err(GenerationError::Thread(error).into()))))
+            };
+            let runs: Vec<_> = states.into_iter().enumerate().map(start).collect();
+            drop(events);
+            received.iter().for_each(on_event);
+            let join = |run: thread::ScopedJoinHandle<'_, _>| {
+                run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            runs.into_iter().map(|run| run.map_or_else(|failed| *failed, join)).collect()
+        });
+        outcome(ended)
+    }
+}
+
+/// The runs at their beginning.
+fn states(options: &AgentOptions, messages: Vec<Message>) -> Vec<State> {
+    let runs = match options.context {
+        ContextManagement::ParallelFewestStep { runs } => runs,
+        _ => 1,
+    };
+    vec![State::new(messages); runs]
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Agent");
+        debug.field("model", &self.model.name()).field("tools", &self.tools).field("options", &self.options).finish()
+    }
+}
+
+/// What the runs came to: of those that answered, the one with the fewest steps counts, else the first that did not fail.
+fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
+    let report = |(state, result): &(State, Result<()>)| RunReport {
+        stop: state.stop,
+        error: result.as_ref().err().map(ToString::to_string),
+        steps: state.steps,
+        usage: state.usage,
+    };
+    let runs: Vec<RunReport> = ended.iter().map(report).collect();
+    let rank =
+        |at: &usize| (runs[*at].stop.is_none(), runs[*at].stop != Some(Stop::Answer), answered_in(&runs[*at]), *at);
+    let best = (0..runs.len()).min_by_key(rank).unwrap_or(0);
+    let (state, result) = ended.swap_remove(best);
+    result?;
+    let mut usage = ChatUsage::default();
+    runs.iter().for_each(|run| usage += run.usage);
+    Ok(Outcome {
+        message: state.answer,
+        stop: state.stop.unwrap_or(Stop::Cancelled),
+        steps: runs.iter().map(|run| run.steps).sum(),
+        usage,
+        messages: state.messages,
+        managed: state.managed,
+        run: best,
+        runs,
+    })
+}
+
+/// The steps of a run, if it answered.
+fn answered_in(run: &RunReport) -> usize {
+    if run.stop == Some(Stop::Answer) { run.steps } else { 0 }
+}
