@@ -9,6 +9,8 @@ pub mod generation;
 pub mod grammar;
 pub mod model;
 pub mod ops;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod weights;
 
 pub use config::{Config, ConfigError};

@@ -40,6 +40,8 @@ pub type Sink = Box<dyn FnMut(Update) -> bool + Send>;
 pub struct Load {
     /// Requests submitted and not ended: those that run and those that wait.
     pub requests: usize,
+    /// Those of them that ran in the latest step.
+    pub running: usize,
     /// The engine's counters.
     pub stats: Stats,
 }
@@ -134,7 +136,9 @@ impl<M: TokenModel> Worker<M> {
                 Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
                 Err(error) => self.fail_all(&error.to_string()),
             }
-            lock(&self.load).stats = *self.engine.stats();
+            let mut load = lock(&self.load);
+            load.running = self.engine.running();
+            load.stats = *self.engine.stats();
         }
     }
 
