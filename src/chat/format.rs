@@ -358,7 +358,7 @@ static V31_TOOLS: ToolsText = ToolsText {
     description: "\nDescription: ",
     parameters: "\n\nParameters: ",
     end: "\n\n",
-    tail: "IMPORTANT: ALWAYS adhere to this format for tool use:\n\
+    tail: "IMPORTANT: ALWAYS adhere to this exact format for tool use:\n\
         <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜>\
         {additional_tool_calls}<｜tool▁calls▁end｜>\n\n\
         Where:\n\n\
