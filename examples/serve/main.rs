@@ -128,7 +128,7 @@ fn run(args: Args) -> Result<()> {
         chat = chat.with_name(name);
     }
     if let Some(version) = args.chat_format {
-        chat = chat.with_version(version);
+        chat = chat.with_version(version)?;
     }
     let options = ServerOptions {
         api_key: args.api_key.filter(|key| !key.is_empty()),
