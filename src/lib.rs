@@ -6,6 +6,7 @@ pub mod chat;
 pub mod config;
 pub mod error;
 pub mod generation;
+pub mod grammar;
 pub mod model;
 pub mod ops;
 #[cfg(feature = "server")]

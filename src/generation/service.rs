@@ -55,6 +55,7 @@ pub struct Service {
     commands: Sender<(Request, Sink)>,
     load: Arc<Mutex<Load>>,
     max_context: usize,
+    vocab_size: usize,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -69,12 +70,12 @@ impl Service {
     {
         let (commands, received) = mpsc::channel();
         let load = Arc::new(Mutex::new(Load::default()));
-        let max_context = engine.model().max_context();
+        let (max_context, vocab_size) = (engine.model().max_context(), engine.model().vocab_size());
         let tokenizer = engine.tokenizer().cloned();
         let worker = Worker { engine, received, sinks: HashMap::new(), load: Arc::clone(&load) };
         let thread = thread::Builder::new().name("engine".to_string());
         thread.spawn(move || worker.run()).map_err(GenerationError::Thread)?;
-        Ok(Self { commands, load, max_context, tokenizer })
+        Ok(Self { commands, load, max_context, vocab_size, tokenizer })
     }
 
     /// Hands a request over; `sink` hears of it, also if it is refused.
@@ -107,6 +108,11 @@ impl Service {
     /// Most tokens of prompt and answer together.
     pub fn max_context(&self) -> usize {
         self.max_context
+    }
+
+    /// The model's number of logits.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// The engine's tokenizer, if it has one.
