@@ -27,7 +27,7 @@ fn server(options: ServerOptions) -> Running {
 
 /// A body of an answer that does not end by itself.
 fn endless() -> Value {
-    json!({"prompt": [5, 6, 7], "max_tokens": 4000, "logit_bias": {"1": -100}, "stream": true})
+    json!({"prompt": [5, 6, 7], "max_tokens": 1_000_000, "logit_bias": {"1": -100}, "stream": true})
 }
 
 /// Waits until a metric has a value.
@@ -341,8 +341,9 @@ fn silence_is_filled_with_comments() {
     stream.write_all((head + &body).as_bytes()).unwrap();
     let mut text = String::new();
     let mut bytes = [0; 512];
-    while !text.contains(": keep-alive") {
-        let count = stream.read(&mut bytes).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    while !text.contains("keep-alive\n\n") {
+        let count = stream.read(&mut bytes).unwrap_or_else(|error| panic!("{error}: {text:?}"));
         assert!(count > 0);
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }

@@ -116,13 +116,19 @@ pub fn recorded(sample: &Value) -> Value {
     json!({"messages": messages, "tools": tools, "thinking": {"type": if sample["mode"] == "thinking" { "enabled" } else { "disabled" }}})
 }
 
+/// A call's name and arguments. The order of its keys is that of the tool's schema, which a `Value` has sorted.
+fn function(call: &Value) -> Value {
+    let arguments = call["function"]["arguments"].as_str().unwrap();
+    json!([call["function"]["name"], serde_json::from_str::<Value>(arguments).unwrap()])
+}
+
 /// What a recorded answer's message must be, without the ids of its calls.
 pub fn parsed(sample: &Value) -> Value {
     let parsed = &sample["parsed"];
     json!({
         "content": parsed["content"],
         "reasoning_content": parsed["reasoning_content"],
-        "calls": parsed["tool_calls"].as_array().unwrap().iter().map(|call| call["function"].clone()).collect::<Vec<_>>(),
+        "calls": parsed["tool_calls"].as_array().unwrap().iter().map(function).collect::<Vec<_>>(),
     })
 }
 
@@ -132,6 +138,6 @@ pub fn said(message: &Value) -> Value {
     json!({
         "content": message["content"].as_str().unwrap_or_default(),
         "reasoning_content": message["reasoning_content"].as_str().unwrap_or_default(),
-        "calls": calls.iter().map(|call| call["function"].clone()).collect::<Vec<_>>(),
+        "calls": calls.iter().map(function).collect::<Vec<_>>(),
     })
 }
