@@ -6,8 +6,11 @@ pub mod chat;
 pub mod config;
 pub mod error;
 pub mod generation;
+pub mod grammar;
 pub mod model;
 pub mod ops;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod weights;
 
 pub use config::{Config, ConfigError};

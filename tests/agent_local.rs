@@ -193,3 +193,34 @@ fn choices_and_ends() {
     let too_long = ChatRequest::new([Message::user("word ".repeat(5000))]);
     assert!(matches!(chat().chat(too_long, &mut |_| ()), Err(AgentError::Generation(_))));
 }
+
+/// What an answer must be, with and without the means to hold it to that.
+#[test]
+fn answers_that_must_have_a_form() {
+    let samples = samples();
+    let sample = samples.iter().find(|sample| sample.mode == "chat" && sample.parsed.tool_calls.is_empty()).unwrap();
+    let required = ChatRequest { tool_choice: ToolChoice::Required, max_tokens: Some(200), ..request(sample) };
+    let format = r#"{"type": "json_schema", "json_schema": {"name": "n", "schema":
+        {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false}}}"#;
+    let format = deepseek_v32::chat::Json::parse(format).unwrap();
+    let json = ChatRequest { response_format: Some(format), ..ChatRequest::new([Message::user("How many?")]) };
+    let json = ChatRequest { thinking: false, max_tokens: Some(60), ..json };
+    let answers = [required, json].map(|request| chat().chat(request, &mut |_| ()));
+    if cfg!(feature = "constrain") {
+        let [call, json] = answers.map(Result::unwrap);
+        assert_eq!(call.finish, Finish::ToolCalls, "{call:?}");
+        if json.finish == Finish::Stop {
+            let value: serde_json::Value = serde_json::from_str(&json.message.content).unwrap();
+            assert!(value["n"].is_number() && value.as_object().unwrap().len() == 1);
+        } else {
+            assert!(json.message.content.trim_start().starts_with('{'), "{json:?}");
+        }
+    } else {
+        for answer in answers {
+            assert!(matches!(answer, Err(AgentError::Unsupported { needs: "the feature constrain", .. })));
+        }
+    }
+    let unknown = deepseek_v32::chat::Json::parse(r#"{"type": "xml"}"#).unwrap();
+    let unknown = ChatRequest { response_format: Some(unknown), ..request(sample) };
+    assert!(matches!(chat().chat(unknown, &mut |_| ()), Err(AgentError::Grammar(_))));
+}

@@ -241,6 +241,10 @@ fn dropped() {
     let parsed = tolerant("Use `<｜DSML｜function_calls>` or </｜DSML｜invoke> and ｜DSML｜.", Start::Content);
     assert_eq!(parsed.message.content, "Use `` or  and .");
     assert_eq!(parsed.dropped, ["<｜DSML｜function_calls>", "</｜DSML｜invoke>", "｜DSML｜"]);
+
+    // What is left and right of a dropped tag makes no new one.
+    let parsed = tolerant("</｜DSML</｜DSML｜｜invoke>", Start::Content);
+    assert_eq!(parsed.message.content, "</｜DSML ｜invoke>");
 }
 
 /// A parameter that wraps all arguments is unwrapped where the tool has no such parameter.

@@ -12,6 +12,9 @@ pub enum AgentError {
     /// A conversation could not be put into a prompt.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// An answer can't be held to what was asked for.
+    #[error(transparent)]
+    Grammar(#[from] crate::chat::GrammarError),
     /// The engine refused the request or failed.
     #[error(transparent)]
     Generation(#[from] GenerationError),

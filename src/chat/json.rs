@@ -36,6 +36,11 @@ impl Json {
         read(serde_json::from_str(text)?, MAX_DEPTH)
     }
 
+    /// The same for text that is to stand in an object.
+    pub(crate) fn parse_nested(text: &str) -> Result<Self, serde_json::Error> {
+        read(serde_json::from_str(text)?, MAX_DEPTH - 1)
+    }
+
     /// The value of a key; `None` also if this is no object.
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {

@@ -38,7 +38,7 @@ pub struct Message {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// Which call this is the result of; tools only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "id", skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// The tools the model may call; rendered on system and developer messages.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
@@ -160,7 +160,7 @@ impl Tool {
 
 #[derive(Serialize, Deserialize)]
 struct WireCall {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "id", skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(rename = "type", default = "function")]
     kind: String,
@@ -217,6 +217,14 @@ impl From<Tool> for WireTool {
 /// A field that may be `null`.
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An id: a string, or a number that some clients write. No format renders it.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Json::deserialize(deserializer)? {
+        Json::String(text) | Json::Number(text) => Some(text),
+        _ => None,
+    })
 }
 
 /// Arguments: a string, or an object that is written out.

@@ -87,7 +87,7 @@ fn growth(text: &str, returned: &mut usize) -> String {
 }
 
 /// Appends the bytes of a byte-level token. A token with a character outside the byte alphabet is literal text.
-fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
+pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for char in token.chars() {
         match byte(char) {

@@ -98,6 +98,9 @@ pub enum GenerationError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 
+    /// A grammar that cannot be held to.
+    #[error("the grammar cannot be held to: {0}")]
+    Grammar(String),
     /// A constraint could not go on.
     #[error("the constraint failed: {0}")]
     Constraint(String),

@@ -7,11 +7,14 @@
 //! - [`Tokenizer`] and [`Detokenizer`] turn text to ids and back, the latter as ids come.
 //! - [`TokenModel`] is what the engine asks of a model; [`LocalModel`] is the crate's own.
 //! - [`Service`] puts an engine on a thread of its own, for callers on many threads.
-//! - [`Constraint`] is a grammar that an answer must follow.
+//! - [`Constraint`] is a grammar that an answer must follow; with feature `constrain`, `GrammarCompiler` makes one
+//!   from a [`Grammar`](crate::grammar::Grammar).
 //!
 //! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
 
 mod caught;
+#[cfg(feature = "constrain")]
+mod constrain;
 mod constraint;
 mod detokenizer;
 mod engine;
@@ -29,6 +32,8 @@ mod token_model;
 mod tokenizer;
 mod tokenizer_json;
 
+#[cfg(feature = "constrain")]
+pub use constrain::GrammarCompiler;
 pub use constraint::{Constraint, TokenSet};
 pub use detokenizer::Detokenizer;
 pub use engine::Engine;

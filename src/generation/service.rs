@@ -40,6 +40,8 @@ pub type Sink = Box<dyn FnMut(Update) -> bool + Send>;
 pub struct Load {
     /// Requests submitted and not ended: those that run and those that wait.
     pub requests: usize,
+    /// Those of them that ran in the latest step.
+    pub running: usize,
     /// The engine's counters.
     pub stats: Stats,
 }
@@ -53,6 +55,7 @@ pub struct Service {
     commands: Sender<(Request, Sink)>,
     load: Arc<Mutex<Load>>,
     max_context: usize,
+    vocab_size: usize,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -67,12 +70,12 @@ impl Service {
     {
         let (commands, received) = mpsc::channel();
         let load = Arc::new(Mutex::new(Load::default()));
-        let max_context = engine.model().max_context();
+        let (max_context, vocab_size) = (engine.model().max_context(), engine.model().vocab_size());
         let tokenizer = engine.tokenizer().cloned();
         let worker = Worker { engine, received, sinks: HashMap::new(), load: Arc::clone(&load) };
         let thread = thread::Builder::new().name("engine".to_string());
         thread.spawn(move || worker.run()).map_err(GenerationError::Thread)?;
-        Ok(Self { commands, load, max_context, tokenizer })
+        Ok(Self { commands, load, max_context, vocab_size, tokenizer })
     }
 
     /// Hands a request over; `sink` hears of it, also if it is refused.
@@ -107,6 +110,11 @@ impl Service {
         self.max_context
     }
 
+    /// The model's number of logits.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
     /// The engine's tokenizer, if it has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
@@ -128,7 +136,9 @@ impl<M: TokenModel> Worker<M> {
                 Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
                 Err(error) => self.fail_all(&error.to_string()),
             }
-            lock(&self.load).stats = *self.engine.stats();
+            let mut load = lock(&self.load);
+            load.running = self.engine.running();
+            load.stats = *self.engine.stats();
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokenizers::{DecoderWrapper, ModelWrapper};
 
 use super::caught::caught;
-use super::detokenizer::Detokenizer;
+use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
 use super::tokenizer_json;
@@ -156,6 +156,19 @@ impl Tokenizer {
     /// The token of an id, written as in `tokenizer.json`.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.tokenizer.id_to_token(id)
+    }
+
+    /// The bytes that an id adds to a text: of a cut character, its part. Added tokens are their own text, and so are
+    /// all tokens of a tokenizer that is not byte-level; an id without a token has none.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.id_to_token(id) else { return Vec::new() };
+        let added = self.inner.tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some();
+        if added || !self.is_byte_level() {
+            return token.into_bytes();
+        }
+        let mut bytes = Vec::new();
+        push_bytes(&token, &mut bytes);
+        bytes
     }
 
     /// Decodes ids that come one by one.

@@ -1,6 +1,7 @@
 //! The crate's own engine as a model that chats.
 
 mod answer;
+mod grammars;
 mod prompt;
 
 use std::path::Path;
@@ -8,13 +9,14 @@ use std::sync::mpsc;
 
 use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
 use super::error::{AgentError, Result};
-use crate::chat::{Json, ToolChoice, Version};
+use crate::chat::Version;
 use crate::generation::{
-    Cancel, Constraint, Engine, EngineOptions, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
+    Cancel, Engine, EngineOptions, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
 };
 use crate::model::Precision;
 use crate::weights::{GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
+use grammars::Grammars;
 
 pub use answer::{ChatSink, ChatUpdate, call_id};
 pub use prompt::ChatPrompt;
@@ -27,6 +29,7 @@ pub struct LocalChat {
     tokenizer: Tokenizer,
     version: Version,
     stop_ids: Vec<u32>,
+    grammars: Grammars,
 }
 
 impl LocalChat {
@@ -39,7 +42,8 @@ impl LocalChat {
         let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
         let eos = tokenizer.token_to_id(version.eos());
         let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
-        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos] })
+        let grammars = Grammars::new(&tokenizer, &[eos], service.vocab_size());
+        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos], grammars })
     }
 
     /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, and
@@ -62,9 +66,18 @@ impl LocalChat {
         let service = Service::start(Engine::new(model, engine)?.with_tokenizer(tokenizer)?)?;
         let name = dir.canonicalize().ok();
         let name = name.as_deref().unwrap_or(dir).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut chat = Self::new(name, service, version)?;
-        chat.stop_ids.extend(stop_ids.into_iter().filter(|id| !chat.stop_ids.contains(id)).collect::<Vec<_>>());
-        Ok(chat)
+        Ok(Self::new(name, service, version)?.with_stop_ids(stop_ids))
+    }
+
+    /// The same with more ids that end an answer.
+    pub fn with_stop_ids(mut self, stop_ids: impl IntoIterator<Item = u32>) -> Self {
+        for id in stop_ids {
+            if !self.stop_ids.contains(&id) && (id as usize) < self.service.vocab_size() {
+                self.stop_ids.push(id);
+            }
+        }
+        self.grammars = Grammars::new(&self.tokenizer, &self.stop_ids, self.service.vocab_size());
+        self
     }
 
     /// The same under another name.
@@ -78,8 +91,7 @@ impl LocalChat {
     /// As [`Self::new`].
     pub fn with_version(self, version: Version) -> Result<Self> {
         let other = Self::new(self.name, self.service, version)?;
-        let stop_ids = other.stop_ids.iter().chain(&self.stop_ids).copied().collect();
-        Ok(Self { stop_ids, ..other })
+        Ok(other.with_stop_ids(self.stop_ids))
     }
 
     /// The chat format.
@@ -126,7 +138,7 @@ impl LocalChat {
     /// # Errors
     /// As [`Self::submit`].
     pub fn submit_prompt(&self, prompt: &ChatPrompt, request: ChatRequest, sink: ChatSink) -> Result<()> {
-        let constraint = self.constraint(&request, prompt)?;
+        let constraint = self.grammars.constraint(&request, self.version, prompt.start)?;
         let think_end = self.tokenizer.token_to_id(self.version.think_end());
         let mut answer = Answer::new(self.version, prompt.start, think_end, sink);
         let request = Request {
@@ -140,17 +152,6 @@ impl LocalChat {
             ..Request::default()
         };
         Ok(self.service.submit(request, Box::new(move |update: Update| answer.update(update)))?)
-    }
-
-    /// The grammar that a request asks for.
-    fn constraint(&self, request: &ChatRequest, _prompt: &ChatPrompt) -> Result<Option<Box<dyn Constraint>>> {
-        let kind = request.response_format.as_ref().and_then(|format| format.get("type")).and_then(Json::as_str);
-        let what = match (&request.tool_choice, kind) {
-            (ToolChoice::None | ToolChoice::Auto, None | Some("text")) => return Ok(None),
-            (ToolChoice::None | ToolChoice::Auto, Some(kind)) => format!("response_format {kind:?}"),
-            (choice, _) => format!("tool_choice {}", serde_json::to_string(choice).unwrap_or_default()),
-        };
-        Err(AgentError::Unsupported { what, needs: "the feature constrain" })
     }
 }
 

@@ -102,7 +102,7 @@ impl Call {
                 }
             }
         }
-        let json = Json::parse(&value).ok();
+        let json = Json::parse_nested(&value).ok();
         let text = match (is_string, &json) {
             (Some(true), _) | (_, None) => {
                 let mut text = String::new();

@@ -46,6 +46,8 @@ pub struct StreamParser {
     state: State,
     /// No text of this section has been seen yet.
     fresh: bool,
+    /// The last characters of reasoning and content.
+    ends: [Option<char>; 2],
     /// Inside a tool block.
     in_block: bool,
     /// The calls begun so far.
@@ -103,6 +105,7 @@ impl StreamParser {
                 Start::Content => State::Content,
             },
             fresh: true,
+            ends: [None; 2],
             in_block: false,
             calls: 0,
             call: None,
@@ -208,8 +211,10 @@ impl StreamParser {
             };
             let rest = self.rest();
             if let Some(mark) = marks.iter().find(|mark| rest.starts_with(**mark)) {
-                if *mark == self.format.think {
+                let mark = *mark;
+                if mark == self.format.think {
                     self.state = State::Reasoning;
+                    self.part();
                 }
                 self.at += mark.len();
                 return Step::On;
@@ -259,7 +264,8 @@ impl StreamParser {
     /// Emits the text up to `end`.
     fn emit_text(&mut self, end: usize) {
         let text = &self.buffer[self.at..end];
-        if !text.is_empty() {
+        if let Some(last) = text.chars().next_back() {
+            self.ends[usize::from(self.state == State::Content)] = Some(last);
             let delta = match self.state {
                 State::Reasoning => Delta::Reasoning(text.to_string()),
                 _ => Delta::Content(text.to_string()),
@@ -267,6 +273,21 @@ impl StreamParser {
             emit(&mut self.out, delta);
         }
         self.at = end;
+    }
+
+    /// Keeps the text before something that was dropped and the text behind it from making up a tag together.
+    fn part(&mut self) {
+        let content = self.state == State::Content;
+        let Some(end) = self.ends[usize::from(content)] else { return };
+        let may_join = match &self.format.calls {
+            Calls::Dsml(dsml) => dsml.mark.contains(end),
+            Calls::Tokens(tokens) => tokens::all(tokens).iter().any(|token| token.contains(end)),
+        };
+        if may_join {
+            self.ends[usize::from(content)] = Some(' ');
+            let space = " ".to_string();
+            emit(&mut self.out, if content { Delta::Content(space) } else { Delta::Reasoning(space) });
+        }
     }
 
     /// What begins at `at` of a text, where there is a `<` or `｜`.
@@ -324,6 +345,7 @@ impl StreamParser {
             Marker::Drop(length) => {
                 self.drop_text(self.at + length);
                 self.flush_junk();
+                self.part();
             }
             Marker::Cut => {
                 self.incomplete = true;

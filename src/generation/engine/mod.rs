@@ -134,6 +134,11 @@ impl<M: TokenModel> Engine<M> {
         self.waiting.is_empty() && self.running.is_empty() && self.events.is_empty()
     }
 
+    /// Requests that have a place in the cache; others wait.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// Runs the model once over everything that can go on, and returns what happened.
     ///
     /// # Errors

@@ -1,0 +1,186 @@
+//! Serves a checkpoint over HTTP, in OpenAI's protocol, with a page to chat in a browser.
+//!
+//! ```bash
+//! cargo run --release --features server --example serve
+//! cargo run --release --features server --example serve -- --model DIR --port 9000 --thinking on --mtp
+//! ```
+//!
+//! Without `--model` it serves the embedded checkpoint, which only knows how to call tools.
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code)] // other examples use the rest
+mod common;
+
+use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use deepseek_v32::agent::{ChatModel, LocalChat};
+use deepseek_v32::chat::Version;
+use deepseek_v32::generation::{EngineOptions, SamplingParams};
+use deepseek_v32::server::{Server, ServerOptions};
+use deepseek_v32::weights::{GenerationConfig, LoadOptions};
+use tokio::net::TcpListener;
+
+#[derive(Debug, Parser)]
+#[command(about = "Serves a checkpoint of the DeepSeek-V3 family over HTTP, in OpenAI's protocol")]
+struct Args {
+    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
+    #[arg(long)]
+    model: Option<String>,
+    /// The model's name in the protocol. Default: the folder's.
+    #[arg(long)]
+    model_name: Option<String>,
+    /// Address to listen at; 0.0.0.0 is every one that the machine has.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen at; 0 = any that is free.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Key that every request must bring.
+    #[arg(long, env = "DEEPSEEK_V32_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Origin whose pages may use the server, or *. Default: none but its own.
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Option<String>,
+    /// Most answers that wait while others run; more get status 429.
+    #[arg(long, default_value_t = 256)]
+    max_queue: usize,
+    /// Most bytes of a request.
+    #[arg(long, default_value_t = 8 << 20)]
+    max_body: usize,
+    /// Most answers that run at once.
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    max_sequences: usize,
+    /// Most tokens of prompt and answer together. Default: the model's context.
+    #[arg(long, value_parser = positive)]
+    max_context: Option<usize>,
+    /// Most tokens of an answer whose request names no number. Default: what the context holds.
+    #[arg(long, value_parser = positive)]
+    max_tokens: Option<usize>,
+    /// Most cached tokens of all running answers together; requests wait until they fit.
+    #[arg(long)]
+    max_cached_tokens: Option<usize>,
+    /// Tokens of ended requests that stay cached for prompts that begin alike; 0 = none.
+    #[arg(long, default_value_t = 32768)]
+    prefix_tokens: usize,
+    /// Whether the model thinks where a request does not say.
+    #[arg(long, value_enum, default_value = "off")]
+    thinking: Switch,
+    /// Chat format: v3, v3-dec2024, v3.1 or v3.2. Default: as the checkpoint's files tell.
+    #[arg(long)]
+    chat_format: Option<Version>,
+    /// Draft tokens with the MTP layer.
+    #[arg(long)]
+    mtp: bool,
+    /// Dtype of activations and cache.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: common::Dtype,
+    /// How FP8 weights are computed.
+    #[arg(long, value_enum, default_value = "dequant")]
+    precision: common::PrecisionArg,
+    /// Seconds that running answers may take after the signal to end.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    grace: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|number| (0.0..=86400.0).contains(number));
+    valid.ok_or_else(|| "expected seconds from 0 to 86400".to_string())
+}
+
+fn main() -> ExitCode {
+    common::start(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    let dir = common::resolve(args.model.as_deref())?;
+    let engine = EngineOptions {
+        max_sequences: args.max_sequences,
+        max_cached_tokens: args.max_cached_tokens,
+        prefix_tokens: args.prefix_tokens,
+        step_tokens: EngineOptions::default().step_tokens.max(4 * args.max_sequences),
+        ..EngineOptions::speculative(args.mtp)
+    };
+    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
+    let mut chat = LocalChat::load(&dir, &load, args.precision.into(), engine, |_| ())?;
+    if let Some(name) = &args.model_name {
+        chat = chat.with_name(name);
+    }
+    if let Some(version) = args.chat_format {
+        chat = chat.with_version(version);
+    }
+    let options = ServerOptions {
+        api_key: args.api_key.filter(|key| !key.is_empty()),
+        max_sequences: args.max_sequences,
+        max_queue: args.max_queue,
+        max_body: args.max_body,
+        max_tokens: args.max_tokens,
+        max_context: args.max_context,
+        thinking: args.thinking == Switch::On,
+        params: sampling(&dir)?,
+        cors: args.cors,
+        grace: Duration::from_secs_f64(args.grace),
+        ..ServerOptions::default()
+    };
+    let open = options.api_key.is_none() && !args.host.is_loopback();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let address = (args.host, args.port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("{}:{}", args.host, args.port))?;
+        let (name, version) = (chat.name().to_string(), chat.version());
+        println!("{name} ({version}) at http://{}", listener.local_addr()?);
+        if open {
+            eprintln!("warning: everyone who reaches this machine may use the server; --api-key asks for a key");
+        }
+        Ok(Server::new(chat, options).serve(listener, end()).await?)
+    })
+}
+
+/// What the checkpoint recommends.
+fn sampling(dir: &Path) -> Result<SamplingParams> {
+    let config = GenerationConfig::load(dir)?.unwrap_or_default();
+    if config.do_sample != Some(true) {
+        return Ok(SamplingParams::greedy());
+    }
+    Ok(SamplingParams {
+        temperature: config.temperature.unwrap_or(1.0),
+        top_p: config.top_p.unwrap_or(1.0),
+        top_k: config.top_k.filter(|&k| k > 0),
+        ..SamplingParams::default()
+    })
+}
+
+/// Waits until somebody wants the program to end.
+async fn end() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    let _ = interrupt.await;
+}

@@ -1,0 +1,115 @@
+//! The grammars that requests ask for.
+
+use super::super::chat_model::ChatRequest;
+use super::super::error::{AgentError, Result};
+use crate::chat::{AnswerGrammar, Json, ResponseFormat, Start, Tool, ToolChoice, Version};
+use crate::generation::{Constraint, Tokenizer};
+use crate::grammar::Grammar;
+
+/// Makes the constraints of one tokenizer and model.
+#[derive(Debug, Clone)]
+pub(super) struct Grammars {
+    #[cfg(feature = "constrain")]
+    compiler: std::sync::Arc<compiler::Compiler>,
+}
+
+impl Grammars {
+    #[cfg(feature = "constrain")]
+    pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32], vocab_size: usize) -> Self {
+        Self { compiler: std::sync::Arc::new(compiler::Compiler::new(tokenizer, stop_ids, vocab_size)) }
+    }
+
+    #[cfg(not(feature = "constrain"))]
+    pub fn new(_tokenizer: &Tokenizer, _stop_ids: &[u32], _vocab_size: usize) -> Self {
+        Self {}
+    }
+
+    /// The constraint of a request whose answer begins in `start`; `None` if the answer is free.
+    pub fn constraint(
+        &self,
+        request: &ChatRequest,
+        version: Version,
+        start: Start,
+    ) -> Result<Option<Box<dyn Constraint>>> {
+        let response_format = match &request.response_format {
+            Some(format) => ResponseFormat::from_json(format)?,
+            None => ResponseFormat::Text,
+        };
+        let mut tools = Vec::new();
+        if request.tool_choice != ToolChoice::None {
+            tools.extend(request.messages.iter().flat_map(|message| &message.tools).chain(&request.tools).cloned());
+        }
+        let Some(what) = needs_grammar(request, &tools, &response_format) else { return Ok(None) };
+        if version != Version::V32 {
+            return Err(AgentError::Unsupported { what, needs: "the chat format v3.2" });
+        }
+        let grammar = AnswerGrammar {
+            thinking: start == Start::Reasoning,
+            tools: &tools,
+            tool_choice: &request.tool_choice,
+            parallel: request.parallel_tool_calls,
+            response_format: &response_format,
+        };
+        self.compile(&grammar.build()?, what).map(Some)
+    }
+
+    #[cfg(feature = "constrain")]
+    fn compile(&self, grammar: &Grammar, _what: String) -> Result<Box<dyn Constraint>> {
+        Ok(self.compiler.compile(grammar)?)
+    }
+
+    #[cfg(not(feature = "constrain"))]
+    fn compile(&self, _grammar: &Grammar, what: String) -> Result<Box<dyn Constraint>> {
+        Err(AgentError::Unsupported { what, needs: "the feature constrain" })
+    }
+}
+
+/// What of a request a free answer might not keep to.
+fn needs_grammar(request: &ChatRequest, tools: &[Tool], response_format: &ResponseFormat) -> Option<String> {
+    let strict = |tool: &Tool| tool.function().get("strict") == Some(&Json::Bool(true));
+    match (&request.tool_choice, response_format) {
+        (ToolChoice::Required, _) => Some("tool_choice required".to_string()),
+        (ToolChoice::Named(name), _) => Some(format!("tool_choice {name:?}")),
+        (_, ResponseFormat::JsonObject) => Some("response_format json_object".to_string()),
+        (_, ResponseFormat::JsonSchema(_)) => Some("response_format json_schema".to_string()),
+        _ if tools.iter().any(strict) => Some("a tool with strict true".to_string()),
+        _ if !tools.is_empty() && !request.parallel_tool_calls => Some("parallel_tool_calls false".to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "constrain")]
+mod compiler {
+    use std::sync::{Mutex, PoisonError};
+
+    use crate::generation::{Constraint, GrammarCompiler, Result, Tokenizer};
+    use crate::grammar::Grammar;
+
+    /// A compiler that is made when it is first needed: preparing a large vocabulary takes a second.
+    #[derive(Debug)]
+    pub struct Compiler {
+        tokenizer: Tokenizer,
+        stop_ids: Vec<u32>,
+        vocab_size: usize,
+        made: Mutex<Option<GrammarCompiler>>,
+    }
+
+    impl Compiler {
+        pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32], vocab_size: usize) -> Self {
+            let (tokenizer, stop_ids) = (tokenizer.clone(), stop_ids.to_vec());
+            Self { tokenizer, stop_ids, vocab_size, made: Mutex::new(None) }
+        }
+
+        pub fn compile(&self, grammar: &Grammar) -> Result<Box<dyn Constraint>> {
+            self.compiler()?.compile(grammar)
+        }
+
+        fn compiler(&self) -> Result<GrammarCompiler> {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(compiler) = &*made {
+                return Ok(compiler.clone());
+            }
+            Ok(made.insert(GrammarCompiler::new(&self.tokenizer, &self.stop_ids, self.vocab_size)?).clone())
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Constraints made from grammars, with llguidance.
+
+mod guard;
+mod vocabulary;
+
+use std::fmt;
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::InferenceCapabilities;
+use llguidance::{Matcher, ParserFactory};
+
+use self::guard::Guard;
+use self::vocabulary::Vocabulary;
+use super::constraint::{Constraint, TokenSet};
+use super::error::{GenerationError, Result};
+use super::params::parameter;
+use super::tokenizer::Tokenizer;
+use crate::grammar::Grammar;
+
+/// Kinds of tokens that are allowed or not as one, which spares the walk over them. The first serves plain text: its
+/// forbidden texts begin with `<` or `｜`. The others serve JSON.
+const SLICES: [&str; 5] = [
+    r"[^<｜]+",
+    r"[\x20\x0A\x0D\x09]+",
+    r#"[^"\\\x00-\x1F\x7F]{1,10}"#,
+    r#"[^"\\\x00-\x1F\x7F]{1,30}"#,
+    r#"[^"\\\x00-\x1F\x7F]+"#,
+];
+
+/// Stack to compile on: schemas are compiled by recursion, to depths that their size bounds.
+const STACK: usize = 64 << 20;
+
+/// Compiles grammars for one tokenizer and model. Cheap to clone.
+#[derive(Clone)]
+pub struct GrammarCompiler {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    factory: ParserFactory,
+    vocabulary: Arc<Vocabulary>,
+}
+
+impl fmt::Debug for GrammarCompiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrammarCompiler").field("vocab_size", &self.inner.vocabulary.size()).finish()
+    }
+}
+
+impl GrammarCompiler {
+    /// Prepares a tokenizer's vocabulary; for one of 129,280 tokens this takes a second or so.
+    ///
+    /// - `eos_ids`: what may end an answer where the grammar lets it end: the stop ids of the requests.
+    /// - `vocab_size`: the model's number of logits; ids that have no token are never allowed.
+    ///
+    /// # Errors
+    /// If the tokenizer is not byte-level, has ids that the model has not, or there is no id to end with.
+    pub fn new(tokenizer: &Tokenizer, eos_ids: &[u32], vocab_size: usize) -> Result<Self> {
+        tokenizer.check_vocab_size(vocab_size)?;
+        if eos_ids.is_empty() || eos_ids.iter().any(|&id| id as usize >= vocab_size) {
+            return Err(parameter("eos_ids", format!("{eos_ids:?}"), "at least one id, all of the model's vocabulary"));
+        }
+        let vocabulary = Arc::new(Vocabulary::new(tokenizer, eos_ids, vocab_size)?);
+        let environment = vocabulary.environment(tokenizer);
+        let slices = SLICES.map(String::from);
+        let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
+            .map_err(|error| GenerationError::Grammar(error.to_string()))?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Self { inner: Arc::new(Inner { factory, vocabulary }) })
+    }
+
+    /// A constraint at the beginning of an answer. To use one grammar for many answers, compile once and clone.
+    ///
+    /// # Errors
+    /// [`GenerationError::Grammar`] says what in the grammar cannot be held to: a schema that no value follows, an
+    /// expression that is too large.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Box<dyn Constraint>> {
+        let failed = |message: String| GenerationError::Grammar(located(&first_line(&message), &grammar.lark));
+        let top = TopLevelGrammar::from_lark(grammar.lark.clone());
+        let parser = std::thread::scope(|scope| {
+            let compile = || self.inner.factory.create_parser(top);
+            let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK);
+            let thread = thread.spawn_scoped(scope, compile).map_err(|error| error.to_string())?;
+            thread.join().map_err(|_| "it made the compiler panic".to_string())?.map_err(|error| error.to_string())
+        });
+        let mut matcher = Matcher::new(Ok(parser.map_err(failed)?));
+        if let Some(error) = matcher.get_error() {
+            return Err(failed(error));
+        }
+        // What is wrong from the first token on is better known now.
+        matcher.compute_mask_or_eos().map_err(|error| failed(error.to_string()))?;
+        let vocabulary = self.inner.vocabulary.clone();
+        Ok(Box::new(Following { matcher, guard: Guard::new(grammar, &vocabulary), vocabulary, ended: false }))
+    }
+}
+
+/// The part of llguidance's messages that says what is wrong; the rest prints the grammar.
+fn first_line(message: &str) -> String {
+    message.split("\n<").next().unwrap_or_default().lines().next().unwrap_or_default().trim().to_string()
+}
+
+/// A message that begins with a line of a grammar, with the comment above that line instead.
+fn located(message: &str, lark: &str) -> String {
+    let place = message.strip_prefix("at ").and_then(|rest| rest.split_once("): "));
+    let Some((place, problem)) = place else { return message.to_string() };
+    let line = place.split('(').next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    match lark.lines().take(line).filter_map(|line| line.strip_prefix("// ")).last() {
+        Some(comment) => format!("{comment}: {problem}"),
+        None => problem.to_string(),
+    }
+}
+
+/// An answer on its way through a grammar.
+#[derive(Clone)]
+struct Following {
+    matcher: Matcher,
+    guard: Guard,
+    vocabulary: Arc<Vocabulary>,
+    ended: bool,
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Following").field("guard", &self.guard).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Constraint for Following {
+    fn allowed(&mut self) -> std::result::Result<Option<TokenSet>, String> {
+        if self.ended || self.matcher.is_stopped() && !self.matcher.is_error() {
+            return Ok(Some(self.vocabulary.eos_ids().iter().copied().collect()));
+        }
+        let mask = self.matcher.compute_mask().map_err(|error| first_line(&error.to_string()))?;
+        let mut words = mask.as_slice().to_vec();
+        self.guard.restrict(&mut words, &self.vocabulary);
+        if words.iter().all(|&word| word == 0) {
+            return Err("the grammar leaves no token".to_string());
+        }
+        Ok(Some(TokenSet::from_words(words)))
+    }
+
+    fn accept(&mut self, id: u32) -> std::result::Result<(), String> {
+        let eos = self.vocabulary.eos_ids().contains(&id);
+        if eos && (self.ended || self.matcher.is_stopped() && !self.matcher.is_error()) {
+            self.ended = true;
+            return Ok(());
+        }
+        if self.ended {
+            return Err(format!("token {id} follows the end of the answer"));
+        }
+        self.matcher.consume_token(id).map_err(|error| first_line(&error.to_string()))?;
+        if eos {
+            self.ended = true;
+        } else {
+            self.guard.advance(self.vocabulary.text(id));
+        }
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}

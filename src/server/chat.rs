@@ -1,0 +1,201 @@
+//! `/v1/chat/completions`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State as Extract};
+use axum::response::Response;
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+use super::error::ApiError;
+use super::logprobs::ChatLogprobs;
+use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, Usage, finish_reason, json};
+use super::request::ChatCall;
+use super::state::{Place, State, new_id, now};
+use super::stream::{self, Updates};
+use super::{blocking, body, chat_stream::ChatWriter, json_response};
+use crate::agent::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUpdate, ChatUsage, Finish};
+use crate::chat::{Delta, Start};
+use crate::generation::{Token, Tokenizer};
+
+/// Answers a chat.
+pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let bytes = body::read(request, &state.options).await?;
+    let (call, start, place, mut updates) = blocking(move || {
+        let call = ChatCall::from_json(&bytes, &state.options)?;
+        state.check_model(call.common.model.as_deref())?;
+        begin(&state, call, arrived)
+    })
+    .await?;
+    let head = Head::new(&place.state, start);
+    if call.common.stream {
+        if let Some(ChatUpdate::Failed(_)) = updates.peek().await? {
+            return Err(collect(updates, place, &head, &call).await.err().unwrap_or_else(ApiError::shutting_down));
+        }
+        let writer = ChatWriter::new(head, call.common.n, call.common.include_usage);
+        return Ok(stream::response(writer, updates, place));
+    }
+    collect(updates, place, &head, &call).await.map(json_response)
+}
+
+/// What all pieces of an answer have in common.
+pub struct Head {
+    pub id: String,
+    pub created: u64,
+    pub model: String,
+    pub start: Start,
+    pub tokenizer: Tokenizer,
+    pub stop_ids: Vec<u32>,
+    pub think_end: Option<u32>,
+}
+
+impl Head {
+    fn new(state: &State, start: Start) -> Self {
+        let chat = &state.chat;
+        Self {
+            id: new_id("chatcmpl-"),
+            created: now(),
+            model: chat.name().to_string(),
+            start,
+            tokenizer: chat.tokenizer().clone(),
+            stop_ids: chat.stop_ids().to_vec(),
+            think_end: chat.tokenizer().token_to_id(chat.version().think_end()),
+        }
+    }
+
+    pub fn reply<C>(&self, object: &'static str, choices: Vec<C>, usage: Option<Option<Usage>>) -> Reply<'_, C> {
+        let (id, model) = (self.id.as_str(), self.model.as_str());
+        Reply { id, object, created: self.created, model, system_fingerprint: FINGERPRINT, choices, usage }
+    }
+
+    /// Notes a token's log-probability; `reasoning` says where the answer is, and is kept.
+    pub fn note(&self, token: &Token, reasoning: &mut bool, logprobs: &mut ChatLogprobs) {
+        if !self.stop_ids.contains(&token.id) {
+            logprobs.push(token, *reasoning, &self.tokenizer);
+        }
+        *reasoning &= Some(token.id) != self.think_end;
+    }
+}
+
+/// The prompt of a call.
+pub fn prompt(state: &State, call: &ChatCall) -> Result<ChatPrompt, ApiError> {
+    let shifted = |error: crate::agent::AgentError| match error {
+        crate::agent::AgentError::Chat(crate::chat::ChatError::Field { message, field, problem }) => {
+            let message = message.saturating_sub(call.added);
+            crate::chat::ChatError::Field { message, field, problem }.into()
+        }
+        error => ApiError::from(error),
+    };
+    let mut prompt = state.chat.prompt(&call.request).map_err(shifted)?;
+    if call.continues {
+        // The last message goes on where it was closed.
+        if prompt.ids.last().is_some_and(|id| state.chat.stop_ids().contains(id)) {
+            prompt.ids.pop();
+        }
+        let open = prompt.text.strip_suffix(state.chat.version().eos()).map(str::len);
+        prompt.text.truncate(open.unwrap_or(prompt.text.len()));
+        prompt.start = Start::Content;
+    }
+    Ok(prompt)
+}
+
+type Begun = (ChatCall, Start, Place, Updates<ChatUpdate>);
+
+/// Hands the answers of a call to the engine.
+fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Begun, ApiError> {
+    let prompt = prompt(state, &call)?;
+    let room = state.room(prompt.ids.len(), call.request.max_tokens);
+    call.request.max_tokens = Some(room.map_err(|error| error.with_param("messages"))?);
+    call.request.params.validate(state.chat.tokenizer().vocab_size())?;
+    let mut place = state.admit(call.common.n, arrived)?;
+    call.request.messages = Vec::new();
+    call.request.cancel = Some(place.cancel.clone());
+    let (sender, received) = mpsc::unbounded_channel();
+    for answer in 0..call.common.n {
+        let mut request = call.request.clone();
+        request.params = call.common.params_of(answer);
+        let sink = sink(answer, sender.clone(), call.request.parallel_tool_calls);
+        state.chat.submit_prompt(&prompt, request, sink).inspect_err(|_| place.failed())?;
+    }
+    let updates = Updates::new(received, &place);
+    Ok((call, prompt.start, place, updates))
+}
+
+/// Sends an answer's updates on. Where only one call is wanted, the answer ends with it.
+fn sink(answer: usize, sender: UnboundedSender<(usize, ChatUpdate)>, parallel: bool) -> ChatSink {
+    let mut cut = false;
+    Box::new(move |mut update| {
+        match &mut update {
+            ChatUpdate::Event(_) if cut => return false,
+            ChatUpdate::Event(ChatEvent::Delta(Delta::ToolCallEnd { .. })) => cut = !parallel,
+            ChatUpdate::Finished(response) if cut => {
+                response.message.tool_calls.truncate(1);
+                response.finish = Finish::ToolCalls;
+            }
+            _ => {}
+        }
+        sender.send((answer, update)).is_ok() && !cut
+    })
+}
+
+/// Waits for all answers.
+async fn collect(
+    mut updates: Updates<ChatUpdate>,
+    mut place: Place,
+    head: &Head,
+    call: &ChatCall,
+) -> Result<String, ApiError> {
+    let n = call.common.n;
+    let mut reasoning = vec![head.start == Start::Reasoning; n];
+    let mut logprobs = vec![ChatLogprobs::default(); n];
+    let mut choices: Vec<Option<ChatChoice>> = (0..n).map(|_| None).collect();
+    let mut usage = ChatUsage::default();
+    while choices.iter().any(Option::is_none) {
+        let (answer, update) = updates.next().await.inspect_err(|_| place.failed())?;
+        match update {
+            ChatUpdate::Event(ChatEvent::Token(token)) => {
+                place.token();
+                head.note(&token, &mut reasoning[answer], &mut logprobs[answer]);
+            }
+            ChatUpdate::Event(ChatEvent::Delta(delta)) => {
+                reasoning[answer] &= matches!(delta, Delta::Reasoning(_));
+            }
+            ChatUpdate::Finished(response) => {
+                add(&mut usage, &response.usage);
+                let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
+                let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
+                choices[answer] = Some(choice);
+            }
+            ChatUpdate::Failed(error) => {
+                place.failed();
+                return Err(error.into());
+            }
+        }
+    }
+    place.done(&usage);
+    let choices = choices.into_iter().flatten().collect();
+    Ok(json(&head.reply("chat.completion", choices, Some(Some((&usage).into())))))
+}
+
+fn choice(index: usize, response: ChatResponse, logprobs: Option<ChatLogprobs>) -> Result<ChatChoice, ApiError> {
+    let finish_reason = finish_reason(response.finish).ok_or_else(ApiError::shutting_down)?;
+    let message = response.message;
+    let silent = message.content.is_empty() && !message.tool_calls.is_empty();
+    let message = MessageReply {
+        role: "assistant",
+        content: (!silent).then_some(message.content),
+        refusal: None,
+        reasoning_content: message.reasoning_content,
+        tool_calls: message.tool_calls,
+    };
+    Ok(ChatChoice { index, message, logprobs, finish_reason })
+}
+
+/// Adds an answer's counts to those of the request, whose prompt counts once.
+pub fn add(usage: &mut ChatUsage, answer: &ChatUsage) {
+    usage.prompt_tokens = answer.prompt_tokens;
+    usage.cached_tokens = usage.cached_tokens.max(answer.cached_tokens);
+    usage.completion_tokens += answer.completion_tokens;
+    usage.reasoning_tokens += answer.reasoning_tokens;
+}

@@ -1,0 +1,172 @@
+//! Errors in the protocol's shape.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::agent::AgentError;
+use crate::chat::ChatError;
+use crate::generation::GenerationError;
+
+/// An answer that is an error. As JSON: `{"error": {"message", "type", "param", "code"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
+impl ApiError {
+    /// An error with a status.
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code: None }
+    }
+
+    /// A request that can't be understood or carried out.
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A field that has a wrong value; the message begins with the field's name.
+    pub(super) fn field(name: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        let name = name.into();
+        let mut error = Self::bad(format!("{name}: {problem}"));
+        error.param = Some(name);
+        error
+    }
+
+    /// The fault is the server's.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// The server is about to end.
+    pub(super) fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down").with_code("shutting_down")
+    }
+
+    pub(super) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    pub(super) fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// The field of the request that is wrong, if it is one.
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The protocol's word for the kind of error.
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The body.
+    pub fn to_json(&self) -> String {
+        let (message, param) = (self.message.as_str(), self.param.as_deref());
+        let body = Body { error: Inner { message, kind: self.kind(), param, code: self.code } };
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (self.status, [(header::CONTENT_TYPE, json)], self.to_json()).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // The rest of a body may be on its way: it is not waited for.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<GenerationError> for ApiError {
+    fn from(error: GenerationError) -> Self {
+        let message = error.to_string();
+        match error {
+            GenerationError::Parameter { name, .. } => {
+                // The protocol's name of the same thing.
+                let name = if name == "stop.strings" { "stop" } else { name };
+                Self::bad(message).with_param(name)
+            }
+            GenerationError::TokenId { place, .. } => {
+                let prompt = place.starts_with("prompt_ids");
+                Self::bad(message).with_param(if prompt { "prompt".to_string() } else { place })
+            }
+            GenerationError::PromptTooLong { .. } | GenerationError::NeverFits { .. } => {
+                Self::bad(message).with_code("context_length_exceeded")
+            }
+            GenerationError::EmptyPrompt
+            | GenerationError::StopStringsWithoutTokenizer
+            | GenerationError::Constraint(_) => Self::bad(message),
+            GenerationError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
+            _ => Self::internal(message),
+        }
+    }
+}
+
+impl From<ChatError> for ApiError {
+    fn from(error: ChatError) -> Self {
+        match &error {
+            ChatError::Field { message, field, problem } => {
+                Self::field(format!("messages[{message}].{field}"), problem)
+            }
+            _ => Self::bad(error.to_string()),
+        }
+    }
+}
+
+impl From<AgentError> for ApiError {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Chat(error) => error.into(),
+            AgentError::Generation(error) => error.into(),
+            AgentError::Unsupported { ref what, .. } => {
+                let field = what.split(' ').next().unwrap_or_default().to_string();
+                Self::bad(error.to_string()).with_param(field)
+            }
+            error => Self::internal(error.to_string()),
+        }
+    }
+}

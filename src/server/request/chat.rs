@@ -1,0 +1,234 @@
+//! The body of `/v1/chat/completions`.
+
+use super::super::error::ApiError;
+use super::super::options::ServerOptions;
+use super::fields::{Fields, as_bool, as_list, wrong};
+use super::sampling::Common;
+use crate::agent::ChatRequest;
+use crate::chat::{Json, Message, Role, ToolChoice};
+
+/// Most alternatives that are reported beside a token.
+pub const MAX_TOP_LOGPROBS: usize = 20;
+/// Longest name of a tool, in bytes.
+const MAX_NAME: usize = 256;
+
+/// A chat that was asked for.
+#[derive(Debug, Clone)]
+pub struct ChatCall {
+    /// What it shares with raw completions.
+    pub(in super::super) common: Common,
+    /// The conversation, for the first answer; the others differ in their seed.
+    pub(in super::super) request: ChatRequest,
+    /// Whether the last message is the beginning of the answer.
+    pub(in super::super) continues: bool,
+    /// Messages that were put before those of the client.
+    pub(in super::super) added: usize,
+}
+
+/// Fields for things that there are not.
+const REFUSED: [(&str, &str); 5] = [
+    ("functions", "is no longer spoken: use `tools`"),
+    ("function_call", "is no longer spoken: use `tool_choice`"),
+    ("audio", "the model only writes text"),
+    ("web_search_options", "there is no search"),
+    ("prompt", "belongs to /v1/completions: a chat has `messages`"),
+];
+
+impl ChatCall {
+    /// Reads a body and checks all that can be checked without the model.
+    ///
+    /// # Errors
+    /// An error of status 400 that names the field.
+    pub fn from_json(body: &[u8], options: &ServerOptions) -> Result<Self, ApiError> {
+        let fields = Fields::parse(body)?;
+        fields.refuse(&REFUSED)?;
+        fields.read("modalities", "[\"text\"]", |json| {
+            as_list(json)?.iter().all(|kind| kind.as_str() == Some("text")).then_some(())
+        })?;
+        let common = Common::read(&fields, options)?;
+        let (messages, continues) = messages(&fields, options)?;
+        let mut request = ChatRequest::new(messages);
+        tools(&fields, &mut request)?;
+        request.response_format = response_format(&fields)?;
+        request.thinking = thinking(&fields)?.unwrap_or(options.thinking);
+        request.params = common.params_of(0);
+        request.stop = common.stop.clone();
+        let max_tokens = fields.whole("max_tokens", 1, usize::MAX)?;
+        let max_tokens = fields.whole("max_completion_tokens", 1, usize::MAX)?.or(max_tokens);
+        request.max_tokens = max_tokens.or(options.max_tokens);
+        request.logprobs = logprobs(&fields)?;
+        let continues = fields.bool("continue_final_message")?.unwrap_or(continues);
+        let added = make_renderable(&mut request, continues)?;
+        Ok(Self { common, request, continues, added })
+    }
+}
+
+/// The messages, and whether the last one says that the answer begins with it.
+fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message>, bool), ApiError> {
+    let mut messages: Vec<Message> =
+        fields.list("messages")?.ok_or_else(|| ApiError::field("messages", "is missing"))?;
+    if messages.is_empty() {
+        return Err(ApiError::field("messages", "is empty: at least one message is needed"));
+    }
+    for message in &mut messages {
+        if message.role == Role::Developer && !options.keep_developer {
+            message.role = Role::System;
+        }
+        // Ids are the server's own business.
+        message.written_ids = None;
+    }
+    let raw: Vec<Json> = fields.list("messages")?.unwrap_or_default();
+    let prefix = raw.last().and_then(|last| last.get("prefix")).and_then(as_bool);
+    Ok((messages, prefix == Some(true)))
+}
+
+fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError> {
+    request.tools = fields.list("tools")?.unwrap_or_default();
+    let mut names: Vec<&str> = Vec::new();
+    for (at, tool) in request.tools.iter().enumerate() {
+        let (field, name) = (format!("tools[{at}].function.name"), tool.name());
+        let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"\"'<>&".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+            let expected = format!("expected a name of 1 to {MAX_NAME} bytes without blanks, quotes and brackets");
+            return Err(ApiError::field(field, expected));
+        }
+        if names.contains(&name) {
+            return Err(ApiError::field(field, format!("{name:?} is the name of two tools")));
+        }
+        if let Some(parameters) = tool.parameters()
+            && !matches!(parameters, Json::Object(_) | Json::Null)
+        {
+            return Err(wrong(&format!("tools[{at}].function.parameters"), "a JSON Schema object", parameters));
+        }
+        names.push(name);
+    }
+    let expected = "\"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
+    if let Some(choice) = fields.read("tool_choice", expected, tool_choice)? {
+        match &choice {
+            ToolChoice::Required if names.is_empty() => {
+                return Err(ApiError::field("tool_choice", "\"required\" needs tools, and there are none"));
+            }
+            ToolChoice::Named(name) if !names.contains(&name.as_str()) => {
+                return Err(ApiError::field("tool_choice", format!("there is no tool {name:?}")));
+            }
+            _ => {}
+        }
+        request.tool_choice = choice;
+    }
+    request.parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
+    Ok(())
+}
+
+fn tool_choice(json: &Json) -> Option<ToolChoice> {
+    match (json.as_str(), json) {
+        (Some("none"), _) => Some(ToolChoice::None),
+        (Some("auto"), _) => Some(ToolChoice::Auto),
+        (Some("required"), _) => Some(ToolChoice::Required),
+        (None, Json::Object(_)) => {
+            let named = json.get("type").is_none_or(|kind| kind.as_str() == Some("function"));
+            let name = json.get("function")?.get("name")?.as_str()?;
+            named.then(|| ToolChoice::Named(name.to_string()))
+        }
+        _ => None,
+    }
+}
+
+fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
+    let Some(format) = fields.json("response_format")? else { return Ok(None) };
+    let schema = |format: &Json| Some(matches!(format.get("json_schema")?.get("schema")?, Json::Object(_)));
+    match format.get("type").and_then(Json::as_str) {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(format)),
+        Some("json_schema") if schema(&format) == Some(true) => Ok(Some(format)),
+        Some("json_schema") => {
+            Err(ApiError::field("response_format.json_schema.schema", "expected a JSON Schema object"))
+        }
+        _ => Err(wrong("response_format", "{\"type\": \"text\", \"json_object\" or \"json_schema\", …}", &format)),
+    }
+}
+
+/// Whether to think, in the words of DeepSeek's protocol, of other servers, or of OpenAI's.
+fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
+    let expected = "{\"type\": \"enabled\" or \"disabled\"}";
+    let own = fields.read("thinking", expected, |json| match json.get("type").unwrap_or(json) {
+        Json::Bool(on) => Some(Some(*on)),
+        kind => match kind.as_str()? {
+            "enabled" => Some(Some(true)),
+            "disabled" => Some(Some(false)),
+            "auto" | "adaptive" => Some(None),
+            _ => None,
+        },
+    })?;
+    let expected = "an object in which `thinking` or `enable_thinking` is true or false";
+    let template = fields.read("chat_template_kwargs", expected, |json| {
+        let Json::Object(_) = json else { return None };
+        match json.get("thinking").or_else(|| json.get("enable_thinking")) {
+            None | Some(Json::Null) => Some(None),
+            Some(value) => as_bool(value).map(Some),
+        }
+    })?;
+    let effort = fields.read("reasoning_effort", "a string, \"none\" or an effort", |json| {
+        json.as_str().map(|effort| Some(effort != "none"))
+    })?;
+    Ok(own.flatten().or(template.flatten()).or(effort.flatten()))
+}
+
+fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
+    let wanted = fields.bool("logprobs")?.unwrap_or(false);
+    let top = fields.whole("top_logprobs", 0, MAX_TOP_LOGPROBS)?;
+    match (wanted, top) {
+        (false, Some(1..)) => Err(ApiError::field("top_logprobs", "needs `logprobs`: true")),
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, _) => Ok(None),
+    }
+}
+
+/// Brings a conversation into a shape that the formats can render, where clients mean the same by another one.
+/// Returns how many messages were put before the first.
+fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<usize, ApiError> {
+    let messages = &mut request.messages;
+    if let Some(last) = messages.last().filter(|last| last.role == Role::Assistant) {
+        let at = messages.len() - 1;
+        if !last.tool_calls.is_empty() {
+            return Err(ApiError::field(format!("messages[{at}]"), "its tool calls have no results yet"));
+        }
+        if !continues {
+            let problem = "is the assistant's, and nothing asks for an answer: let a user's or a tool's message \
+                           follow, or set `continue_final_message` to go on with it";
+            return Err(ApiError::field(format!("messages[{at}]"), problem));
+        }
+        // Without its reasoning it is an answer that was begun without thinking.
+        request.thinking &= last.reasoning_content.as_deref().is_some_and(|reasoning| !reasoning.is_empty());
+    } else if continues {
+        return Err(ApiError::field("continue_final_message", "the last message is not the assistant's"));
+    }
+    // Clients that drop the reasoning of a step leave a message that thinking has no text for: it joins the next.
+    let mut at = messages.iter().rposition(|message| message.role == Role::User).map_or(0, |user| user + 1);
+    while request.thinking && at + 1 < messages.len() {
+        let mute = |message: &Message| {
+            message.role == Role::Assistant
+                && message.tool_calls.is_empty()
+                && message.reasoning_content.as_deref().unwrap_or_default().is_empty()
+        };
+        if mute(&messages[at]) && messages[at + 1].role == Role::Assistant {
+            let content = messages.remove(at).content;
+            messages[at].content.insert_str(0, &content);
+        } else {
+            at += 1;
+        }
+    }
+    // Text behind the opener of the answer would be read as its beginning: late instructions go before the question.
+    let late = messages.iter().rev().take_while(|message| message.role == Role::System).count();
+    if late > 0 {
+        match messages.iter().rposition(|message| message.role == Role::User) {
+            Some(user) => messages[user..].rotate_right(late),
+            None => messages.push(Message::user("")),
+        }
+    }
+    let needs_system = !request.tools.is_empty() || request.response_format.is_some();
+    if needs_system && !messages.iter().any(|message| message.role == Role::System) {
+        messages.insert(0, Message::system(""));
+        return Ok(1);
+    }
+    Ok(0)
+}

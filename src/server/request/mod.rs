@@ -1,0 +1,11 @@
+//! Bodies to requests: bytes that anyone may have sent to values that are checked.
+
+mod chat;
+mod completion;
+mod fields;
+mod sampling;
+mod tokens;
+
+pub use chat::ChatCall;
+pub use completion::{CompletionCall, RawPrompt};
+pub use tokens::{DetokenizeCall, TokenizeCall, TokenizeWhat};

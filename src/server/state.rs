@@ -1,0 +1,165 @@
+//! What the handlers share, and the place that a request takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use axum::http::StatusCode;
+use tokio::sync::watch;
+
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::options::ServerOptions;
+use crate::agent::{ChatUsage, LocalChat, call_id};
+use crate::generation::{Cancel, GenerationError};
+
+/// Where the server stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum Phase {
+    /// Answers everything.
+    Open,
+    /// Finishes what runs.
+    Closing,
+    /// Gives up what still runs.
+    Closed,
+}
+
+/// What every handler sees.
+#[derive(Debug)]
+pub struct State {
+    pub chat: LocalChat,
+    pub options: ServerOptions,
+    pub metrics: Metrics,
+    pub phase: watch::Sender<Phase>,
+    /// Seconds since 1970 at which the server began.
+    pub created: u64,
+    /// Answers that run or wait.
+    answers: AtomicUsize,
+}
+
+impl State {
+    pub fn new(chat: LocalChat, options: ServerOptions) -> Self {
+        Self {
+            chat,
+            options,
+            metrics: Metrics::default(),
+            phase: watch::Sender::new(Phase::Open),
+            created: now(),
+            answers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a request names the model that there is.
+    pub fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        use crate::agent::ChatModel;
+        let name = self.chat.name();
+        match asked {
+            Some(asked) if asked != name => {
+                let message = format!("model: there is no {asked:?}, only {name:?}");
+                Err(ApiError::new(StatusCode::NOT_FOUND, message).with_param("model").with_code("model_not_found"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Most tokens of prompt and answer together.
+    pub fn max_context(&self) -> usize {
+        let most = self.chat.service().max_context();
+        self.options.max_context.unwrap_or(most).min(most)
+    }
+
+    /// Most tokens of an answer to a prompt of so many tokens, if a request wants at most `max_tokens`.
+    pub fn room(&self, tokens: usize, max_tokens: Option<usize>) -> Result<usize, ApiError> {
+        let max_context = self.max_context();
+        match max_context.checked_sub(tokens) {
+            None | Some(0) => Err(GenerationError::PromptTooLong { tokens, max_context }.into()),
+            Some(room) => Ok(max_tokens.unwrap_or(room).min(room)),
+        }
+    }
+
+    /// A place for so many answers.
+    pub fn admit(self: &Arc<Self>, answers: usize, arrived: Instant) -> Result<Place, ApiError> {
+        if *self.phase.borrow() != Phase::Open {
+            return Err(ApiError::shutting_down());
+        }
+        let most = self.options.max_sequences.saturating_add(self.options.max_queue);
+        let fits = |taken: usize| (taken == 0 || taken + answers <= most).then_some(taken + answers);
+        match self.answers.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
+            Ok(_) => Ok(Place {
+                state: Arc::clone(self),
+                answers,
+                arrived,
+                first_token: false,
+                done: false,
+                cancel: Cancel::new(),
+            }),
+            Err(taken) => {
+                self.metrics.refused.fetch_add(1, Ordering::Relaxed);
+                let message = format!("{taken} answers run or wait already: try again later");
+                Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full"))
+            }
+        }
+    }
+}
+
+/// The place that a request has while it is answered. Dropping it before the end means that nobody waits any more: its
+/// answers are cancelled.
+#[derive(Debug)]
+pub struct Place {
+    pub state: Arc<State>,
+    /// Ends the request's answers.
+    pub cancel: Cancel,
+    answers: usize,
+    arrived: Instant,
+    first_token: bool,
+    done: bool,
+}
+
+impl Place {
+    /// A token came.
+    pub fn token(&mut self) {
+        if !std::mem::replace(&mut self.first_token, true) {
+            self.state.metrics.first_token.observe(self.arrived.elapsed());
+        }
+    }
+
+    /// All answers ended.
+    pub fn done(&mut self, usage: &ChatUsage) {
+        self.done = true;
+        let metrics = &self.state.metrics;
+        metrics.whole.observe(self.arrived.elapsed());
+        for (counter, tokens) in [
+            (&metrics.prompt_tokens, usage.prompt_tokens),
+            (&metrics.cached_tokens, usage.cached_tokens),
+            (&metrics.completion_tokens, usage.completion_tokens),
+            (&metrics.reasoning_tokens, usage.reasoning_tokens),
+        ] {
+            counter.fetch_add(tokens as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// They ended in an error, which was told.
+    pub fn failed(&mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.state.answers.fetch_sub(self.answers, Ordering::AcqRel);
+        if !self.done {
+            self.state.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// A new id with a prefix and 24 hexadecimal digits.
+pub fn new_id(prefix: &str) -> String {
+    call_id().replacen("call_", prefix, 1)
+}
