@@ -7,8 +7,8 @@
 //! Tensors of the file (B sequences of S tokens, K = `index_topk`, k = `num_experts_per_tok`):
 //! - `input_ids` `[B, S]` i64; `logits` `[B, S, vocab_size]` f32
 //! - with `--hidden`: `layer{i}.hidden` `[B, S, hidden_size]` f32, the residual stream after each layer; `final_norm`
-//! - with `--selected`: `layer{i}.topk_idx` `[B, S, K]` i32, positions ascending, padded with -1 (DSA only);
-//!   `layer{i}.expert_idx` `[B * S, k]` i64, ascending (sparse layers only)
+//! - with `--selected`: `layer{i}.topk_idx` `[B, S, K]` i32, positions ascending, padded with -1 (layers with an
+//!   indexer of their own); `layer{i}.expert_idx` `[B * S, k]` i64, ascending (sparse layers only)
 //! - with `--greedy N`: `greedy_tokens` `[B, N]` i64; `decode_logits` `[B, N, vocab_size]` f32, row j = logits after
 //!   greedy token j; with `--selected` `decode.layer{i}.topk_idx` `[B, N, K]` i32
 //! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32
@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use clap::Parser;
 use deepseek_v32::Config;
+use deepseek_v32::config::{IndexerType, MAX_POSITIONS};
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::model::{Cache, Model, SequenceId, Trace};
 use deepseek_v32::ops::layout::BatchLayout;
@@ -37,7 +38,7 @@ struct Args {
     #[arg(long)]
     model: Option<String>,
     /// Token ids, separated by commas.
-    #[arg(long, value_delimiter = ',', num_args = 1.., allow_negative_numbers = true, conflicts_with = "tokens_file", required_unless_present = "tokens_file")]
+    #[arg(long, value_delimiter = ',', value_parser = token_id, num_args = 1.., allow_negative_numbers = true, conflicts_with = "tokens_file", required_unless_present = "tokens_file")]
     tokens: Vec<u32>,
     /// File of token ids separated by commas or white space, or JSON: a list, or a list of equally long lists.
     #[arg(long)]
@@ -79,6 +80,7 @@ fn run(args: Args) -> Result<()> {
     let batch = read_batch(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
     common::refuse_checkpoint_file("--out", &args.out, &dir)?;
+    refuse_tokens_file(&args)?;
     let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
     let vocab_size = model.config().vocab_size;
     if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
@@ -86,9 +88,11 @@ fn run(args: Args) -> Result<()> {
     }
     let (tokens, greedy, limit) = (batch[0].len(), args.greedy, model.config().max_position_embeddings);
     let context = tokens.saturating_add(greedy);
+    let beyond = |limit| format!("{}: {tokens} tokens and {greedy} greedy ones exceed {limit}", tokens_source(&args));
+    ensure!(context <= MAX_POSITIONS, beyond(MAX_POSITIONS.to_string()));
     if context > limit {
-        let source = tokens_source(&args);
-        bail!("{source}: {tokens} tokens and {greedy} greedy ones exceed max_position_embeddings {limit}");
+        // The numbers are well defined and other programs compute them too, so that they can be compared.
+        eprintln!("warning: {}", beyond(format!("max_position_embeddings {limit}")));
     }
     if args.selected {
         check_selected(model.config(), batch.len(), context)
@@ -124,6 +128,18 @@ fn read_batch(args: &Args) -> Result<Vec<Vec<u32>>> {
     ensure!(batch.iter().all(|row| !row.is_empty()) && !batch.is_empty(), "{source}: no token ids");
     ensure!(batch.iter().all(|row| row.len() == batch[0].len()), "{source}: the rows are not equally long");
     Ok(batch)
+}
+
+fn token_id(text: &str) -> std::result::Result<u32, std::num::ParseIntError> {
+    text.trim().parse()
+}
+
+/// Refuses to write over the tokens.
+fn refuse_tokens_file(args: &Args) -> Result<()> {
+    let Some(tokens) = &args.tokens_file else { return Ok(()) };
+    let same = args.out.canonicalize().ok().is_some_and(|out| tokens.canonicalize().ok() == Some(out));
+    ensure!(!same, "--out {}: the file of --tokens-file", one_line_path(&args.out));
+    Ok(())
 }
 
 /// Where the tokens come from.
@@ -217,7 +233,9 @@ impl Parity<'_> {
             }
             if self.args.selected {
                 let topk = self.model.config().index_topk.unwrap_or(0);
-                let chosen = traces().filter_map(|trace| trace.topk_indices[layer].as_ref());
+                // A layer without an indexer of its own attends to what an earlier layer's says.
+                let full = self.model.config().indexer_type(layer) == Some(IndexerType::Full);
+                let chosen = traces().filter_map(|trace| trace.topk_indices[layer].as_ref()).filter(|_| full);
                 let chosen: Vec<_> = chosen.map(|chosen| padded(chosen, topk)).collect::<Result<_>>()?;
                 if !chosen.is_empty() {
                     self.put(&format!("{prefix}layer{layer}.topk_idx"), join(chosen)?);
