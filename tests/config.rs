@@ -173,6 +173,9 @@ fn optional_keys_have_their_familys_defaults() {
     for architectures in [json!(null), json!([]), json!(["SomeVariantForCausalLM"])] {
         assert_eq!(read(&with(V3, json!({"architectures": architectures}))).model_type, ModelType::DeepseekV3);
     }
+    for pad in [json!(null), json!(-1), json!(129279)] {
+        read(&with(V3, json!({"pad_token_id": pad})));
+    }
     // head_dim is misleading in some releases, and ignored.
     read(&with(GLM5, json!({"head_dim": 192, "dtype": "bfloat16"})));
     // As transformers saves small models: its default of three dense layers stands beside whatever there is.
@@ -374,6 +377,9 @@ fn contradictions_name_their_key() {
         ("eos_token_id", json!({"eos_token_id": -1})),
         ("eos_token_id", json!({"eos_token_id": "</s>"})),
         ("bos_token_id", json!({"bos_token_id": 1u64 << 33})),
+        ("pad_token_id", json!({"pad_token_id": 129280})),
+        ("pad_token_id", json!({"pad_token_id": -2})),
+        ("pad_token_id", json!({"pad_token_id": [2]})),
         ("tie_word_embeddings", json!({"tie_word_embeddings": "yes"})),
         ("q_lora_rank", json!({"q_lora_rank": null})),
         ("quantization_config", json!({"quantization_config": "fp8"})),

@@ -32,13 +32,9 @@ fn refused_single(files: &Files, parts: &[&str]) {
 
 /// A good single-file checkpoint, whose header or bytes `change` spoils.
 fn refused_file(change: impl FnOnce(&mut Value, &mut Vec<u8>), parts: &[&str]) {
-    let files = bf16_files();
     let dir = tempfile::tempdir().unwrap();
-    files.write_single(dir.path());
-    let path = dir.path().join("model.safetensors");
-    let (mut header, mut data) = split_file(&fs::read(&path).unwrap());
-    change(&mut header, &mut data);
-    fs::write(&path, with_header(&header.to_string(), &data)).unwrap();
+    bf16_files().write_single(dir.path());
+    spoil_file(&dir.path().join("model.safetensors"), change);
     refused(dir.path(), &[&["model.safetensors"], parts].concat());
 }
 
@@ -46,21 +42,9 @@ fn refused_file(change: impl FnOnce(&mut Value, &mut Vec<u8>), parts: &[&str]) {
 fn refused_shards(change: impl FnOnce(&Path, &mut serde_json::Map<String, Value>), parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     fp8_files().write_sharded(dir.path(), 3);
-    let text = fs::read_to_string(dir.path().join("model.safetensors.index.json")).unwrap();
-    let index: Value = serde_json::from_str(&text).unwrap();
-    let mut weight_map = index["weight_map"].as_object().unwrap().clone();
-    change(dir.path(), &mut weight_map);
-    write_index(dir.path(), weight_map);
+    spoil_index(dir.path(), change);
     refused(dir.path(), parts);
 }
-
-fn bf16_files() -> Files {
-    Files::new(&tiny_config(), "BF16", "F32")
-}
-
-const NORM: &str = "model.norm.weight";
-const UP: &str = "model.layers.0.mlp.up_proj.weight";
-const EXPERT: &str = "model.layers.1.mlp.experts.3.down_proj.weight";
 
 #[test]
 fn the_unspoilt_checkpoints_load() {

@@ -205,6 +205,7 @@ fn read(o: Object) -> Result<Config> {
         mlp_layer_types,
         quantization_config: quantization(o)?,
     };
+    check_pad_token_id(o, config.vocab_size)?;
     if let Some(found) = o.usize("qk_head_dim")? {
         let expected = config.qk_nope_head_dim.saturating_add(config.qk_rope_head_dim);
         if found != expected {
@@ -302,6 +303,17 @@ fn eos_token_ids(o: Object) -> Result<Vec<u32>> {
         Some(Value::Array(list)) => list.iter().map(|value| o.token_id("eos_token_id", value)).collect(),
         Some(value) => Ok(vec![o.token_id("eos_token_id", value)?]),
     }
+}
+
+/// The model does not pad, but an id that is out of range is a sign of another vocabulary; -1 means none.
+fn check_pad_token_id(o: Object, vocab_size: usize) -> Result<()> {
+    let key = "pad_token_id";
+    let Some(value) = o.get(key).filter(|value| value.as_i64() != Some(-1)) else { return Ok(()) };
+    let id = o.usize_of(key, value)?;
+    if id < vocab_size {
+        return Ok(());
+    }
+    Err(o.error(key, format!("{id} is not below vocab_size {vocab_size}")))
 }
 
 fn check_length(o: Object, key: &str, found: usize, num_hidden_layers: usize) -> Result<()> {

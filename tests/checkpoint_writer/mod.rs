@@ -266,6 +266,53 @@ pub fn fp8_files() -> Files {
     Files::new(&Config { quantization_config: Some(quantization), ..tiny_config() }, "F8_E4M3", "BF16")
 }
 
+/// V3.2 with bf16 linear weights, f32 elsewhere.
+pub fn bf16_files() -> Files {
+    Files::new(&tiny_config(), "BF16", "F32")
+}
+
+// Tensors of these two that tests spoil.
+pub const NORM: &str = "model.norm.weight";
+pub const UP: &str = "model.layers.0.mlp.up_proj.weight";
+pub const EXPERT: &str = "model.layers.1.mlp.experts.3.down_proj.weight";
+
+/// Rewrites a safetensors file with what `change` makes of its header and data.
+pub fn spoil_file(path: &Path, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
+    let (mut header, mut data) = split_file(&fs::read(path).unwrap());
+    change(&mut header, &mut data);
+    fs::write(path, with_header(&header.to_string(), &data)).unwrap();
+}
+
+/// Rewrites a sharded checkpoint's index with what `change` makes of its `weight_map`.
+pub fn spoil_index(dir: &Path, change: impl FnOnce(&Path, &mut serde_json::Map<String, Value>)) {
+    let text = fs::read_to_string(dir.join("model.safetensors.index.json")).unwrap();
+    let index: Value = serde_json::from_str(&text).unwrap();
+    let mut weight_map = index["weight_map"].as_object().unwrap().clone();
+    change(dir, &mut weight_map);
+    write_index(dir, weight_map);
+}
+
+/// A byte-level tokenizer of the letters and the space, which fits into the vocabulary of [`tiny_config`].
+pub fn write_tokenizer(dir: &Path) {
+    let mut vocab: serde_json::Map<String, Value> =
+        ('a'..='z').chain(['\u{120}']).zip(2..).map(|(letter, id)| (letter.to_string(), json!(id))).collect();
+    vocab.insert("<s>".to_string(), json!(0));
+    vocab.insert("</s>".to_string(), json!(1));
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [special(0, "<s>"), special(1, "</s>")],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    });
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
 pub fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(case)
 }
