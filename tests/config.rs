@@ -211,6 +211,11 @@ fn indexer_types_come_from_list_pattern_or_frequency() {
     let every_third = vec![Full, Full, Full, Shared, Shared, Full];
     assert_eq!(types(json!({"index_topk_freq": 3, "index_skip_topk_offset": 3})), every_third);
     assert_eq!(types(json!({"index_topk_freq": 1})), vec![Full; 6]);
+    // Several keys may say the same, and the default frequency says nothing.
+    let all = json!({"index_topk_pattern": "FFSFSF", "index_topk_freq": 2,
+        "indexer_types": ["full", "full", "shared", "full", "shared", "full"]});
+    assert_eq!(types(all), expected);
+    assert_eq!(types(json!({"index_topk_pattern": "FFSFSF", "index_topk_freq": 1})), expected);
     assert_eq!(read(GLM5).indexer_type(78), Some(Full));
     assert_eq!(read(V3).indexer_type(0), None);
 }
@@ -388,6 +393,22 @@ fn contradictions_name_their_key() {
     }
     refused(&with(V3, json!({"index_topk": 2048})), "index_topk");
     refused(&with(V3, json!({"index_topk_freq": 4})), "index_topk_freq");
+}
+
+#[test]
+fn keys_about_sharing_must_agree() {
+    let list = json!(["full", "shared", "full"]);
+    for (key, other, changes) in [
+        ("index_topk_pattern", "indexer_types", json!({"indexer_types": list, "index_topk_pattern": "FFF"})),
+        ("index_topk_freq", "indexer_types", json!({"indexer_types": list, "index_topk_freq": 2})),
+        ("index_topk_freq", "index_topk_pattern", json!({"index_topk_pattern": "FSS", "index_topk_freq": 3})),
+    ] {
+        let mut small = json!({"num_hidden_layers": 3});
+        small.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let error = Config::from_json(&with(GLM5, small)).unwrap_err();
+        assert_eq!(error.key, key);
+        assert_eq!(error.message, format!("contradicts `{other}` about layer 1"));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+mod indexer_types;
 pub(crate) mod json;
 mod parse;
 mod presets;

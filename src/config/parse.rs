@@ -2,53 +2,51 @@
 
 use serde_json::{Map, Value};
 
+use super::indexer_types::indexer_types;
 use super::json::{self, describe};
 use super::show::{number, quoted};
 use super::{
-    Config, ConfigError, IndexerType, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn,
-    mlp_type_by_rule,
+    Config, ConfigError, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn, mlp_type_by_rule,
 };
 
-type Result<T> = std::result::Result<T, ConfigError>;
+pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 
 /// rms_norm_eps where the key is absent: the value of every DeepSeek release, and of GLM-5.
 const DEFAULT_EPS: f64 = 1e-6;
 const DEFAULT_EPS_GLM: f64 = 1e-5;
 /// The base where the key is absent, as in transformers.
 const DEFAULT_ROPE_THETA: f64 = 10000.0;
-/// `index_skip_topk_offset` where the key is absent, as in transformers.
-const DEFAULT_SKIP_TOPK_OFFSET: usize = 2;
 
 /// One JSON object and the path to it.
 #[derive(Clone, Copy)]
-struct Object<'a> {
-    map: &'a Map<String, Value>,
-    prefix: &'a str,
+pub(super) struct Object<'a> {
+    pub(super) map: &'a Map<String, Value>,
+    pub(super) prefix: &'a str,
 }
 
 impl<'a> Object<'a> {
-    fn path(&self, key: &str) -> String {
+    pub(super) fn path(&self, key: &str) -> String {
         if self.prefix.is_empty() { key.to_string() } else { format!("{}.{key}", self.prefix) }
     }
 
-    fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
+    pub(super) fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         ConfigError::new(self.path(key), message)
     }
 
-    fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> ConfigError {
+    pub(super) fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> ConfigError {
         self.error(key, format!("expected {expected}, found {}", describe(found)))
     }
 
-    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+    pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.error(key, "missing"))
     }
 
     /// The value at `key`; `None` if absent or null.
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn usize_of(&self, key: &str, value: &Value) -> Result<usize> {
+    pub(super) fn usize_of(&self, key: &str, value: &Value) -> Result<usize> {
         match value {
             Value::Number(number) if number.as_i64().is_some_and(|n| n < 0) => {
                 Err(self.error(key, format!("must not be negative, found {number}")))
@@ -60,12 +58,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn usize(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn usize(&self, key: &str) -> Result<Option<usize>> {
         self.get(key).map(|value| self.usize_of(key, value)).transpose()
     }
 
     /// A whole number that may be written `4096.0`.
-    fn usize_or_float(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn usize_or_float(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_f64() {
             Some(float) if value.is_f64() && float.fract() == 0.0 && (0.0..=u32::MAX as f64).contains(&float) => {
@@ -75,28 +73,28 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn f64(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn f64(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.wrong_type(key, "a number", value))
     }
 
-    fn bool(&self, key: &str) -> Result<Option<bool>> {
+    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_bool().map(Some).ok_or_else(|| self.wrong_type(key, "true or false", value))
     }
 
-    fn str(&self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn str(&self, key: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, "a string", value))
     }
 
-    fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
+    pub(super) fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_array().map(|list| Some(list.as_slice())).ok_or_else(|| self.wrong_type(key, "a list", value))
     }
 
     /// Checks that `key`, if present, has the one value this crate computes.
-    fn only(&self, key: &str, supported: &str) -> Result<()> {
+    pub(super) fn only(&self, key: &str, supported: &str) -> Result<()> {
         match self.str(key)? {
             Some(found) if found != supported => {
                 Err(self.error(key, format!("{} is not supported, only {supported:?} is", quoted(found))))
@@ -105,7 +103,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn only_bool(&self, key: &str, supported: bool) -> Result<()> {
+    pub(super) fn only_bool(&self, key: &str, supported: bool) -> Result<()> {
         match self.bool(key)? {
             Some(found) if found != supported => {
                 Err(self.error(key, format!("{found} is not supported, only {supported} is")))
@@ -114,7 +112,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn token_id(&self, key: &str, value: &Value) -> Result<u32> {
+    pub(super) fn token_id(&self, key: &str, value: &Value) -> Result<u32> {
         u32::try_from(self.usize_of(key, value)?).map_err(|_| self.wrong_type(key, "a token id", value))
     }
 }
@@ -316,7 +314,7 @@ fn check_pad_token_id(o: Object, vocab_size: usize) -> Result<()> {
     Err(o.error(key, format!("{id} is not below vocab_size {vocab_size}")))
 }
 
-fn check_length(o: Object, key: &str, found: usize, num_hidden_layers: usize) -> Result<()> {
+pub(super) fn check_length(o: Object, key: &str, found: usize, num_hidden_layers: usize) -> Result<()> {
     if found == num_hidden_layers {
         return Ok(());
     }
@@ -356,47 +354,6 @@ fn mlp_layer_types(o: Object, num_hidden_layers: usize) -> Result<(Vec<MlpType>,
 /// More dense layers than there are layers means all of them, as in transformers; an absurd number is left to be refused.
 fn clamped(first_k: usize, num_hidden_layers: usize) -> usize {
     if first_k <= MAX_HIDDEN_LAYERS { first_k.min(num_hidden_layers) } else { first_k }
-}
-
-fn indexer_types(o: Object, model_type: ModelType, num_hidden_layers: usize) -> Result<Vec<IndexerType>> {
-    let keys = ["indexer_types", "index_topk_pattern", "index_topk_freq"];
-    if !model_type.has_indexer() {
-        return match keys.iter().find(|key| o.get(key).is_some()) {
-            Some(key) => Err(o.error(key, format!("a {} model has no indexer", model_type.as_str()))),
-            None => Ok(Vec::new()),
-        };
-    }
-    let kind = |key: &str, name: &str| match name {
-        "full" | "F" => Ok(IndexerType::Full),
-        "shared" | "S" => Ok(IndexerType::Shared),
-        other => Err(o.error(key, format!("expected \"full\" or \"shared\", found {}", quoted(other)))),
-    };
-    for key in ["indexer_types", "index_topk_pattern"] {
-        let types: Vec<IndexerType> = match o.get(key) {
-            None => continue,
-            Some(Value::String(pattern)) if key == "index_topk_pattern" => {
-                check_length(o, key, pattern.chars().count(), num_hidden_layers)?;
-                pattern.chars().map(|c| kind(key, c.encode_utf8(&mut [0; 4]))).collect::<Result<_>>()?
-            }
-            Some(Value::Array(list)) => {
-                check_length(o, key, list.len(), num_hidden_layers)?;
-                let name = |value: &'_ Value| match value.as_str() {
-                    Some(name) => kind(key, name),
-                    None => Err(o.wrong_type(key, "\"full\" or \"shared\"", value)),
-                };
-                list.iter().map(name).collect::<Result<_>>()?
-            }
-            Some(value) => return Err(o.wrong_type(key, "one entry per layer", value)),
-        };
-        return Ok(types);
-    }
-    let freq = o.usize("index_topk_freq")?.unwrap_or(1);
-    if freq == 0 {
-        return Err(o.error("index_topk_freq", "must be positive, found 0"));
-    }
-    let offset = o.usize("index_skip_topk_offset")?.unwrap_or(DEFAULT_SKIP_TOPK_OFFSET);
-    let full = |layer: usize| (layer + 1).saturating_sub(offset) % freq == 0;
-    Ok((0..num_hidden_layers).map(|i| if full(i) { IndexerType::Full } else { IndexerType::Shared }).collect())
 }
 
 fn rope(o: Object) -> Result<Rope> {
