@@ -13,7 +13,7 @@ use std::path::Path;
 
 use checkpoint_writer::*;
 use deepseek_v32::config::{Config, IndexerType, ModelType};
-use example_support::{fails, parity, succeeds};
+use example_support::{example, fails, parity, succeeds};
 use malformed_support::*;
 use serde_json::{Map, Value, json};
 
@@ -284,6 +284,44 @@ fn tensors_with_values_that_cannot_be() {
         files.config["tie_word_embeddings"] = json!(true);
     };
     refused_tensors(different, &["lm_head.weight", "differs", "tie_word_embeddings"]);
+}
+
+/// What can be loaded but not computed.
+#[test]
+fn weights_that_overflow() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("out.safetensors");
+    let tokens = ["--tokens", "2,3,4,5,6,7"];
+    let mut files = bf16_files();
+    let name = "model.layers.0.post_attention_layernorm.weight";
+    (0..136).for_each(|element| set_f32(&mut files, name, element, 6e4));
+    let half = spoilt(&files, 1, |_| ());
+    let folder = half.path().to_str().unwrap();
+    let parts = [folder, "model.layers.0: ", "f16"];
+    for mut command in [parity(half.path(), &tokens, &out, &[]), generate(half.path())] {
+        succeeds(&mut command);
+        fails(command.args(["--dtype", "f16"]).env("RUST_BACKTRACE", "1"), 1, &parts);
+    }
+    for (name, part) in [
+        (name, "model.layers.0: "),
+        ("model.layers.1.post_attention_layernorm.weight", "model.layers.1: "),
+        ("model.layers.1.input_layernorm.weight", "model.layers.1: "),
+        (NORM, "model.norm: "),
+    ] {
+        let mut files = bf16_files();
+        (0..136).for_each(|element| set_f32(&mut files, name, element, 3e38));
+        let dir = spoilt(&files, 1, |_| ());
+        refused(dir.path(), &[dir.path().to_str().unwrap(), part]);
+    }
+    let name = "model.layers.2.input_layernorm.weight";
+    let mut files = bf16_files();
+    (0..136).for_each(|element| set_f32(&mut files, name, element, 3e38));
+    let dir = spoilt(&files, 1, |_| ());
+    let parts = [dir.path().to_str().unwrap(), "model.layers.2: "];
+    succeeds(&mut parity(dir.path(), &tokens, &out, &[]));
+    fails(&mut parity(dir.path(), &tokens, &out, &["--mtp"]), 1, &parts);
+    let mut command = example("generate");
+    fails(command.args(["--mtp", "-n", "9", "--prompt", "hello", "--model"]).arg(dir.path()), 1, &parts);
 }
 
 // ---- what only `generate` reads

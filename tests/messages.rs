@@ -74,18 +74,40 @@ fn a_value_too_large_for_the_activations_is_named_at_load() {
     load_as(&files, DType::F16).unwrap();
 }
 
+/// The first line of what generation with `files` in `dtype` says.
+fn generation_error(files: &Files, dtype: DType, draft_tokens: usize) -> String {
+    let model = LocalModel::new(load_as(files, dtype).unwrap().into()).unwrap();
+    let options = EngineOptions { draft_tokens, ..EngineOptions::default() };
+    let mut engine = Engine::new(model, options).unwrap();
+    let error = engine.generate(Request::new([1, 2, 3]), |_| {}).unwrap_err();
+    assert!(matches!(error, GenerationError::Candle(_)), "{error}");
+    error.to_string().lines().next().unwrap().to_string()
+}
+
 #[test]
 fn what_goes_wrong_in_a_layer_names_it() {
-    let mut files = Files::new(&tiny_config(), "F32", "F32");
-    for element in 0..136 {
-        set(&mut files, "model.layers.1.post_attention_layernorm.weight", element, 3e38);
+    let spoilt = |name: &str, value: f32| {
+        let mut files = Files::new(&tiny_config(), "F32", "F32");
+        for element in 0..files.get(name).shape[0] {
+            set(&mut files, name, element, value);
+        }
+        files
+    };
+    let norm = |layer: usize| format!("model.layers.{layer}.post_attention_layernorm.weight");
+    // The dense layer, the sparse one and the MTP layer.
+    for layer in 0..3 {
+        let line = generation_error(&spoilt(&norm(layer), 3e38), DType::F32, 1);
+        assert!(line.starts_with(&format!("model.layers.{layer}: ")), "{line}");
     }
-    let model = LocalModel::new(load_as(&files, DType::F32).unwrap().into()).unwrap();
+    // Values that fit, products that do not.
+    let files = spoilt(&norm(0), 6e4);
+    let line = generation_error(&files, DType::F16, 0);
+    assert_eq!(line, "model.layers.0: the residual stream of row 0 is not finite: the weights overflow in f16");
+    let model = LocalModel::new(load_as(&files, DType::BF16).unwrap().into()).unwrap();
     let mut engine = Engine::new(model, EngineOptions::default()).unwrap();
-    let error = engine.generate(Request::new([1, 2, 3]), |_| {}).unwrap_err();
-    let line = error.to_string();
-    assert!(matches!(error, GenerationError::Candle(_)), "{line}");
-    assert!(line.lines().next().unwrap().starts_with("model.layers.1: "), "{line}");
+    engine.generate(Request { max_tokens: Some(2), ..Request::new([1, 2, 3]) }, |_| {}).unwrap();
+    let line = generation_error(&spoilt("model.norm.weight", 3e38), DType::F32, 0);
+    assert!(line.starts_with("model.norm: "), "{line}");
 }
 
 #[test]

@@ -282,7 +282,7 @@ impl Parity<'_> {
         let layout = self.append(&mut cache, &sequences, &rows)?;
         let hidden = self.model.forward_batch(&rows.concat(), &layout, &mut cache, None)?;
         let hidden = self.model.forward_mtp(&next, &hidden, &layout, &mut cache)?;
-        self.put("mtp.logits", self.model.mtp_logits(&hidden)?.reshape((b, s - 1, ()))?);
+        self.put_logits("mtp.logits", self.model.mtp_logits(&hidden)?.reshape((b, s - 1, ()))?)?;
         self.put("mtp.hidden", hidden.reshape((b, s - 1, ()))?.to_dtype(DType::F32)?);
         Ok(())
     }

@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 
 use super::attention::{Attention, Selection};
 use super::cache::LayerCache;
+use super::finite::check_finite;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::norm::RmsNorm;
@@ -75,6 +76,8 @@ impl Layer {
                 (y, Some(expert_indices))
             }
         };
-        Ok(LayerOutput { hidden: (x + mlp_out)?, selection, expert_indices })
+        let hidden = (x + mlp_out)?;
+        check_finite("the residual stream", &hidden)?;
+        Ok(LayerOutput { hidden, selection, expert_indices })
     }
 }

@@ -17,6 +17,7 @@ use crate::ops::linear::{LinearMode, LinearWeight};
 mod adapter;
 mod attention;
 mod cache;
+mod finite;
 mod indexer;
 mod layer;
 mod linear;
@@ -32,6 +33,7 @@ pub use trace::Trace;
 
 use adapter::Adapter;
 use attention::Selection;
+use finite::check_finite;
 use layer::Layer;
 use mtp::Mtp;
 use norm::RmsNorm;
@@ -153,7 +155,8 @@ impl Model {
     /// the layers saw and chose.
     ///
     /// # Errors
-    /// If an id is not below `vocab_size`, or the number of ids is not the layout's.
+    /// If an id is not below `vocab_size`, the number of ids is not the layout's, or the weights overflow in the model's
+    /// dtype, naming the layer.
     pub fn forward_batch(
         &self,
         ids: &[u32],
@@ -175,7 +178,9 @@ impl Model {
                 trace.topk_indices.push(self.selected(&selection, layout)?);
             }
         }
-        self.norm.forward(&x)
+        let hidden = self.norm.forward(&x)?;
+        check_finite("model.norm: the output", &hidden)?;
+        Ok(hidden)
     }
 
     /// Logits `[n, vocab_size]` f32 of hidden states `[n, hidden_size]` from [`Model::forward_batch`].
