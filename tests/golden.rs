@@ -292,8 +292,16 @@ fn mtp() {
         let new: Vec<_> = run.sequences.iter().zip(&mains).map(|(&id, row)| (id, row.len())).collect();
         let layout = run.cache.append(&new).unwrap();
         let hidden = case.model.forward_batch(&mains.concat(), &layout, &mut run.cache, None).unwrap();
-        let mtp = case.model.forward_mtp(&nexts.concat(), &hidden, &layout, &mut run.cache).unwrap();
+        let mut trace = Trace::default();
+        let nexts = nexts.concat();
+        let mtp = case.model.forward_mtp(&nexts, &hidden, &layout, &mut run.cache, Some(&mut trace)).unwrap();
         case.close("mtp.hidden", &mtp, case.expected("mtp.hidden"));
+        assert_eq!((trace.hidden.len(), trace.topk_indices.len(), trace.expert_indices.len()), (1, 1, 1));
+        if name == "v32_mtp_train" {
+            case.close("mtp.block_out", &trace.hidden[0], case.expected("mtp.block_out"));
+            case.same("mtp.topk_idx", &case.selected(&trace, 0), case.expected("mtp.topk_idx"));
+            case.same("mtp.expert_idx", trace.expert_indices[0].as_ref().unwrap(), case.expected("mtp.expert_idx"));
+        }
         case.close("mtp.logits", &case.model.mtp_logits(&mtp).unwrap(), case.expected("mtp.logits"));
     }
 }

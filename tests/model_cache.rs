@@ -148,7 +148,7 @@ fn misuse_is_an_error() {
     assert!(error.contains("256") && error.contains("vocab_size"), "{error}");
     assert!(
         MODEL
-            .forward_mtp(&[1, 2], &Tensor::zeros((2, 96), DType::F32, &Device::Cpu).unwrap(), &layout, &mut cache)
+            .forward_mtp(&[1, 2], &Tensor::zeros((2, 96), DType::F32, &Device::Cpu).unwrap(), &layout, &mut cache, None)
             .is_err()
     );
 }

@@ -11,7 +11,8 @@
 //!   indexer of their own); `layer{i}.expert_idx` `[B * S, k]` i64, ascending (sparse layers only)
 //! - with `--greedy N`: `greedy_tokens` `[B, N]` i64; `decode_logits` `[B, N, vocab_size]` f32, row j = logits after
 //!   greedy token j; with `--selected` `decode.layer{i}.topk_idx` `[B, N, K]` i32
-//! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32
+//! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32; with `--hidden`
+//!   `mtp.block_out`, the layer's output before its norm; with `--selected` `mtp.topk_idx` and `mtp.expert_idx`
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -170,6 +171,12 @@ fn padded(chosen: &Tensor, topk: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&[chosen, Tensor::full(-1i32, (rows, topk - width), &Device::Cpu)?], 1)?)
 }
 
+/// Steps of `[B * t, n]` as `[B, sum of t, n]`.
+fn join(steps: impl Iterator<Item = Tensor>, b: usize) -> Result<Tensor> {
+    let steps: Vec<_> = steps.map(|t| t.reshape((b, (), t.dim(D::Minus1)?))).collect::<Result<_, _>>()?;
+    Ok(Tensor::cat(&steps, 1)?)
+}
+
 struct Parity<'a> {
     model: &'a Model,
     args: &'a Args,
@@ -218,33 +225,21 @@ impl Parity<'_> {
 
     /// Stores what the steps' traces saw and returns the final hidden states, `[B, S, hidden_size]`.
     fn record(&mut self, prefix: &str, steps: &[(Tensor, Trace)], b: usize, prompt: bool) -> Result<Tensor> {
-        let join = |parts: Vec<Tensor>| -> Result<Tensor> {
-            let parts: Vec<_> =
-                parts.iter().map(|t| t.reshape((b, (), t.dim(D::Minus1)?))).collect::<Result<_, _>>()?;
-            Ok(Tensor::cat(&parts, 1)?)
-        };
-        let hidden = join(steps.iter().map(|(hidden, _)| hidden.clone()).collect())?;
+        let hidden = join(steps.iter().map(|(hidden, _)| hidden.clone()), b)?;
         let traced = self.args.hidden || self.args.selected;
         for layer in (0..self.model.config().num_hidden_layers).filter(|_| traced) {
             let traces = || steps.iter().map(|(_, trace)| trace);
             if self.args.hidden && prompt {
-                let hidden = join(traces().map(|trace| trace.hidden[layer].clone()).collect())?;
+                let hidden = join(traces().map(|trace| trace.hidden[layer].clone()), b)?;
                 self.put(&format!("layer{layer}.hidden"), hidden.to_dtype(DType::F32)?);
             }
-            if self.args.selected {
-                let topk = self.model.config().index_topk.unwrap_or(0);
-                // A layer without an indexer of its own attends to what an earlier layer's says.
-                let full = self.model.config().indexer_type(layer) == Some(IndexerType::Full);
-                let chosen = traces().filter_map(|trace| trace.topk_indices[layer].as_ref()).filter(|_| full);
-                let chosen: Vec<_> = chosen.map(|chosen| padded(chosen, topk)).collect::<Result<_>>()?;
-                if !chosen.is_empty() {
-                    self.put(&format!("{prefix}layer{layer}.topk_idx"), join(chosen)?);
-                }
-                let chosen: Vec<_> = traces().filter_map(|trace| trace.expert_indices[layer].clone()).collect();
-                if !chosen.is_empty() && prompt {
-                    let experts = join(chosen)?.flatten_to(1)?.to_dtype(DType::I64)?;
-                    self.put(&format!("{prefix}layer{layer}.expert_idx"), experts);
-                }
+            // A layer without an indexer of its own attends to what an earlier layer's says.
+            let own_indexer = self.model.config().indexer_type(layer) == Some(IndexerType::Full);
+            if self.args.selected && own_indexer {
+                self.put_topk(&format!("{prefix}layer{layer}.topk_idx"), traces().map(|t| &t.topk_indices[layer]), b)?;
+            }
+            if self.args.selected && prompt {
+                self.put_experts(&format!("layer{layer}.expert_idx"), traces().map(|t| &t.expert_indices[layer]), b)?;
             }
         }
         if self.args.hidden && prompt {
@@ -253,19 +248,37 @@ impl Parity<'_> {
         Ok(hidden)
     }
 
-    fn decode(&mut self, cache: &mut Cache, sequences: &[SequenceId], mut logits: Tensor) -> Result<()> {
+    /// Stores the positions that a layer chose in each step, `[B, S, K]` i32.
+    fn put_topk<'t>(&mut self, name: &str, steps: impl Iterator<Item = &'t Option<Tensor>>, b: usize) -> Result<()> {
+        let topk = self.model.config().index_topk.unwrap_or(0);
+        let steps: Vec<_> = steps.flatten().map(|chosen| padded(chosen, topk)).collect::<Result<_>>()?;
+        if !steps.is_empty() {
+            self.put(name, join(steps.into_iter(), b)?);
+        }
+        Ok(())
+    }
+
+    /// Stores the experts that a sparse layer chose in each step, `[B * S, k]` i64.
+    fn put_experts<'t>(&mut self, name: &str, steps: impl Iterator<Item = &'t Option<Tensor>>, b: usize) -> Result<()> {
+        let steps: Vec<Tensor> = steps.flatten().cloned().collect();
+        if !steps.is_empty() {
+            self.put(name, join(steps.into_iter(), b)?.flatten_to(1)?.to_dtype(DType::I64)?);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, cache: &mut Cache, sequences: &[SequenceId], last: Tensor) -> Result<()> {
         let b = sequences.len();
-        let (mut tokens, mut steps) = (Vec::new(), Vec::new());
-        for _ in 0..self.args.greedy {
-            let next = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let (mut tokens, mut steps, mut logits) = (Vec::new(), Vec::new(), vec![last]);
+        for step in 0..self.args.greedy {
+            let next = logits[step].argmax(D::Minus1)?.to_vec1::<u32>()?;
             let rows: Vec<Vec<u32>> = next.iter().map(|&id| vec![id]).collect();
             steps.push(self.step(cache, sequences, &rows)?);
-            logits = self.model.logits(&steps[steps.len() - 1].0)?;
+            logits.push(self.model.logits(&steps[step].0)?);
             tokens.push(Tensor::from_vec(next.into_iter().map(i64::from).collect(), (b, 1), self.model.device())?);
         }
-        let hidden = self.record("decode.", &steps, b, false)?;
-        let logits = self.model.logits(&hidden.flatten_to(1)?)?.reshape((b, self.args.greedy, ()))?;
-        self.put_logits("decode_logits", logits)?;
+        self.record("decode.", &steps, b, false)?;
+        self.put_logits("decode_logits", join(logits.into_iter().skip(1), b)?)?;
         self.put("greedy_tokens", Tensor::cat(&tokens, 1)?);
         Ok(())
     }
@@ -281,7 +294,15 @@ impl Parity<'_> {
         let sequences: Vec<SequenceId> = (0..b).map(|_| cache.create()).collect();
         let layout = self.append(&mut cache, &sequences, &rows)?;
         let hidden = self.model.forward_batch(&rows.concat(), &layout, &mut cache, None)?;
-        let hidden = self.model.forward_mtp(&next, &hidden, &layout, &mut cache)?;
+        let mut trace = Trace::default();
+        let hidden = self.model.forward_mtp(&next, &hidden, &layout, &mut cache, Some(&mut trace))?;
+        if self.args.hidden {
+            self.put("mtp.block_out", trace.hidden[0].reshape((b, s - 1, ()))?.to_dtype(DType::F32)?);
+        }
+        if self.args.selected {
+            self.put_topk("mtp.topk_idx", trace.topk_indices.iter(), b)?;
+            self.put_experts("mtp.expert_idx", trace.expert_indices.iter(), b)?;
+        }
         self.put_logits("mtp.logits", self.model.mtp_logits(&hidden)?.reshape((b, s - 1, ()))?)?;
         self.put("mtp.hidden", hidden.reshape((b, s - 1, ()))?.to_dtype(DType::F32)?);
         Ok(())

@@ -106,7 +106,7 @@ impl TokenModel for LocalModel {
     }
 
     fn forward_mtp(&mut self, next_ids: &[u32], hidden: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
-        self.model.forward_mtp(next_ids, hidden, layout, &mut self.cache)
+        self.model.forward_mtp(next_ids, hidden, layout, &mut self.cache, None)
     }
 
     fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {

@@ -34,7 +34,7 @@ pub use trace::Trace;
 use adapter::Adapter;
 use attention::Selection;
 use finite::check_finite;
-use layer::Layer;
+use layer::{Layer, LayerOutput};
 use mtp::Mtp;
 use norm::RmsNorm;
 use rope::Rope;
@@ -170,13 +170,10 @@ impl Model {
         let mut selection = Selection::All;
         for (i, layer) in self.layers.iter().enumerate() {
             let out = layer.forward(&x, &rope, layout, cache.layer(i)?, selection).map_err(|e| in_layer(i, e))?;
-            x = out.hidden;
-            selection = out.selection;
             if let Some(trace) = trace.as_deref_mut() {
-                trace.hidden.push(x.clone());
-                trace.expert_indices.push(out.expert_indices);
-                trace.topk_indices.push(self.selected(&selection, layout)?);
+                self.record(trace, &out, layout)?;
             }
+            (x, selection) = (out.hidden, out.selection);
         }
         let hidden = self.norm.forward(&x)?;
         check_finite("model.norm: the output", &hidden)?;
@@ -195,7 +192,8 @@ impl Model {
     /// hidden state after the final norm, `[T, hidden_size]`.
     ///
     /// Its keys go to the same slots as the main model's, in a layer of their own: `layout` is the main model's.
-    /// Returns hidden states after `shared_head.norm`, `[T, hidden_size]`.
+    /// Returns hidden states after `shared_head.norm`, `[T, hidden_size]`; `trace` collects what the layer gave before
+    /// that norm and what it chose, as one more entry.
     ///
     /// # Errors
     /// If the model has no MTP layer, or as [`Model::forward_batch`].
@@ -208,11 +206,17 @@ impl Model {
         hidden: &Tensor,
         layout: &BatchLayout,
         cache: &mut Cache,
+        trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let ids = self.ids(next_ids, layout)?;
         let rope = self.rope.tables(&layout.positions())?;
         let layer = self.layers.len();
-        self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(layer)?).map_err(|e| in_layer(layer, e))
+        let run = self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(layer)?);
+        let (hidden, out) = run.map_err(|e| in_layer(layer, e))?;
+        if let Some(trace) = trace {
+            self.record(trace, &out, layout)?;
+        }
+        Ok(hidden)
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
@@ -238,6 +242,13 @@ impl Model {
             candle::bail!("token id {id} is not below vocab_size {}", self.config.vocab_size)
         }
         Tensor::from_slice(ids, ids.len(), &self.device)
+    }
+
+    fn record(&self, trace: &mut Trace, out: &LayerOutput, layout: &BatchLayout) -> Result<()> {
+        trace.hidden.push(out.hidden.clone());
+        trace.expert_indices.push(out.expert_indices.clone());
+        trace.topk_indices.push(self.selected(&out.selection, layout)?);
+        Ok(())
     }
 
     fn selected(&self, selection: &Selection, layout: &BatchLayout) -> Result<Option<Tensor>> {

@@ -6,7 +6,7 @@ use candle_nn::VarBuilder;
 
 use super::attention::Selection;
 use super::cache::LayerCache;
-use super::layer::Layer;
+use super::layer::{Layer, LayerOutput};
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
@@ -57,7 +57,8 @@ impl Mtp {
         })
     }
 
-    /// `next_ids: [T]` u32 and `hidden: [T, hidden_size]` → `[T, hidden_size]` after `shared_head.norm`.
+    /// `next_ids: [T]` u32 and `hidden: [T, hidden_size]` → `[T, hidden_size]` after `shared_head.norm`, and what the
+    /// layer gave before it.
     pub(super) fn forward(
         &self,
         next_ids: &Tensor,
@@ -65,12 +66,12 @@ impl Mtp {
         rope: &RopeTables,
         layout: &BatchLayout,
         cache: &LayerCache,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, LayerOutput)> {
         let embedding = self.embed_tokens.index_select(next_ids, 0)?.to_dtype(hidden.dtype())?;
         let z = Tensor::cat(&[self.enorm.forward(&embedding)?, self.hnorm.forward(hidden)?], 1)?;
         let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
         let out = self.layer.forward(&x, rope, layout, cache, Selection::All)?;
-        self.norm.forward(&out.hidden)
+        Ok((self.norm.forward(&out.hidden)?, out))
     }
 
     /// `hidden: [n, hidden_size]` → logits `[n, vocab_size]` f32.

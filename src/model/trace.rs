@@ -7,7 +7,8 @@ use candle_core as candle;
 
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
-/// Intermediate results of one [`Model::forward_batch`](super::Model::forward_batch), one entry per layer.
+/// Intermediate results of one [`Model::forward_batch`](super::Model::forward_batch), one entry per layer, or of one
+/// [`Model::forward_mtp`](super::Model::forward_mtp), one entry.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// The residual stream after each layer, `[T, hidden_size]`.
