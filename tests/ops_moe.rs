@@ -41,6 +41,21 @@ fn gate_matches_the_golden_vectors() {
     }
 }
 
+/// As many experts as four groups have: all of theirs and no other.
+#[test]
+fn gate_keeps_the_golden_groups() {
+    let unit = unit();
+    let expected: Vec<Vec<i64>> = unit["router.groups"].to_vec2().unwrap();
+    for backend in BACKENDS {
+        let (logits, bias) = (&unit["router.logits"], &unit["router.bias"]);
+        let (chosen, _) = with_backend(backend, || gate(logits, Some(bias), &config(8, 4, 128))).unwrap();
+        for (row, groups) in chosen.to_vec2::<u32>().unwrap().iter().zip(&expected) {
+            let all: Vec<u32> = groups.iter().flat_map(|&group| group as u32 * 32..(group as u32 + 1) * 32).collect();
+            assert_eq!(row, &all, "{backend:?}");
+        }
+    }
+}
+
 /// Sorts everything, larger first and of equals the smaller index.
 fn naive_gate(logits: &[f64], bias: &[f64], cfg: &GateConfig) -> (Vec<u32>, Vec<f64>) {
     let order = |values: &[f64]| {

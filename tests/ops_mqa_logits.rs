@@ -4,6 +4,8 @@ mod common_attn;
 
 use candle_core::{DType, Device, Tensor};
 use common_attn::*;
+use deepseek_v32::ops::fp8::{act_dequant, act_quant};
+use deepseek_v32::ops::hadamard;
 use deepseek_v32::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 use deepseek_v32::ops::mqa_logits::mqa_logits;
 
@@ -103,6 +105,35 @@ fn matches_golden_scores() {
             }
         }
         assert_close(name, &got, &expected, GOLDEN_TOLERANCE);
+    });
+}
+
+/// As FP8 precision has it: Hadamard transform, one power-of-two scale a vector, e4m3, then the scores.
+#[test]
+fn matches_golden_scores_of_fp8_queries_and_keys() {
+    let golden = candle_core::safetensors::load("tests/data/unit.safetensors", &Device::Cpu).unwrap();
+    let scale = (8f64 * 128.).powf(-0.5);
+    every_backend(|name| {
+        let rounded = |what: &str| {
+            let (codes, scale) = act_quant(&hadamard(&golden[&format!("index.{what}")]).unwrap(), 128, true).unwrap();
+            let codes_of = codes.flatten_all().unwrap().to_vec1::<float8::F8E4M3>().unwrap();
+            let bytes: Vec<u8> = codes_of.iter().map(float8::F8E4M3::to_bits).collect();
+            let expected = &golden[&format!("index.{what}_codes_u8")];
+            assert_eq!(bytes, expected.flatten_all().unwrap().to_vec1::<u8>().unwrap(), "{name} {what}");
+            assert_eq!(values(&scale), values(&golden[&format!("index.{what}_scale")]), "{name} {what}");
+            act_dequant(&codes, &scale, 128).unwrap()
+        };
+        let (q, k) = (rounded("q"), rounded("k"));
+        let mut got = Vec::new();
+        for sequence in 0..2 {
+            for row in 0..5 {
+                let of = |tensor: &Tensor| tensor.get(sequence).unwrap().narrow(0, row, 1).unwrap();
+                let weights = (of(&golden["index.w_raw"]) * scale).unwrap();
+                let layout = BatchLayout { spans: vec![Span { tokens: 0..1, start: 8, block_table: vec![0] }] };
+                got.extend(values(&mqa_logits(&of(&q), &k.get(sequence).unwrap(), &weights, &layout).unwrap()));
+            }
+        }
+        assert_close(name, &got, &values(&golden["index.score_fp8"]), GOLDEN_TOLERANCE);
     });
 }
 
