@@ -168,7 +168,9 @@ impl Files {
             mlps.push(("mlp.".to_string(), c.intermediate_size));
         } else {
             mlps.extend((0..c.n_routed_experts).map(|e| (format!("mlp.experts.{e}."), c.moe_intermediate_size)));
-            mlps.push(("mlp.shared_experts.".to_string(), c.n_shared_experts * c.moe_intermediate_size));
+            if c.n_shared_experts > 0 {
+                mlps.push(("mlp.shared_experts.".to_string(), c.n_shared_experts * c.moe_intermediate_size));
+            }
             self.add(&format!("{prefix}mlp.gate.weight"), other, &[c.n_routed_experts, h]);
             self.add(&format!("{prefix}mlp.gate.e_score_correction_bias"), "F32", &[c.n_routed_experts]);
         }
