@@ -244,3 +244,76 @@ impl Attention {
         ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle::Device;
+
+    use super::*;
+    use crate::model::Cache;
+
+    /// Greatest absolute difference of two f32 ways to the same numbers, of a size of one.
+    const TOLERANCE: f32 = 1e-5;
+
+    fn random(shape: &[usize]) -> Tensor {
+        Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn attention(cfg: &Config) -> Attention {
+        let (hidden, heads, latent) = (cfg.hidden_size, cfg.num_attention_heads, cfg.kv_lora_rank);
+        let shapes = [
+            ("q_proj", vec![heads * cfg.qk_head_dim(), hidden]),
+            ("kv_a_proj_with_mqa", vec![latent + cfg.qk_rope_head_dim, hidden]),
+            ("kv_a_layernorm", vec![latent]),
+            ("kv_b_proj", vec![heads * (cfg.qk_nope_head_dim + cfg.v_head_dim), latent]),
+            ("o_proj", vec![hidden, heads * cfg.v_head_dim]),
+        ];
+        let scaled = |shape: &[usize]| (random(shape) / (shape[shape.len() - 1] as f64).sqrt()).unwrap();
+        let tensors = shapes.map(|(name, shape)| (format!("{name}.weight"), scaled(&shape)));
+        let vb = VarBuilder::from_tensors(HashMap::from(tensors), DType::F32, &Device::Cpu);
+        Attention::new(cfg, LinearMode::Dequant, false, vb).unwrap()
+    }
+
+    fn close(what: &str, a: &Tensor, b: &Tensor) {
+        let largest = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let (size, difference) = (largest(a.clone()), largest((a - b).unwrap()));
+        assert!(size > 0.1 && difference <= TOLERANCE * size.max(1.0), "{what}: {difference} of {size}");
+    }
+
+    #[test]
+    fn both_modes_agree() {
+        for (heads, nope, rope, value, latent) in [(8, 24, 16, 20, 32), (1, 7, 4, 33, 40), (5, 128, 64, 128, 512)] {
+            let cfg = Config {
+                q_lora_rank: None,
+                num_attention_heads: heads,
+                qk_nope_head_dim: nope,
+                qk_rope_head_dim: rope,
+                v_head_dim: value,
+                kv_lora_rank: latent,
+                ..Config::tiny()
+            };
+            let attention = attention(&cfg);
+            let mut cache = Cache::new(&cfg, DType::F32, &Device::Cpu, 0).unwrap();
+            let sequences = [cache.create(), cache.create(), cache.create()];
+            // Contexts over several pages, in turns, so that no sequence lies in order.
+            for _ in 0..3 {
+                cache.append(&sequences.map(|sequence| (sequence, 50))).unwrap();
+            }
+            let layout = cache.append(&[(sequences[0], 9), (sequences[1], 1), (sequences[2], 70)]).unwrap();
+            let kv = &random(&[cache.pages() * 64, latent + rope]);
+            let rows = layout.tokens();
+            let (q_nope, q_pe) = (random(&[rows, heads, nope]), random(&[rows, heads, rope]));
+            let mha = attention.mha_mode(&q_nope, &q_pe, &layout, kv).unwrap();
+            close("dense", &mha, &attention.mqa_mode(&q_nope, &q_pe, &layout, kv).unwrap());
+
+            let chosen: Vec<i64> = (0..rows as i64 * 6)
+                .map(|i| if i % 6 == 5 { -1 } else { (i * 37 + i % 6 * 61) % (cache.pages() as i64 * 64) })
+                .collect();
+            let slots = Tensor::from_vec(chosen, (rows, 6), &Device::Cpu).unwrap();
+            let expanded = attention.sparse_expanded(&q_nope, &q_pe, &slots, kv).unwrap();
+            let q = attention.absorbed_query(&q_nope, &q_pe).unwrap();
+            let (latents, _) = ops::sparse_mla(&q, kv, &slots, latent, attention.softmax_scale).unwrap();
+            close("sparse", &expanded, &ops::absorb_value(&latents, &attention.kv_b_proj, nope).unwrap());
+        }
+    }
+}
