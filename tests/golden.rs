@@ -1,9 +1,10 @@
 //! Every model case against the recorded reference numbers.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
 
-use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_core::{D, DType, Device, IndexOp, Tensor};
 use deepseek_v32::config::{Config, ModelType};
 use deepseek_v32::model::{Cache, Model, Precision, SequenceId, Trace};
 use deepseek_v32::ops::simd::{Isa, isa, with_isa};
@@ -14,12 +15,17 @@ use deepseek_v32::weights::{self, LoadOptions};
 const F32_TOLERANCE: f32 = 1e-4;
 /// The same for FP8 weights that are dequantized, as the case's README gives it.
 const DEQUANT_TOLERANCE: f32 = 2e-4;
-/// The same for full FP8 arithmetic, as its README gives it (1e-5), doubled. That README compares programs that round in
-/// the same places between the FP8 products, which ours does not: one value of some million comes to lie on the other
-/// side of a step of e4m3. In layer 1, row 2, an element of attention's output is 0.4795 - 0.2305 - 0.2486 = 3.8155e-4,
-/// by exact arithmetic 8e-8 above a tie, where ours is too; the reference's f32 puts it 7e-8 below. The step, of one
-/// subnormal code, moves the row's logits by 1.2e-5; all other rows are within 1e-5.
-const FP8_TOLERANCE: f32 = 2e-5;
+/// The same for full FP8 arithmetic, as its README gives it.
+const FP8_TOLERANCE: f32 = 1e-5;
+
+/// The one row of the FP8 case that is allowed twice as much, in what follows from the element below: a sequence and a
+/// position.
+///
+/// The README compares programs that round in the same places between the FP8 products, which ours does not: one value
+/// of some million comes to lie on the other side of a step of e4m3. In layer 1, an element of attention's output in
+/// this row is 0.4795 - 0.2305 - 0.2486 = 3.8155e-4, by exact arithmetic 8e-8 above a tie, where ours is too; the
+/// reference's f32 puts it 7e-8 below. The step, of one subnormal code, moves the row's logits by 1.2e-5.
+const FP8_NEAR_TIE: (usize, usize) = (0, 2);
 
 struct Case {
     name: &'static str,
@@ -56,10 +62,20 @@ impl Case {
 
     fn close(&self, what: &str, found: &Tensor, expected: &Tensor) {
         let found = found.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
-        let expected = expected.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
-        assert_eq!(found.dims(), expected.dims(), "{}: {what}", self.name);
-        let diff = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(diff <= self.tolerance, "{}: {what} differs by {diff}", self.name);
+        let flat = expected.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        assert_eq!(found.dims(), flat.dims(), "{}: {what}", self.name);
+        let diffs = (found - flat).unwrap().abs().unwrap().to_vec1::<f32>().unwrap();
+        let width = expected.dim(D::Minus1).unwrap();
+        // Of what the whole prompt comes to; a step of decoding has one row a sequence.
+        let exempt = match expected.dims() {
+            &[_, rows, _] if !self.model_is_plain() => Some(FP8_NEAR_TIE.0 * rows + FP8_NEAR_TIE.1),
+            _ => None,
+        };
+        for (row, diffs) in diffs.chunks(width).enumerate() {
+            let tolerance = if Some(row) == exempt { 2.0 * self.tolerance } else { self.tolerance };
+            let diff = diffs.iter().copied().fold(0.0, f32::max);
+            assert!(diff <= tolerance, "{}: {what}: row {row} differs by {diff}", self.name);
+        }
     }
 
     fn same(&self, what: &str, found: &Tensor, expected: &Tensor) {
@@ -258,7 +274,12 @@ fn fp8_arithmetic() {
     let case = Case::with("v32_fp8", "golden_full_fp8.safetensors", Precision::Fp8, FP8_TOLERANCE, |_| ());
     // Without fused multiply-add a near tie of layer 0 falls to the other side, in PyTorch (MKL_CBWR=COMPATIBLE) as here,
     // and the logits of both then differ by 2.985 from the recorded ones.
-    for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|_| isa() != Isa::Baseline) {
+    if isa() == Isa::Baseline {
+        // Past the capture of the test's output: a skipped test should be seen.
+        writeln!(std::io::stderr(), "\nfp8_arithmetic: SKIPPED, this processor has no fused multiply-add").unwrap();
+        return;
+    }
+    for isa in [Isa::Avx2, Isa::Avx512] {
         with_isa(isa, || {
             for chunk in [64, 40, 1] {
                 let mut run = case.prefill(chunk);

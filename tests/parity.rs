@@ -143,15 +143,23 @@ fn fp8_arithmetic() {
     for chunk in ["0", "40", "1"] {
         let found = run("v32_fp8", &tokens, &["--hidden", "--selected", "--precision", "fp8", "--chunk", chunk]);
         let part = |name: &str, from: usize, to: usize| found[name].i((.., from..to)).unwrap().contiguous().unwrap();
+        let (sequence, position) = FP8_NEAR_TIE;
         for name in full.keys().filter(|name| is_written(name) && *name != "decode_logits") {
-            check(name, &part(name, 0, prompt), &full[name], FP8_TOLERANCE);
+            let (found, expected) = (part(name, 0, prompt), &full[name]);
+            check(name, &found, expected, 2.0 * FP8_TOLERANCE);
+            for row in (0..expected.dim(0).unwrap() * prompt).filter(|row| *row != sequence * prompt + position) {
+                let row = |t: &Tensor| t.flatten_to(1).unwrap().i(row).unwrap();
+                check(name, &row(&found), &row(expected), FP8_TOLERANCE);
+            }
         }
         check("decode_logits", &part("logits", prompt, ids[0].len()), &full["decode_logits"], FP8_TOLERANCE);
     }
 }
 
-/// 1e-5, doubled for the one row that `tests/golden.rs` explains.
-const FP8_TOLERANCE: f32 = 2e-5;
+/// As the case's README gives it.
+const FP8_TOLERANCE: f32 = 1e-5;
+/// A sequence and a position where twice as much is allowed; `tests/golden.rs` says why.
+const FP8_NEAR_TIE: (usize, usize) = (0, 2);
 
 fn fused_multiply_add() -> bool {
     use deepseek_v32::ops::simd::{Isa, isa};
