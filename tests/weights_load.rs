@@ -385,7 +385,14 @@ fn generation_configs_are_optional_and_checked() {
     assert_eq!((config.eos_token_id, config.temperature, config.top_p), (vec![1, 2], Some(0.6), Some(0.95)));
     assert_eq!((config.do_sample, config.top_k, config.bos_token_id), (Some(true), Some(50), None));
     assert_eq!(GenerationConfig::from_json("{\"eos_token_id\": 7}").unwrap().eos_token_id, [7]);
+    let text = r#"{"min_p": 0.1, "repetition_penalty": 1.05, "max_new_tokens": 9}"#;
+    let config = GenerationConfig::from_json(text).unwrap();
+    assert_eq!((config.min_p, config.repetition_penalty, config.max_new_tokens), (Some(0.1), Some(1.05), Some(9)));
     for (key, wrong) in [
+        ("min_p", "1.5"),
+        ("repetition_penalty", "0"),
+        ("max_new_tokens", "0"),
+        ("max_new_tokens", "2.5"),
         ("temperature", "-1"),
         ("top_p", "0"),
         ("top_p", "1.5"),

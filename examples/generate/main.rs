@@ -35,6 +35,8 @@ const DEFAULT_PROMPT: &str = include_str!("prompt.txt");
 const PLAIN_PROMPT: &str =
     "<｜begin▁of▁sentence｜><｜User｜>Explain in one sentence what sparse attention is.<｜Assistant｜></think>";
 
+const DEFAULT_MAX_TOKENS: usize = 512;
+
 #[derive(Debug, Parser)]
 #[command(about = "Completes a prompt with a checkpoint of the DeepSeek-V3 family")]
 struct Args {
@@ -47,9 +49,9 @@ struct Args {
     /// File that holds the text to complete.
     #[arg(long)]
     prompt_file: Option<PathBuf>,
-    /// Most tokens to generate.
-    #[arg(long, short = 'n', default_value_t = 512, allow_negative_numbers = true)]
-    max_tokens: usize,
+    /// Most tokens to generate. Default: as generation_config.json says, else 512.
+    #[arg(long, short = 'n', allow_negative_numbers = true)]
+    max_tokens: Option<usize>,
     /// 0 = greedy. Default: as generation_config.json says, else greedy.
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
@@ -65,9 +67,9 @@ struct Args {
     /// Seed of the random choices.
     #[arg(long, default_value_t = 299792458, allow_negative_numbers = true)]
     seed: u64,
-    /// Penalty on repeated tokens; 1 = none.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    repeat_penalty: f64,
+    /// Penalty on repeated tokens; 1 = none. Default: as generation_config.json says, else none.
+    #[arg(long, allow_negative_numbers = true)]
+    repeat_penalty: Option<f64>,
     /// Tokens that the penalty looks back on. Default: all.
     #[arg(long, allow_negative_numbers = true)]
     repeat_last_n: Option<usize>,
@@ -196,14 +198,14 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config:
         temperature: args.temperature.unwrap_or(if sampled { defaults.temperature.unwrap_or(1.0) } else { 0.0 }),
         top_p: args.top_p.or(defaults.top_p.filter(|_| sampled)).unwrap_or(1.0),
         top_k: args.top_k.or(defaults.top_k.filter(|&k| sampled && k > 0)),
-        min_p: args.min_p.unwrap_or(0.0),
-        repetition_penalty: args.repeat_penalty,
+        min_p: args.min_p.or(defaults.min_p.filter(|_| sampled)).unwrap_or(0.0),
+        repetition_penalty: args.repeat_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
         repeat_last_n: args.repeat_last_n,
         seed: Some(args.seed),
         ..SamplingParams::default()
     };
     request.stop = StopConditions { ids: eos, strings: args.stop.clone() };
-    request.max_tokens = Some(args.max_tokens);
+    request.max_tokens = args.max_tokens.or(defaults.max_new_tokens).or(Some(DEFAULT_MAX_TOKENS));
     request.logprobs = args.logprobs;
     Ok(request)
 }

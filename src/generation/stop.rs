@@ -34,8 +34,8 @@ impl fmt::Display for FinishReason {
 pub struct StopConditions {
     /// Token ids, usually the checkpoint's `eos_token_id`.
     pub ids: Vec<u32>,
-    /// Texts, matched wherever tokens begin and end. They are matched against the text that is released, so a
-    /// special token that the detokenizer drops is stopped at by its id.
+    /// Texts, matched wherever tokens begin and end. They are matched against the text that is released; a special
+    /// token that has no text there ends the sequence too if a string is that token as a whole.
     pub strings: Vec<String>,
 }
 

@@ -23,6 +23,12 @@ pub struct GenerationConfig {
     pub top_p: Option<f64>,
     /// Tokens to sample from; 0 means all.
     pub top_k: Option<usize>,
+    /// Least probability, as a part of the best token's; in [0, 1].
+    pub min_p: Option<f64>,
+    /// Divides the positive logits of tokens that were there before; > 0, 1 means none.
+    pub repetition_penalty: Option<f64>,
+    /// Most tokens to generate; > 0.
+    pub max_new_tokens: Option<usize>,
 }
 
 impl GenerationConfig {
@@ -65,10 +71,23 @@ impl GenerationConfig {
             top_p: typed(map, "top_p", "a number above 0 and at most 1", |value| {
                 value.as_f64().filter(|p| *p > 0.0 && *p <= 1.0)
             })?,
-            top_k: typed(map, "top_k", "a whole number", |value| value.as_u64().and_then(|k| usize::try_from(k).ok()))?,
+            top_k: typed(map, "top_k", "a whole number", whole)?,
+            min_p: typed(map, "min_p", "a number from 0 to 1", |value| {
+                value.as_f64().filter(|p| (0.0..=1.0).contains(p))
+            })?,
+            repetition_penalty: typed(map, "repetition_penalty", "a number above 0", |value| {
+                value.as_f64().filter(|penalty| *penalty > 0.0)
+            })?,
+            max_new_tokens: typed(map, "max_new_tokens", "a whole number above 0", |value| {
+                whole(value).filter(|count| *count > 0)
+            })?,
         };
         Ok(config)
     }
+}
+
+fn whole(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|number| usize::try_from(number).ok())
 }
 
 fn token_id(value: &Value) -> Option<u32> {

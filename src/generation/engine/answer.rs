@@ -7,7 +7,7 @@ use super::super::params::parameter;
 use super::super::request::{Cancel, Request, RequestId, Token, Usage};
 use super::super::sampler::{Report, Sampler};
 use super::super::stop::{FinishReason, StopMatcher};
-use super::super::tokenizer::Tokenizer;
+use super::super::tokenizer::{SpecialTokens, Tokenizer};
 
 /// A request in progress.
 #[derive(Debug)]
@@ -34,6 +34,38 @@ pub(super) struct Answer {
 struct TextView {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
+    /// Stop strings that are tokens without text, which no text ever comes to.
+    stop_tokens: Vec<(u32, String)>,
+}
+
+impl TextView {
+    fn new(tokenizer: &Tokenizer, special: SpecialTokens, strings: Vec<String>) -> Self {
+        let stop_token = |string: &String| {
+            let id = tokenizer.token_to_id(string)?;
+            (!tokenizer.is_text(id, special)).then(|| (id, string.clone()))
+        };
+        let stop_tokens = strings.iter().filter_map(stop_token).collect();
+        Self { detokenizer: tokenizer.detokenizer(special), matcher: StopMatcher::new(&strings), stop_tokens }
+    }
+
+    /// The text that a token frees, and the stop string that it comes to.
+    fn push(&mut self, id: u32) -> Result<(String, Option<String>)> {
+        let Some((_, string)) = self.stop_tokens.iter().find(|(stop, _)| *stop == id) else {
+            return Ok(self.matcher.push(&self.detokenizer.push(id)?));
+        };
+        let string = string.clone();
+        let (text, stop) = self.finish()?;
+        Ok((text, Some(stop.unwrap_or(string))))
+    }
+
+    /// The text still held back, and the stop string that it comes to.
+    fn finish(&mut self) -> Result<(String, Option<String>)> {
+        let (mut text, stop) = self.matcher.push(&self.detokenizer.finish()?);
+        if stop.is_none() {
+            text.push_str(&self.matcher.finish());
+        }
+        Ok((text, stop))
+    }
 }
 
 impl Answer {
@@ -71,10 +103,8 @@ impl Answer {
             return Err(parameter("logprobs", top, "at most the model's vocab_size"));
         }
         let sampler = Sampler::new(request.params, &request.prompt_ids, vocab_size, default_seed)?;
-        let text = tokenizer.map(|tokenizer| TextView {
-            detokenizer: tokenizer.detokenizer(request.special_tokens),
-            matcher: StopMatcher::new(&request.stop.strings),
-        });
+        let strings = request.stop.strings;
+        let text = tokenizer.map(|tokenizer| TextView::new(tokenizer, request.special_tokens, strings));
         let max_len = request.max_tokens.map_or(max_context, |max| max_context.min(prompt_tokens.saturating_add(max)));
         Ok(Self {
             id,
@@ -123,7 +153,7 @@ impl Answer {
             return Ok((String::new(), Some(FinishReason::StopId(id))));
         }
         let (text, stop) = match &mut self.text {
-            Some(view) => view.matcher.push(&view.detokenizer.push(id)?),
+            Some(view) => view.push(id)?,
             None => (String::new(), None),
         };
         let reason = match stop {
@@ -141,10 +171,6 @@ impl Answer {
         if matches!(reason, FinishReason::StopString(_)) {
             return Ok(String::new());
         }
-        let (mut text, stop) = view.matcher.push(&view.detokenizer.finish()?);
-        if stop.is_none() {
-            text.push_str(&view.matcher.finish());
-        }
-        Ok(text)
+        Ok(view.finish()?.0)
     }
 }
