@@ -87,6 +87,11 @@ fn files_that_cannot_be_written_are_named() {
     let trace = dir.path().join("trace");
     succeeds(&mut generate(&["--tracing", trace.to_str().unwrap()]));
     assert!(serde_json::from_slice::<Vec<Value>>(&fs::read(trace).unwrap()).is_ok());
+    let prompt = dir.path().join("prompt");
+    fs::write(&prompt, "hello").unwrap();
+    let file = prompt.to_str().unwrap();
+    fails(example("generate").args(["--prompt-file", file, "--tracing", file]), 1, &["--tracing", "--prompt-file"]);
+    assert_eq!(fs::read(&prompt).unwrap(), b"hello");
     let tokens = ["--tokens", "1,2"];
     fails(&mut parity(&tiny_v32(), &tokens, dir.path(), &[]), 1, &[folder, "not a regular file"]);
     fails(&mut parity(&tiny_v32(), &tokens, Path::new(&missing), &[]), 1, &["no\\nwhere/trace"]);

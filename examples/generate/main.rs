@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use deepseek_v32::Config;
 use deepseek_v32::error::one_line_path;
@@ -109,6 +109,10 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let prompt = read_prompt(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
+    if let (Some(file), Some(prompt)) = (&args.tracing, &args.prompt_file) {
+        let same = file.canonicalize().ok().is_some_and(|file| prompt.canonicalize().ok() == Some(file));
+        ensure!(!same, "--tracing {}: the file of --prompt-file", one_line_path(file));
+    }
     let trace = args.tracing.as_deref().map(|file| TraceFile::start(file, &dir)).transpose()?;
     let generated = generate(&args, &dir, &prompt);
     let traced = trace.map_or(Ok(()), TraceFile::finish);
