@@ -51,6 +51,15 @@ impl ChatRequest {
             cancel: None,
         }
     }
+
+    /// Where a part of the tool of a name stands in the request, in the protocol's words.
+    pub(crate) fn field_of_tool(&self, name: &str, part: &str) -> String {
+        match self.tools.iter().rposition(|tool| tool.name() == name) {
+            Some(at) => format!("tools[{at}].function.{part}"),
+            // Tools of messages are the crate's own way, and who brings messages into shape moves them.
+            None => "messages".to_string(),
+        }
+    }
 }
 
 /// Why an answer ended.

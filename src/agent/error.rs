@@ -24,8 +24,10 @@ pub enum AgentError {
     /// What was asked for is not built in, or the model can't do it.
     #[error("{what} needs {needs}")]
     Unsupported {
-        /// What was asked for, e.g. `tool_choice "required"`.
+        /// What was asked for, e.g. `tool_choice required`.
         what: String,
+        /// The field of the request that asks for it, in the protocol's words, if one does.
+        field: Option<String>,
         /// What it takes, e.g. `the feature constrain`.
         needs: &'static str,
     },

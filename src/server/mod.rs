@@ -27,6 +27,7 @@ mod logprobs;
 mod metrics;
 mod options;
 mod plain;
+mod refusal;
 mod reply;
 pub mod request;
 mod state;

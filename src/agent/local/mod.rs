@@ -38,7 +38,8 @@ impl LocalChat {
     /// # Errors
     /// [`AgentError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
     pub fn new(name: impl Into<String>, service: Service, version: Version) -> Result<Self> {
-        let unsupported = |needs| AgentError::Unsupported { what: format!("the chat format {version}"), needs };
+        let what = format!("the chat format {version}");
+        let unsupported = |needs| AgentError::Unsupported { what: what.clone(), field: None, needs };
         let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
         let eos = tokenizer.token_to_id(version.eos());
         let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
