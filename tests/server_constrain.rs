@@ -4,8 +4,8 @@
 mod server_support;
 
 use serde_json::{Value, json};
-use server_support::http::post;
-use server_support::{loaded, tiny, tool};
+use server_support::http::{events, gather, post};
+use server_support::{loaded, said, tiny, tool};
 
 use deepseek_v32::chat::Version;
 use deepseek_v32::server::ServerOptions;
@@ -102,5 +102,116 @@ fn formats_without_grammars_name_the_field_that_needs_one() {
         let (status, message, found, _) = post(server.address, CHAT, &question(fields)).error();
         assert_eq!((status, found.as_str()), (400, Some(param)), "{message}");
         assert!(message.starts_with(param) && message.contains(says), "{message}");
+    }
+}
+
+/// The first choice's message and end, whole and streamed, which must agree.
+fn both(fields: Value) -> (Value, String) {
+    let body = question(fields);
+    let answer = post(tiny(), CHAT, &body);
+    assert_eq!(answer.status, 200, "{body}: {}", answer.body);
+    let choice = answer.json()["choices"][0].clone();
+    let streamed = gather(&events(tiny(), CHAT, &with(body.clone(), json!({"stream": true}))));
+    assert_eq!(said(&streamed[0]["message"]), said(&choice["message"]), "{body}");
+    assert_eq!(streamed[0]["finish_reason"], choice["finish_reason"]);
+    (choice["message"].clone(), choice["finish_reason"].as_str().unwrap().to_string())
+}
+
+/// JSON that follows a schema.
+fn follows(schema: &Value, text: &str) -> Value {
+    let value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let problems: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(problems.is_empty(), "{text}: {problems:?}");
+    value
+}
+
+#[test]
+fn content_follows_its_schema() {
+    let schemas = [
+        json!({"type": "object", "properties": {"city": {"enum": ["Lisbon", "Oslo"]}, "days": {"type": "integer",
+            "minimum": 1, "maximum": 9}}, "required": ["city", "days"], "additionalProperties": false}),
+        json!({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/pair"}}, "required": ["a"],
+            "additionalProperties": false, "$defs": {"pair": {"type": "array", "items": {"const": null},
+            "minItems": 2, "maxItems": 2}}}),
+    ];
+    for schema in schemas {
+        for thinking in ["disabled", "enabled"] {
+            let fields = json!({"response_format": schema_format(schema.clone()), "thinking": {"type": thinking}});
+            let (message, finish) = both(fields);
+            assert_eq!(finish, "stop", "{message}");
+            follows(&schema, message["content"].as_str().unwrap());
+            assert_eq!(message["reasoning_content"].is_string(), thinking == "enabled");
+            assert!(message.get("tool_calls").is_none());
+        }
+    }
+}
+
+#[test]
+fn content_is_an_object() {
+    // The token `"}` is made likely: the model knows little JSON and would go on for long.
+    let format = json!({"type": "json_object"});
+    let (message, finish) = both(json!({"response_format": format, "logit_bias": {"475": 20}}));
+    assert_eq!(finish, "stop", "{message}");
+    let value = follows(&json!({"type": "object"}), message["content"].as_str().unwrap());
+    assert!(!value.as_object().unwrap().is_empty());
+    // Nothing but JSON comes even where the answer is cut off.
+    let (message, finish) = both(json!({"response_format": format, "max_tokens": 5}));
+    assert_eq!((finish.as_str(), &message["content"].as_str().unwrap()[..1]), ("length", "{"));
+}
+
+/// What a call's arguments come to, of the only call.
+fn call(message: &Value, finish: &str) -> (String, String) {
+    let calls = message["tool_calls"].as_array().unwrap_or_else(|| panic!("{message}"));
+    assert_eq!((calls.len(), finish), (1, "tool_calls"), "{message}");
+    let text = |key: &str| calls[0]["function"][key].as_str().unwrap().to_string();
+    (text("name"), text("arguments"))
+}
+
+#[test]
+fn a_required_call_is_made() {
+    let tools = [
+        tool("get_weather", "Get the weather in a city.", &["city"]),
+        tool("get_time", "Local clock time for a city.", &["city"]),
+    ];
+    let named = json!({"type": "function", "function": {"name": "get_time"}});
+    for (question, freely, thinking) in
+        [("Hello!", None, false), ("Hello!", None, true), ("weather in Lisbon", Some("get_weather"), false)]
+    {
+        let ask = |choice: &Value| {
+            let thinking = if thinking { "enabled" } else { "disabled" };
+            let (message, finish) = both(json!({"messages": [{"role": "user", "content": question}], "tools": tools,
+                "tool_choice": choice, "thinking": {"type": thinking}}));
+            (message, finish)
+        };
+        let (message, _) = ask(&json!("auto"));
+        assert_eq!(message["tool_calls"][0]["function"]["name"].as_str(), freely, "{message}");
+        let (message, finish) = ask(&json!("required"));
+        let (name, arguments) = call(&message, &finish);
+        assert!(freely.is_none_or(|freely| freely == name), "{message}");
+        follows(&tools[0]["function"]["parameters"], &arguments);
+        let (message, finish) = ask(&named);
+        let (name, arguments) = call(&message, &finish);
+        assert_eq!(name, "get_time");
+        follows(&tools[1]["function"]["parameters"], &arguments);
+    }
+}
+
+#[test]
+fn arguments_of_strict_tools_follow_their_schemas() {
+    let parameters = json!({"type": "object", "properties": {
+        "city": {"type": "string", "enum": ["Porto", "Faro"]},
+        "days": {"type": "integer", "minimum": 3, "maximum": 5},
+        "units": {"type": "array", "items": {"enum": ["c", "f"]}, "minItems": 1, "maxItems": 2}},
+        "required": ["city", "days", "units"], "additionalProperties": false});
+    let mut weather = tool("get_weather", "Get the weather in a city.", &[]);
+    weather["function"]["parameters"] = parameters.clone();
+    for thinking in ["disabled", "enabled"] {
+        let ask = |tool: &Value| both(json!({"tools": [tool], "thinking": {"type": thinking}, "max_tokens": 200}));
+        let (message, finish) = ask(&weather);
+        assert_eq!(call(&message, &finish).1, "{\"city\": \"Lisbon\"}", "free, the model does as it likes");
+        let (message, finish) = ask(&strict(weather.clone()));
+        follows(&parameters, &call(&message, &finish).1);
     }
 }
