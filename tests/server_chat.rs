@@ -1,11 +1,15 @@
 //! `/v1/chat/completions` with the embedded checkpoint.
 #![cfg(feature = "server")]
 
+mod echo_support;
 mod server_support;
 
+use deepseek_v32::chat::Version;
+use deepseek_v32::server::ServerOptions;
+use echo_support::echo;
 use serde_json::{Value, json};
 use server_support::http::{begin, events, gather, metric, post};
-use server_support::{golden, parsed, recorded, said, tiny, tool};
+use server_support::{Running, golden, parsed, recorded, said, tiny, tool};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -281,4 +285,17 @@ fn a_client_that_leaves_mid_stream_ends_its_answer() {
         assert!(began.elapsed().as_secs() < 60, "the answer goes on");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+#[test]
+fn wrapped_arguments_are_unwrapped_with_the_tools_of_the_request() {
+    let server = Running::start(echo(Version::V32), ServerOptions::default());
+    let written = "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"get_weather\">\n<｜DSML｜parameter \
+                   name=\"arguments\" string=\"false\">{\"city\": \"Lisbon\"}</｜DSML｜parameter>\n\
+                   </｜DSML｜invoke>\n</｜DSML｜function_calls>";
+    let body = json!({"messages": [{"role": "user", "content": written}], "tools": [weather()]});
+    let choice = post(server.address, CHAT, &body).json()["choices"][0].clone();
+    assert_eq!(said(&choice["message"])["calls"], json!([["get_weather", {"city": "Lisbon"}]]));
+    let streamed = gather(&events(server.address, CHAT, &with(body, json!({"stream": true}))));
+    assert_eq!(said(&streamed[0]["message"]), said(&choice["message"]));
 }

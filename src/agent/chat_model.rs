@@ -52,6 +52,14 @@ impl ChatRequest {
         }
     }
 
+    /// The tools that the model is told about: those of messages and those of the request, or none.
+    pub(crate) fn shown_tools(&self) -> Vec<Tool> {
+        match self.tool_choice {
+            ToolChoice::None => Vec::new(),
+            _ => self.messages.iter().flat_map(|message| &message.tools).chain(&self.tools).cloned().collect(),
+        }
+    }
+
     /// Where a part of the tool of a name stands in the request, in the protocol's words.
     pub(crate) fn field_of_tool(&self, name: &str, part: &str) -> String {
         match self.tools.iter().rposition(|tool| tool.name() == name) {

@@ -35,10 +35,7 @@ impl Grammars {
             Some(format) => ResponseFormat::from_json(format)?,
             None => ResponseFormat::Text,
         };
-        let mut tools = Vec::new();
-        if request.tool_choice != ToolChoice::None {
-            tools.extend(request.messages.iter().flat_map(|message| &message.tools).chain(&request.tools).cloned());
-        }
+        let tools = request.shown_tools();
         let Some(demand) = demand(request, &tools, &response_format) else { return Ok(None) };
         if version != Version::V32 {
             return Err(demand.unmet("the chat format v3.2"));

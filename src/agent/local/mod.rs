@@ -141,7 +141,7 @@ impl LocalChat {
     pub fn submit_prompt(&self, prompt: &ChatPrompt, request: ChatRequest, sink: ChatSink) -> Result<()> {
         let constraint = self.grammars.constraint(&request, self.version, prompt.start)?;
         let think_end = self.tokenizer.token_to_id(self.version.think_end());
-        let mut answer = Answer::new(self.version, prompt.start, think_end, sink);
+        let mut answer = Answer::new(self.version, prompt.start, &request.shown_tools(), think_end, sink);
         let request = Request {
             prompt_ids: prompt.ids.clone(),
             params: request.params,
