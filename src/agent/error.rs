@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chat::ChatError;
+use crate::error::one_line;
 use crate::generation::GenerationError;
 
 /// An error of the agent layer.
@@ -15,6 +16,20 @@ pub enum AgentError {
     /// An answer can't be held to what was asked for.
     #[error(transparent)]
     Grammar(#[from] crate::chat::GrammarError),
+    /// Text from outside has a control token written out in it, and those are to be refused.
+    #[error(
+        "{}{field} holds the control token {}, and control tokens are refused",
+        message.map(|at| format!("messages[{at}].")).unwrap_or_default(),
+        one_line(token)
+    )]
+    ControlToken {
+        /// Which message of the request; none if it is in the request's own tools or response format.
+        message: Option<usize>,
+        /// The field of the message or the request, e.g. `content`, `tools[2]`.
+        field: String,
+        /// The token.
+        token: String,
+    },
     /// The engine refused the request or failed.
     #[error(transparent)]
     Generation(#[from] GenerationError),

@@ -19,7 +19,7 @@ mod trace;
 pub use chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 pub use context::{ContextManagement, Managed};
 pub use error::{AgentError, Result};
-pub use local::{ChatPrompt, ChatSink, ChatUpdate, LocalChat, call_id, detect_version};
+pub use local::{ChatPrompt, ChatSink, ChatUpdate, ControlTokens, LocalChat, call_id, detect_version};
 #[cfg(feature = "client")]
 pub use openai::{OpenAiChat, OpenAiOptions, ThinkingField};
 pub use options::AgentOptions;

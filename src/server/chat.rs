@@ -81,8 +81,7 @@ impl Head {
 
 /// The prompt of a call.
 pub fn prompt(state: &State, call: &ChatCall) -> Result<ChatPrompt, ApiError> {
-    let refused = |error| refusal(error, &call.request, call.added);
-    let mut prompt = state.chat.prompt(&call.request).map_err(refused)?;
+    let mut prompt = state.chat.prompt(&call.request).map_err(|error| refusal(error, call))?;
     if call.continues {
         // The last message goes on where it was closed.
         if prompt.ids.last().is_some_and(|id| state.chat.stop_ids().contains(id)) {
@@ -114,7 +113,7 @@ fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Beg
         let sink = sink(answer, sender.clone(), call.request.parallel_tool_calls);
         state.chat.submit_prompt(&prompt, request, sink).map_err(|error| {
             place.failed();
-            refusal(error, &call.request, call.added)
+            refusal(error, &call)
         })?;
     }
     let updates = Updates::new(received, &place);

@@ -1,13 +1,15 @@
 //! What the layers below refuse of a chat, said of the fields that the client sent.
 
 use super::error::ApiError;
+use super::request::ChatCall;
 use crate::agent::{AgentError, ChatRequest};
 use crate::chat::{ChatError, GrammarError};
 use crate::generation::GenerationError;
 use crate::grammar::SchemaOf;
 
-/// The error of a request, before whose messages so many were `added`.
-pub fn refusal(error: AgentError, request: &ChatRequest, added: usize) -> ApiError {
+/// The error of a call.
+pub fn refusal(error: AgentError, call: &ChatCall) -> ApiError {
+    let request = &call.request;
     match error {
         // The prompt has them in a message, the protocol beside the messages.
         AgentError::Chat(ChatError::Field { field: field @ "response_format", ref problem, .. })
@@ -19,7 +21,11 @@ pub fn refusal(error: AgentError, request: &ChatRequest, added: usize) -> ApiErr
             ApiError::field(field, problem)
         }
         AgentError::Chat(ChatError::Field { message, field, problem }) => {
-            ChatError::Field { message: message.saturating_sub(added), field, problem }.into()
+            ApiError::field(of_message(message, field, call), problem)
+        }
+        AgentError::ControlToken { message, field, token } => {
+            let field = message.map_or(field.clone(), |message| of_message(message, &field, call));
+            ApiError::field(field, format!("holds the control token {token}, and control tokens are refused"))
         }
         AgentError::Grammar(GrammarError::Schema { of, pointer, problem }) => schema(&of, &pointer, &problem, request),
         AgentError::Generation(GenerationError::Schema { of, problem }) => schema(&of, "", &problem, request),
@@ -38,4 +44,12 @@ fn schema(of: &SchemaOf, pointer: &str, problem: &str, request: &ChatRequest) ->
     };
     let place = if pointer.is_empty() { String::new() } else { format!("at {pointer}: ") };
     ApiError::field(field, crate::error::one_line(&format!("{place}{problem}")))
+}
+
+/// A field of a message, as the client counts its messages.
+fn of_message(message: usize, field: &str, call: &ChatCall) -> String {
+    match call.places.get(message) {
+        Some(Some(place)) => format!("messages[{place}].{field}"),
+        _ => "messages".to_string(),
+    }
 }
