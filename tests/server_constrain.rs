@@ -199,6 +199,17 @@ fn a_required_call_is_made() {
 }
 
 #[test]
+fn tools_of_a_message_may_be_required() {
+    let tools = json!([tool("get_weather", "Get the weather in a city.", &["city"])]);
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "get_weather"}})] {
+        let messages =
+            json!([{"role": "system", "content": "", "tools": tools}, {"role": "user", "content": "Hello!"}]);
+        let (message, finish) = both(json!({"messages": messages, "tool_choice": choice}));
+        assert_eq!(call(&message, &finish).0, "get_weather");
+    }
+}
+
+#[test]
 fn arguments_of_strict_tools_follow_their_schemas() {
     let parameters = json!({"type": "object", "properties": {
         "city": {"type": "string", "enum": ["Porto", "Faro"]},

@@ -54,10 +54,8 @@ impl ChatRequest {
 
     /// The tools that the model is told about: those of messages and those of the request, or none.
     pub(crate) fn shown_tools(&self) -> Vec<Tool> {
-        match self.tool_choice {
-            ToolChoice::None => Vec::new(),
-            _ => self.messages.iter().flat_map(|message| &message.tools).chain(&self.tools).cloned().collect(),
-        }
+        let of_messages = self.messages.iter().flat_map(|message| self.tool_choice.shown(&message.tools));
+        of_messages.chain(self.tool_choice.shown(&self.tools)).cloned().collect()
     }
 
     /// Where a part of the tool of a name stands in the request, in the protocol's words.

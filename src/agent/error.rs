@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::chat::ChatError;
+use crate::chat::{ChatError, ToolError};
 use crate::error::one_line;
 use crate::generation::GenerationError;
 
@@ -13,6 +13,9 @@ pub enum AgentError {
     /// A conversation could not be put into a prompt.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// A tool that must be called is not there, or the model did not call it.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// An answer can't be held to what was asked for.
     #[error(transparent)]
     Grammar(#[from] crate::chat::GrammarError),

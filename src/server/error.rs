@@ -181,6 +181,7 @@ impl From<AgentError> for ApiError {
             AgentError::Chat(error) => error.into(),
             AgentError::Generation(error) => error.into(),
             AgentError::Grammar(error) => error.into(),
+            AgentError::Tool(_) => Self::bad(error.to_string()).with_param("tool_choice"),
             AgentError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
             AgentError::Unsupported { ref field, .. } => {
                 let param = field.clone();

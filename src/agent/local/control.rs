@@ -30,13 +30,12 @@ impl ControlTokens {
             Some(token) => Err(AgentError::ControlToken { message, field, token: token.to_string() }),
             None => Ok(()),
         };
-        let shows_tools = request.tool_choice != ToolChoice::None;
         for (at, message) in request.messages.iter().enumerate().filter(|(_, message)| message.written_ids.is_none()) {
-            for (field, text) in texts(message, shows_tools) {
+            for (field, text) in texts(message, &request.tool_choice) {
                 look(Some(at), field.to_string(), &text)?;
             }
         }
-        for (at, tool) in request.tools.iter().enumerate().filter(|_| shows_tools) {
+        for (at, tool) in request.tool_choice.shown(&request.tools).iter().enumerate() {
             look(None, format!("tools[{at}]"), &tool.function().to_python())?;
         }
         request.response_format.iter().try_for_each(|format| look(None, "response_format".into(), &format.to_python()))
@@ -44,7 +43,7 @@ impl ControlTokens {
 }
 
 /// The texts that a prompt has of a message, as it has them, by their fields.
-fn texts(message: &Message, shows_tools: bool) -> Vec<(&'static str, String)> {
+fn texts(message: &Message, tool_choice: &ToolChoice) -> Vec<(&'static str, String)> {
     let mut texts = vec![("content", message.content.clone())];
     texts.extend(message.reasoning_content.clone().map(|text| ("reasoning_content", text)));
     for ToolCall { name, arguments, .. } in &message.tool_calls {
@@ -52,7 +51,7 @@ fn texts(message: &Message, shows_tools: bool) -> Vec<(&'static str, String)> {
         let arguments = Json::parse(arguments).map_or_else(|_| arguments.clone(), |json| json.to_python());
         texts.extend([("tool_calls", name.clone()), ("tool_calls", arguments)]);
     }
-    let tools = message.tools.iter().filter(|_| shows_tools);
+    let tools = tool_choice.shown(&message.tools).iter();
     texts.extend(tools.map(|tool| ("tools", tool.function().to_python())));
     texts.extend(message.response_format.iter().map(|format| ("response_format", format.to_python())));
     texts

@@ -104,15 +104,7 @@ fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError>
     }
     let expected = "\"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
     if let Some(choice) = fields.read("tool_choice", expected, tool_choice)? {
-        match &choice {
-            ToolChoice::Required if names.is_empty() => {
-                return Err(ApiError::field("tool_choice", "\"required\" needs tools, and there are none"));
-            }
-            ToolChoice::Named(name) if !names.contains(&name.as_str()) => {
-                return Err(ApiError::field("tool_choice", format!("there is no tool {name:?}")));
-            }
-            _ => {}
-        }
+        choice.check_tools(&request.shown_tools()).map_err(|error| ApiError::field("tool_choice", error))?;
         request.tool_choice = choice;
     }
     request.parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
