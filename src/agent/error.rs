@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chat::{ChatError, ToolError};
-use crate::error::one_line;
+use crate::error::{one_line, one_line_path};
 use crate::generation::GenerationError;
 
 /// An error of the agent layer.
@@ -70,7 +70,7 @@ pub enum AgentError {
         message: String,
     },
     /// A trace could not be written or read.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", one_line_path(path))]
     Trace {
         /// The file.
         path: PathBuf,
@@ -100,7 +100,14 @@ impl AgentError {
 
 impl From<crate::Error> for AgentError {
     fn from(error: crate::Error) -> Self {
-        Self::Load(Box::new(error))
+        match error {
+            crate::Error::Agent(error) => *error,
+            crate::Error::Generation(error) => Self::Generation(error),
+            crate::Error::Chat(error) => Self::Chat(error),
+            crate::Error::Tool(error) => Self::Tool(error),
+            crate::Error::Grammar(error) => Self::Grammar(error),
+            error => Self::Load(Box::new(error)),
+        }
     }
 }
 
