@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use crate::agent::AgentError;
 use crate::config::{ConfigError, show};
 
 /// `std::result::Result` with [`Error`].
@@ -71,9 +72,32 @@ pub enum Error {
     /// A conversation or a completion does not follow its format.
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),
+    /// A tool, a call or a choice of tools was refused.
+    #[error(transparent)]
+    Tool(#[from] crate::chat::ToolError),
+    /// An answer can't be held to what was asked for.
+    #[error(transparent)]
+    Grammar(#[from] crate::chat::GrammarError),
+    /// A model that chats or an agent failed, in a way of its own.
+    #[error(transparent)]
+    Agent(Box<AgentError>),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// What another layer said is said as that layer's.
+impl From<AgentError> for Error {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Load(error) => *error,
+            AgentError::Generation(error) => Self::Generation(error),
+            AgentError::Chat(error) => Self::Chat(error),
+            AgentError::Tool(error) => Self::Tool(error),
+            AgentError::Grammar(error) => Self::Grammar(error),
+            error => Self::Agent(Box::new(error)),
+        }
+    }
 }
 
 /// Why a checkpoint's directory, index or shard was refused.

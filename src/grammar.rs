@@ -1,16 +1,38 @@
 //! A grammar as data: what an answer must look like, apart from who asks for it and who enforces it.
 
+use std::fmt;
+
 /// The form of one answer: Lark text in [llguidance's dialect](https://github.com/guidance-ai/llguidance), and what
 /// such text cannot say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
-    /// The text; control tokens stand in it as `<name>`. What goes wrong below a line with a comment is said to be the
-    /// comment's.
+    /// The text; control tokens stand in it as `<name>`. The rules that a schema comes to stand below a comment that
+    /// names it as [`SchemaOf`] is written.
     pub lark: String,
+    /// The schemas that are part of it.
+    pub schemas: Vec<SchemaOf>,
     /// Content that is JSON.
     pub content: Option<JsonContent>,
     /// Parameters between tags.
     pub parameters: Option<Parameters>,
+}
+
+/// Whose schema it is that an answer is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaOf {
+    /// The content's.
+    ResponseFormat,
+    /// The parameters' of the tool of this name.
+    Tool(String),
+}
+
+impl fmt::Display for SchemaOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ResponseFormat => f.write_str("response_format"),
+            Self::Tool(name) => write!(f, "tool {name:?}: parameters"),
+        }
+    }
 }
 
 /// JSON as an answer's content: a grammar of JSON strings lets any text stand in them, a reader of the answer does not.

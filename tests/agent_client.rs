@@ -16,7 +16,7 @@ use deepseek_v32::agent::{
     Agent, AgentError, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish, OpenAiChat, OpenAiOptions,
     Stop, ThinkingField,
 };
-use deepseek_v32::chat::{Accumulator, Delta, Json, Message, ToolChoice};
+use deepseek_v32::chat::{Accumulator, Delta, Json, Message, Tool, ToolChoice};
 use deepseek_v32::generation::{Cancel, SamplingParams};
 use serde_json::json;
 
@@ -127,9 +127,49 @@ fn calls_without_numbers_and_calls_cut_off() {
     assert_eq!((response.message.tool_calls.len(), response.finish), (1, Finish::Length));
 }
 
+/// An answer that calls `go`.
+fn goes() -> String {
+    let call = r#"{"tool_calls":[{"index":0,"id":"a","function":{"name":"go","arguments":"{}"}}]}"#;
+    delta(call) + &end("tool_calls")
+}
+
+#[test]
+fn calls_that_are_required() {
+    let tools = vec![agent_support::tool("go", "where"), agent_support::tool("look", "at")];
+    let named = |name: &str| ToolChoice::Named(name.to_string());
+    let asked = |choice: ToolChoice, tools: &[Tool], answer: Vec<String>| {
+        let server = Server::new(answer.into_iter().map(|text| stream(text, usize::MAX)).collect());
+        let tools = tools.to_vec();
+        let request = ChatRequest { tool_choice: choice, tools, ..ChatRequest::new([Message::user("Hello?")]) };
+        (server.chat(quick()).chat(request, &mut |_| ()), server.received().len())
+    };
+    for (choice, tools, answer, problem) in [
+        // Nothing is sent that can't be met.
+        (ToolChoice::Required, &[][..], None, "a tool call is required, but there are no tools"),
+        (named("stay"), &tools, None, "there is no tool \"stay\"; the tools are go, look"),
+        (ToolChoice::Required, &tools, Some(hello()), "the answer calls none, expected at least one tool"),
+        (named("look"), &tools, Some(goes()), "the answer calls go, expected look"),
+    ] {
+        let sent = usize::from(answer.is_some());
+        let (answer, received) = asked(choice, tools, answer.into_iter().collect());
+        let error = answer.unwrap_err();
+        assert!(matches!(error, AgentError::Tool(_)), "{error:?}");
+        assert_eq!((error.to_string().as_str(), received), (problem, sent));
+    }
+    for (choice, answer) in [
+        (ToolChoice::Required, goes()),
+        (named("go"), goes()),
+        (ToolChoice::Auto, hello()),
+        // Cut off before it came to the call.
+        (ToolChoice::Required, delta(r#"{"content":"I"}"#) + &end("length")),
+    ] {
+        asked(choice, &tools, vec![answer]).0.unwrap();
+    }
+}
+
 #[test]
 fn what_is_sent() {
-    let server = Server::new(vec![stream(hello(), usize::MAX), stream(hello(), usize::MAX)]);
+    let server = Server::new(vec![stream(goes(), usize::MAX), stream(hello(), usize::MAX)]);
     let mut assistant = agent_support::calls("I look.", &[("c1", "look", r#"{"at": "sky"}"#), ("c2", "look", "{oops")]);
     assistant.written_ids = Some(vec![1, 2, 3]);
     assistant.tool_calls[1].id = None;

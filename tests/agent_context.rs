@@ -37,7 +37,8 @@ fn searcher(last: usize) -> Scripted {
 
 /// The context is full at more than 32 tokens: with the sixth prompt, for prompts have 3, 9, 15, 21, 27, 33 tokens.
 fn options(context: ContextManagement) -> AgentOptions {
-    AgentOptions { context, context_threshold: 0.08, ..AgentOptions::default() }
+    let params = SamplingParams::sampled(1.0, 1);
+    AgentOptions { context, context_threshold: 0.08, params, ..AgentOptions::default() }
 }
 
 fn run(model: Scripted, context: ContextManagement) -> Outcome {
@@ -296,6 +297,21 @@ fn runs_that_tie_and_runs_that_fail() {
     let options = options(ContextManagement::ParallelFewestStep { runs: 1000 });
     let error = Agent::new(model, looker()).with_options(options).run([], &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "runs is 1000: expected a number from 1 to 256");
+}
+
+#[test]
+fn runs_that_would_all_be_the_same_are_refused() {
+    let refused = |params: SamplingParams, runs: usize| {
+        let options = AgentOptions { params, ..options(ContextManagement::ParallelFewestStep { runs }) };
+        options.validate().err().map(|error| error.to_string())
+    };
+    let sampled = |top_k| SamplingParams { top_k, ..SamplingParams::sampled(0.6, 1) };
+    let told = refused(SamplingParams::greedy(), 2).unwrap();
+    assert_eq!(told, "temperature is 0: expected more than 0, for greedy parallel runs are all the same");
+    assert!(refused(sampled(Some(1)), 2).unwrap().starts_with("top_k is 1: "));
+    for (params, runs) in [(SamplingParams::greedy(), 1), (sampled(None), 2), (sampled(Some(2)), 2)] {
+        assert_eq!(refused(params, runs), None);
+    }
 }
 
 #[test]

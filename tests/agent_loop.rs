@@ -235,6 +235,19 @@ fn time_is_limited() {
 }
 
 #[test]
+fn a_panic_of_the_model_does_not_wait_for_the_time_limit() {
+    let (_, model) = shared(Scripted::new(|_, _| panic!("broken")));
+    let options = AgentOptions { max_time: Some(Duration::from_secs(3600)), ..AgentOptions::default() };
+    let agent = Agent::new(model, looker()).with_options(options);
+    let (told, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let run = std::panic::AssertUnwindSafe(|| agent.run([Message::user("Go.")], &mut |_| ()));
+        told.send(std::panic::catch_unwind(run).is_err())
+    });
+    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(true));
+}
+
+#[test]
 fn cancelled() {
     let cancel = Cancel::new();
     let (_, model) = shared(restless());

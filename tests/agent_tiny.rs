@@ -13,7 +13,7 @@ use deepseek_v32::agent::{
     Outcome, Stop, Toolbox,
 };
 use deepseek_v32::chat::{Json, Message, Role};
-use deepseek_v32::generation::EngineOptions;
+use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::LoadOptions;
 
@@ -226,7 +226,9 @@ fn contexts() {
         assert!(outcome.messages.iter().filter(|message| message.role == Role::User).count() == 1);
         assert!(outcome.steps <= 8);
     }
-    let parallel = run(tools(), options(ContextManagement::ParallelFewestStep { runs: 3 }), question);
+    let params = SamplingParams::sampled(0.05, 1);
+    let options = AgentOptions { params, ..options(ContextManagement::ParallelFewestStep { runs: 3 }) };
+    let parallel = run(tools(), options, question);
     assert_eq!((parallel.stop, parallel.steps, parallel.runs.len()), (Stop::Answer, 6, 3));
     assert_eq!(parallel.message.unwrap().content, alone.message.unwrap().content);
     // A question longer than the context.

@@ -30,8 +30,10 @@ fn choices() {
     let tools = [weather()];
     assert!(ToolChoice::None.shown(&tools).is_empty());
     assert_eq!(ToolChoice::Auto.shown(&tools), tools);
-    assert!(ToolChoice::Required.check_tools(&[]).is_err());
-    assert!(ToolChoice::Named("f".to_string()).check_tools(&tools).is_err());
+    let told = |choice: ToolChoice, tools: &[Tool]| choice.check_tools(tools).unwrap_err().to_string();
+    assert_eq!(told(ToolChoice::Required, &[]), "a tool call is required, but there are no tools");
+    let named = ToolChoice::Named("f".to_string());
+    assert_eq!(told(named, &tools), "there is no tool \"f\"; the tools are get_weather");
     assert!(ToolChoice::Named("get_weather".to_string()).check_tools(&tools).is_ok());
 
     let made = [call("f", "{}")];

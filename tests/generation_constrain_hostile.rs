@@ -84,8 +84,8 @@ fn errors_name_the_place_and_the_problem() {
     assert_eq!(build(&[], ToolChoice::Required), Err(GrammarError::NoTools));
     assert_eq!(build(&[tool("f")], ToolChoice::Named("g".into())), Err(GrammarError::UnknownTool("g".into())));
     assert_eq!(build(&[tool("f"), tool("f")], ToolChoice::Auto), Err(GrammarError::SameName("f".into())));
-    assert!(matches!(build(&[tool("")], ToolChoice::Auto), Err(GrammarError::Name { .. })));
-    assert!(matches!(build(&[tool("a\">\n")], ToolChoice::Auto), Err(GrammarError::Name { .. })));
+    assert!(matches!(build(&[tool("")], ToolChoice::Auto), Err(GrammarError::Name(_))));
+    assert!(matches!(build(&[tool("a\">\n")], ToolChoice::Auto), Err(GrammarError::Name(_))));
     assert_eq!(build(&[], ToolChoice::Auto), Ok(()));
 
     for format in [json!({}), json!({"type": "yaml"}), json!({"type": "json_schema"}), json!(3)] {

@@ -8,6 +8,8 @@ use std::path::Path;
 use candle_core::DType;
 use checkpoint_writer::*;
 use deepseek_v32::Error;
+use deepseek_v32::agent::{AgentError, AgentOptions};
+use deepseek_v32::chat::{Json, ResponseFormat, ToolChoice, ToolError};
 use deepseek_v32::config::{Config, IndexerType};
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{Engine, EngineOptions, GenerationError, LocalModel, Request, Tokenizer};
@@ -23,6 +25,36 @@ fn load_as(files: &Files, dtype: DType) -> Result<Model, Error> {
 
 fn set(files: &mut Files, name: &str, element: usize, value: f32) {
     files.get(name).bytes[element * 4..element * 4 + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Errors of every layer become the crate's with `?`, as what they are, and go through the agent's unchanged.
+#[test]
+fn the_crate_s_error_takes_those_of_every_layer() {
+    fn tool() -> Result<(), Error> {
+        Ok(ToolChoice::Required.check_tools(&[])?)
+    }
+    fn grammar() -> Result<(), Error> {
+        ResponseFormat::from_json(&Json::Null)?;
+        Ok(())
+    }
+    fn agent(error: AgentError) -> Result<(), Error> {
+        Err(error)?
+    }
+    fn own() -> Result<(), Error> {
+        Ok(AgentOptions { context_threshold: 2.0, ..AgentOptions::default() }.validate()?)
+    }
+    assert!(matches!(tool(), Err(Error::Tool(ToolError::NoTools))));
+    assert!(matches!(grammar(), Err(Error::Grammar(_))));
+    let stopped = agent(GenerationError::Stopped.into());
+    assert!(matches!(stopped, Err(Error::Generation(GenerationError::Stopped))));
+    let Err(error @ Error::Agent(_)) = own() else { panic!() };
+    assert_eq!(error.to_string(), "context_threshold is 2: expected a number in (0, 1]");
+    assert!(matches!(AgentError::from(error), AgentError::Option { name: "context_threshold", .. }));
+    let missing = load(Path::new("/nowhere"), &LoadOptions::default(), |_| {}).err().unwrap();
+    let text = missing.to_string();
+    let agents = AgentError::from(missing);
+    assert!(matches!(&agents, AgentError::Load(_)));
+    assert_eq!(agent(agents).unwrap_err().to_string(), text);
 }
 
 #[test]

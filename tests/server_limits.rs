@@ -4,8 +4,8 @@
 mod generation_support;
 mod server_support;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -185,6 +185,76 @@ fn large_and_slow_bodies_are_refused() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+/// Writes a piece again and again, until the server has closed the connection; what it said.
+fn drip(address: SocketAddr, head: &str, piece: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let (began, mut said, mut bytes) = (Instant::now(), Vec::new(), [0; 1024]);
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(count) => said.extend_from_slice(&bytes[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the connection is held");
+        let _ = stream.write_all(piece.as_bytes());
+    }
+    String::from_utf8(said).unwrap()
+}
+
+fn impatient() -> ServerOptions {
+    ServerOptions {
+        read_timeout: Duration::from_secs(20),
+        body_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_millis(400),
+        keep_alive: Duration::from_millis(50),
+        ..ServerOptions::default()
+    }
+}
+
+#[test]
+fn nobody_holds_a_connection_by_being_slow() {
+    let server = server(impatient());
+    let head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n";
+    let said = drip(server.address, head, " ");
+    assert!(said.starts_with("HTTP/1.1 408") && said.contains("the body took more than 0.4 s"), "{said}");
+    assert_eq!(drip(server.address, "", ""), "");
+    assert_eq!(drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\nX-A: ", "a"), "");
+    // A request is answered; the connection that is kept for the next one ends.
+    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[test]
+fn a_stream_that_nobody_reads_ends() {
+    let server = mock(Mock::new(2560, 1 << 20), EngineOptions::default(), impatient());
+    let unread = begin(server.address, TEXT, &endless());
+    wait(&server, "cancelled_total", 1.0);
+    wait(&server, "requests_running", 0.0);
+    drop(unread);
+}
+
+#[test]
+fn who_waits_and_reads_is_not_cut_off() {
+    let engine = EngineOptions { max_sequences: 1, ..EngineOptions::default() };
+    let server = mock(Mock::new(2560, 1 << 20), engine, impatient());
+    let mut running = begin(server.address, TEXT, &endless());
+    first_event(&mut running);
+    // It waits for the one that runs, without a word from the server.
+    let waiting = std::thread::spawn({
+        let address = server.address;
+        move || post(address, TEXT, &json!({"prompt": [5], "max_tokens": 2}))
+    });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        first_event(&mut running);
+    }
+    drop(running);
+    assert_eq!(waiting.join().unwrap().status, 200);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use deepseek_v32::agent::{ChatModel, LocalChat};
+use deepseek_v32::agent::{ChatModel, ControlTokens, LocalChat};
 use deepseek_v32::chat::Version;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::server::{Server, ServerOptions};
@@ -74,6 +74,9 @@ struct Args {
     /// Chat format: v3, v3-dec2024, v3.1 or v3.2. Default: as the checkpoint's files tell.
     #[arg(long)]
     chat_format: Option<Version>,
+    /// Refuse requests whose text has control tokens written out in it. Default: they are plain text.
+    #[arg(long)]
+    refuse_control_tokens: bool,
     /// Draft tokens with the MTP layer.
     #[arg(long)]
     mtp: bool,
@@ -129,6 +132,9 @@ fn run(args: Args) -> Result<()> {
     }
     if let Some(version) = args.chat_format {
         chat = chat.with_version(version)?;
+    }
+    if args.refuse_control_tokens {
+        chat = chat.with_control_tokens(ControlTokens::Refuse);
     }
     let options = ServerOptions {
         api_key: args.api_key.filter(|key| !key.is_empty()),

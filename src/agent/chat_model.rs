@@ -51,6 +51,21 @@ impl ChatRequest {
             cancel: None,
         }
     }
+
+    /// The tools that the model is told about: those of messages and those of the request, or none.
+    pub(crate) fn shown_tools(&self) -> Vec<Tool> {
+        let of_messages = self.messages.iter().flat_map(|message| self.tool_choice.shown(&message.tools));
+        of_messages.chain(self.tool_choice.shown(&self.tools)).cloned().collect()
+    }
+
+    /// Where a part of the tool of a name stands in the request, in the protocol's words.
+    pub(crate) fn field_of_tool(&self, name: &str, part: &str) -> String {
+        match self.tools.iter().rposition(|tool| tool.name() == name) {
+            Some(at) => format!("tools[{at}].function.{part}"),
+            // Tools of messages are the crate's own way, and who brings messages into shape moves them.
+            None => "messages".to_string(),
+        }
+    }
 }
 
 /// Why an answer ended.

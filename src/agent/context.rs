@@ -30,7 +30,8 @@ pub enum ContextManagement {
     /// All steps go.
     DiscardAll,
     /// Several independent runs from the beginning, each until its own context is full; the one that answers in the
-    /// fewest steps counts.
+    /// fewest steps counts. Their answers must be able to differ: more than one run needs a temperature above 0. Each
+    /// run draws from seeds of its own.
     ParallelFewestStep {
         /// How many runs.
         runs: usize,

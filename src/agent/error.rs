@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::chat::ChatError;
+use crate::chat::{ChatError, ToolError};
+use crate::error::{one_line, one_line_path};
 use crate::generation::GenerationError;
 
 /// An error of the agent layer.
@@ -12,9 +13,26 @@ pub enum AgentError {
     /// A conversation could not be put into a prompt.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// A tool that must be called is not there, or the model did not call it.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// An answer can't be held to what was asked for.
     #[error(transparent)]
     Grammar(#[from] crate::chat::GrammarError),
+    /// Text from outside has a control token written out in it, and those are to be refused.
+    #[error(
+        "{}{field} holds the control token {}, and control tokens are refused",
+        message.map(|at| format!("messages[{at}].")).unwrap_or_default(),
+        one_line(token)
+    )]
+    ControlToken {
+        /// Which message of the request; none if it is in the request's own tools or response format.
+        message: Option<usize>,
+        /// The field of the message or the request, e.g. `content`, `tools[2]`.
+        field: String,
+        /// The token.
+        token: String,
+    },
     /// The engine refused the request or failed.
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -24,8 +42,10 @@ pub enum AgentError {
     /// What was asked for is not built in, or the model can't do it.
     #[error("{what} needs {needs}")]
     Unsupported {
-        /// What was asked for, e.g. `tool_choice "required"`.
+        /// What was asked for, e.g. `tool_choice required`.
         what: String,
+        /// The field of the request that asks for it, in the protocol's words, if one does.
+        field: Option<String>,
         /// What it takes, e.g. `the feature constrain`.
         needs: &'static str,
     },
@@ -50,7 +70,7 @@ pub enum AgentError {
         message: String,
     },
     /// A trace could not be written or read.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", one_line_path(path))]
     Trace {
         /// The file.
         path: PathBuf,
@@ -80,7 +100,14 @@ impl AgentError {
 
 impl From<crate::Error> for AgentError {
     fn from(error: crate::Error) -> Self {
-        Self::Load(Box::new(error))
+        match error {
+            crate::Error::Agent(error) => *error,
+            crate::Error::Generation(error) => Self::Generation(error),
+            crate::Error::Chat(error) => Self::Chat(error),
+            crate::Error::Tool(error) => Self::Tool(error),
+            crate::Error::Grammar(error) => Self::Grammar(error),
+            error => Self::Load(Box::new(error)),
+        }
     }
 }
 

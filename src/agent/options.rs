@@ -64,7 +64,17 @@ impl AgentOptions {
         check("max_answer_tokens", "0".to_string(), self.max_answer_tokens != Some(0), "at least 1")?;
         match self.context {
             ContextManagement::ParallelFewestStep { runs } => {
-                check("runs", runs.to_string(), (1..=MAX_RUNS).contains(&runs), "a number from 1 to 256")
+                check("runs", runs.to_string(), (1..=MAX_RUNS).contains(&runs), "a number from 1 to 256")?;
+                // Nobody wants the same run several times.
+                let differ = runs == 1 || !self.params.is_greedy();
+                check(
+                    "temperature",
+                    "0".to_string(),
+                    differ,
+                    "more than 0, for greedy parallel runs are all the same",
+                )?;
+                let differ = runs == 1 || self.params.top_k != Some(1);
+                check("top_k", "1".to_string(), differ, "more than 1, for greedy parallel runs are all the same")
             }
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! One run of an agent: ask the model, carry out its calls, and again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Agent;
@@ -45,6 +45,19 @@ impl Count {
             Self::Tokens(tokens) => Some(tokens),
             Self::TooMany | Self::Unknown => None,
         }
+    }
+}
+
+/// Ends the watch over an answer when the answer ends, in a panic, too.
+struct Over<'a> {
+    done: &'a AtomicBool,
+    watch: &'a Thread,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Release);
+        self.watch.unpark();
     }
 }
 
@@ -180,10 +193,8 @@ impl Run<'_> {
                             thread::park_timeout(TICK);
                         }
                     });
-                    let answer = model.chat(request, &mut pass_on);
-                    done.store(true, Ordering::Release);
-                    watch.thread().unpark();
-                    answer
+                    let _over = Over { done: &done, watch: watch.thread() };
+                    model.chat(request, &mut pass_on)
                 })
             }
         };

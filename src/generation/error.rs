@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{one_line, one_line_path};
+use crate::grammar::SchemaOf;
 
 /// An error of the generation layer.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,14 @@ pub enum GenerationError {
     /// A grammar that cannot be held to.
     #[error("the grammar cannot be held to: {0}")]
     Grammar(String),
+    /// A schema that cannot be held to.
+    #[error("{of}: {problem}")]
+    Schema {
+        /// Whose schema.
+        of: SchemaOf,
+        /// Why.
+        problem: String,
+    },
     /// A constraint could not go on.
     #[error("the constraint failed: {0}")]
     Constraint(String),

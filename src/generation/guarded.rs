@@ -28,6 +28,11 @@ impl AddedTokens {
         Ok(Self { finder, ids: tokens.into_iter().map(|(id, _)| id).collect() })
     }
 
+    /// The first token in a text.
+    pub(super) fn find<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.finder.find(text).map(|token| &text[token.range()])
+    }
+
     /// Whether a token stands in a stretch from outside or across one's ends.
     fn touch(&self, text: &str, outside: &[Range<usize>]) -> bool {
         self.finder.find_iter(text).any(|token| {

@@ -139,6 +139,11 @@ impl Tokenizer {
         self.run(|tokenizer| guarded::encode(tokenizer, &self.inner.added, text, outside))
     }
 
+    /// The first control token that stands written out in a text.
+    pub fn find_control_token<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.inner.added.find(text)
+    }
+
     /// Text of ids; ids without a token give nothing, bytes that are not UTF-8 give U+FFFD.
     ///
     /// # Errors

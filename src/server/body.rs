@@ -19,7 +19,11 @@ pub async fn read(request: Request, options: &ServerOptions) -> Result<Vec<u8>, 
         let message = format!("the body's Content-Type is {kind:?}, expected \"application/json\"");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    collect(&parts.headers, body, options).await
+    let whole = tokio::time::timeout(options.body_timeout, collect(&parts.headers, body, options));
+    whole.await.unwrap_or_else(|_| {
+        let message = format!("the body took more than {} s", options.body_timeout.as_secs_f32());
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
+    })
 }
 
 async fn collect(headers: &HeaderMap, body: Body, options: &ServerOptions) -> Result<Vec<u8>, ApiError> {
@@ -33,7 +37,8 @@ async fn collect(headers: &HeaderMap, body: Body, options: &ServerOptions) -> Re
     if length.is_some_and(|length| length / 4 > most) {
         return Err(too_large());
     }
-    let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(most));
+    // What is only said to come takes no room.
+    let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(most).min(1 << 16));
     let mut received = 0usize;
     let mut stream = body.into_data_stream();
     loop {

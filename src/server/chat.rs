@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::error::ApiError;
 use super::logprobs::ChatLogprobs;
+use super::refusal::refusal;
 use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, Usage, finish_reason, json};
 use super::request::ChatCall;
 use super::state::{Place, State, new_id, now};
@@ -80,14 +81,7 @@ impl Head {
 
 /// The prompt of a call.
 pub fn prompt(state: &State, call: &ChatCall) -> Result<ChatPrompt, ApiError> {
-    let shifted = |error: crate::agent::AgentError| match error {
-        crate::agent::AgentError::Chat(crate::chat::ChatError::Field { message, field, problem }) => {
-            let message = message.saturating_sub(call.added);
-            crate::chat::ChatError::Field { message, field, problem }.into()
-        }
-        error => ApiError::from(error),
-    };
-    let mut prompt = state.chat.prompt(&call.request).map_err(shifted)?;
+    let mut prompt = state.chat.prompt(&call.request).map_err(|error| refusal(error, call))?;
     if call.continues {
         // The last message goes on where it was closed.
         if prompt.ids.last().is_some_and(|id| state.chat.stop_ids().contains(id)) {
@@ -109,14 +103,18 @@ fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Beg
     call.request.max_tokens = Some(room.map_err(|error| error.with_param("messages"))?);
     call.request.params.validate(state.chat.tokenizer().vocab_size())?;
     let mut place = state.admit(call.common.n, arrived)?;
-    call.request.messages = Vec::new();
+    // The prompt has the rest already.
+    call.request.messages.retain(|message| !message.tools.is_empty());
     call.request.cancel = Some(place.cancel.clone());
     let (sender, received) = mpsc::unbounded_channel();
     for answer in 0..call.common.n {
         let mut request = call.request.clone();
         request.params = call.common.params_of(answer);
         let sink = sink(answer, sender.clone(), call.request.parallel_tool_calls);
-        state.chat.submit_prompt(&prompt, request, sink).inspect_err(|_| place.failed())?;
+        state.chat.submit_prompt(&prompt, request, sink).map_err(|error| {
+            place.failed();
+            refusal(error, &call)
+        })?;
     }
     let updates = Updates::new(received, &place);
     Ok((call, prompt.start, place, updates))

@@ -5,8 +5,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::agent::AgentError;
-use crate::chat::ChatError;
+use crate::chat::{ChatError, GrammarError};
 use crate::generation::GenerationError;
+use crate::grammar::SchemaOf;
 
 /// An answer that is an error. As JSON: `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +140,11 @@ impl From<GenerationError> for ApiError {
             }
             GenerationError::EmptyPrompt
             | GenerationError::StopStringsWithoutTokenizer
+            | GenerationError::Grammar(_)
             | GenerationError::Constraint(_) => Self::bad(message),
+            GenerationError::Schema { of, problem } => {
+                GrammarError::Schema { of, pointer: String::new(), problem }.into()
+            }
             GenerationError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
             _ => Self::internal(message),
         }
@@ -157,14 +162,30 @@ impl From<ChatError> for ApiError {
     }
 }
 
+impl From<GrammarError> for ApiError {
+    fn from(error: GrammarError) -> Self {
+        let field = match error {
+            GrammarError::NoTools | GrammarError::UnknownTool(_) => "tool_choice",
+            GrammarError::ResponseFormat(_) | GrammarError::Schema { of: SchemaOf::ResponseFormat, .. } => {
+                "response_format"
+            }
+            _ => "tools",
+        };
+        Self::bad(error.to_string()).with_param(field)
+    }
+}
+
 impl From<AgentError> for ApiError {
     fn from(error: AgentError) -> Self {
         match error {
             AgentError::Chat(error) => error.into(),
             AgentError::Generation(error) => error.into(),
-            AgentError::Unsupported { ref what, .. } => {
-                let field = what.split(' ').next().unwrap_or_default().to_string();
-                Self::bad(error.to_string()).with_param(field)
+            AgentError::Grammar(error) => error.into(),
+            AgentError::Tool(_) => Self::bad(error.to_string()).with_param("tool_choice"),
+            AgentError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
+            AgentError::Unsupported { ref field, .. } => {
+                let param = field.clone();
+                Self { param, ..Self::bad(error.to_string()) }
             }
             error => Self::internal(error.to_string()),
         }

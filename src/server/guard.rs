@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State as Extract};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State as Extract};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::connection::AtWork;
 use super::error::ApiError;
 use super::state::{State, new_id};
 
@@ -16,6 +17,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Counts and logs a request, gives its answer an id and lets other origins read it, if they may.
 pub async fn outer(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
+    let _worker = request.extensions().get::<ConnectInfo<AtWork>>().map(|ConnectInfo(at_work)| at_work.begin());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_string();
     let method = request.method().clone();
     let preflight = method == Method::OPTIONS

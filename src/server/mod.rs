@@ -21,12 +21,14 @@ mod body;
 mod chat;
 mod chat_stream;
 mod completions;
+mod connection;
 mod error;
 mod guard;
 mod logprobs;
 mod metrics;
 mod options;
 mod plain;
+mod refusal;
 mod reply;
 pub mod request;
 mod state;
@@ -40,10 +42,10 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::agent::LocalChat;
+use connection::{AtWork, Connections};
 use state::{Phase, State};
 
 pub use error::ApiError;
@@ -62,7 +64,7 @@ impl Server {
     }
 
     /// Its routes, for a server that exists already. Without [`Self::serve`], answers that run are not given up when
-    /// the program is to end.
+    /// the program is to end, and connections on which nothing happens are not ended.
     pub fn router(&self) -> Router {
         let state = &self.state;
         let guarded = Router::new()
@@ -100,9 +102,11 @@ impl Server {
             shutdown.await;
             closing.phase.send_replace(Phase::Closing);
         };
-        // A token is sent as it comes, not when a packet is full.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let served = async { axum::serve(listener, router).with_graceful_shutdown(signal).await };
+        // Streams are written to at least that often.
+        let idle_timeout = state.options.idle_timeout.max(state.options.keep_alive.saturating_mul(2));
+        let connections = Connections { listener, idle_timeout };
+        let service = router.into_make_service_with_connect_info::<AtWork>();
+        let served = async { axum::serve(connections, service).with_graceful_shutdown(signal).await };
         let mut phase = state.phase.subscribe();
         let given_up = async {
             // The sender lives as long as the state.

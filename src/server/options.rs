@@ -31,6 +31,11 @@ pub struct ServerOptions {
     pub cors: Option<String>,
     /// Longest silence within a request's body. Default 30 s.
     pub read_timeout: Duration,
+    /// Longest time that a request's body may take in all. Default 5 min.
+    pub body_timeout: Duration,
+    /// Longest time in which a client neither brings the whole head of a request nor takes anything of an answer; then
+    /// its connection ends. At least twice [`Self::keep_alive`] counts. Default 60 s.
+    pub idle_timeout: Duration,
     /// Silence after which a stream gets a comment, so that nobody takes it for dead. Default 15 s.
     pub keep_alive: Duration,
     /// How long running answers may go on after the signal to end. Default 10 s.
@@ -52,6 +57,8 @@ impl Default for ServerOptions {
             keep_developer: false,
             cors: None,
             read_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             grace: Duration::from_secs(10),
         }

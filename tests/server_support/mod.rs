@@ -64,13 +64,14 @@ impl Drop for Running {
 
 /// A server of the embedded checkpoint, which all tests of a file share.
 pub fn tiny() -> SocketAddr {
-    static TINY: LazyLock<Running> = LazyLock::new(|| {
-        let engine = EngineOptions { prefix_tokens: 4096, ..EngineOptions::default() };
-        let load = LoadOptions::default();
-        let chat = LocalChat::load(checkpoint(), &load, Precision::default(), engine, |_| ()).unwrap();
-        Running::start(chat, ServerOptions::default())
-    });
+    static TINY: LazyLock<Running> = LazyLock::new(|| Running::start(loaded(), ServerOptions::default()));
     TINY.address
+}
+
+/// The embedded checkpoint on an engine of its own.
+pub fn loaded() -> LocalChat {
+    let engine = EngineOptions { prefix_tokens: 4096, ..EngineOptions::default() };
+    LocalChat::load(checkpoint(), &LoadOptions::default(), Precision::default(), engine, |_| ()).unwrap()
 }
 
 /// A server of another model with the embedded checkpoint's tokenizer.

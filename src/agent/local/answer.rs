@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::chat_model::{ChatEvent, ChatResponse, ChatUsage, Finish};
 use super::super::error::AgentError;
-use crate::chat::{Accumulator, Delta, Start, StreamParser, Version};
+use crate::chat::{Accumulator, Delta, Start, StreamParser, Tool, Version};
 use crate::generation::{FinishReason, Token, Update};
 
 /// What a chat in the engine is told.
@@ -37,9 +37,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub fn new(version: Version, start: Start, think_end: Option<u32>, sink: ChatSink) -> Self {
+    pub fn new(version: Version, start: Start, tools: &[Tool], think_end: Option<u32>, sink: ChatSink) -> Self {
         Self {
-            parser: StreamParser::new(version, start),
+            parser: StreamParser::new(version, start).with_tools(tools),
             accumulator: Accumulator::new(),
             sink,
             text: String::new(),

@@ -35,13 +35,10 @@ impl Grammars {
             Some(format) => ResponseFormat::from_json(format)?,
             None => ResponseFormat::Text,
         };
-        let mut tools = Vec::new();
-        if request.tool_choice != ToolChoice::None {
-            tools.extend(request.messages.iter().flat_map(|message| &message.tools).chain(&request.tools).cloned());
-        }
-        let Some(what) = needs_grammar(request, &tools, &response_format) else { return Ok(None) };
+        let tools = request.shown_tools();
+        let Some(demand) = demand(request, &tools, &response_format) else { return Ok(None) };
         if version != Version::V32 {
-            return Err(AgentError::Unsupported { what, needs: "the chat format v3.2" });
+            return Err(demand.unmet("the chat format v3.2"));
         }
         let grammar = AnswerGrammar {
             thinking: start == Start::Reasoning,
@@ -50,32 +47,49 @@ impl Grammars {
             parallel: request.parallel_tool_calls,
             response_format: &response_format,
         };
-        self.compile(&grammar.build()?, what).map(Some)
+        self.compile(&grammar.build()?, demand).map(Some)
     }
 
     #[cfg(feature = "constrain")]
-    fn compile(&self, grammar: &Grammar, _what: String) -> Result<Box<dyn Constraint>> {
+    fn compile(&self, grammar: &Grammar, _demand: Demand) -> Result<Box<dyn Constraint>> {
         Ok(self.compiler.compile(grammar)?)
     }
 
     #[cfg(not(feature = "constrain"))]
-    fn compile(&self, _grammar: &Grammar, what: String) -> Result<Box<dyn Constraint>> {
-        Err(AgentError::Unsupported { what, needs: "the feature constrain" })
+    fn compile(&self, _grammar: &Grammar, demand: Demand) -> Result<Box<dyn Constraint>> {
+        Err(demand.unmet("the feature constrain"))
     }
 }
 
 /// What of a request a free answer might not keep to.
-fn needs_grammar(request: &ChatRequest, tools: &[Tool], response_format: &ResponseFormat) -> Option<String> {
-    let strict = |tool: &Tool| tool.function().get("strict") == Some(&Json::Bool(true));
-    match (&request.tool_choice, response_format) {
-        (ToolChoice::Required, _) => Some("tool_choice required".to_string()),
-        (ToolChoice::Named(name), _) => Some(format!("tool_choice {name:?}")),
-        (_, ResponseFormat::JsonObject) => Some("response_format json_object".to_string()),
-        (_, ResponseFormat::JsonSchema(_)) => Some("response_format json_schema".to_string()),
-        _ if tools.iter().any(strict) => Some("a tool with strict true".to_string()),
-        _ if !tools.is_empty() && !request.parallel_tool_calls => Some("parallel_tool_calls false".to_string()),
-        _ => None,
+struct Demand {
+    field: String,
+    value: String,
+}
+
+impl Demand {
+    fn unmet(self, needs: &'static str) -> AgentError {
+        let what = format!("{} {}", self.field, self.value);
+        AgentError::Unsupported { what, field: Some(self.field), needs }
     }
+}
+
+/// What of a request a free answer might not keep to, if anything.
+fn demand(request: &ChatRequest, tools: &[Tool], response_format: &ResponseFormat) -> Option<Demand> {
+    let demand = |field: &str, value: &str| Some(Demand { field: field.to_string(), value: value.to_string() });
+    let strict = |tool: &&Tool| tool.function().get("strict") == Some(&Json::Bool(true));
+    match (&request.tool_choice, response_format) {
+        (ToolChoice::Required, _) => return demand("tool_choice", "required"),
+        (ToolChoice::Named(name), _) => return demand("tool_choice", &format!("{name:?}")),
+        (_, ResponseFormat::JsonObject) => return demand("response_format", "json_object"),
+        (_, ResponseFormat::JsonSchema(_)) => return demand("response_format", "json_schema"),
+        _ => {}
+    }
+    if let Some(tool) = tools.iter().find(strict) {
+        return demand(&request.field_of_tool(tool.name(), "strict"), "true");
+    }
+    let single = !tools.is_empty() && !request.parallel_tool_calls;
+    if single { demand("parallel_tool_calls", "false") } else { None }
 }
 
 #[cfg(feature = "constrain")]

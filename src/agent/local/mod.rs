@@ -1,6 +1,7 @@
 //! The crate's own engine as a model that chats.
 
 mod answer;
+mod control;
 mod grammars;
 mod prompt;
 
@@ -19,6 +20,7 @@ use answer::Answer;
 use grammars::Grammars;
 
 pub use answer::{ChatSink, ChatUpdate, call_id};
+pub use control::ControlTokens;
 pub use prompt::ChatPrompt;
 
 /// A checkpoint's engine, tokenizer and chat format. Clones speak to the same engine.
@@ -30,6 +32,7 @@ pub struct LocalChat {
     version: Version,
     stop_ids: Vec<u32>,
     grammars: Grammars,
+    control_tokens: ControlTokens,
 }
 
 impl LocalChat {
@@ -38,12 +41,14 @@ impl LocalChat {
     /// # Errors
     /// [`AgentError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
     pub fn new(name: impl Into<String>, service: Service, version: Version) -> Result<Self> {
-        let unsupported = |needs| AgentError::Unsupported { what: format!("the chat format {version}"), needs };
+        let what = format!("the chat format {version}");
+        let unsupported = |needs| AgentError::Unsupported { what: what.clone(), field: None, needs };
         let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
         let eos = tokenizer.token_to_id(version.eos());
         let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
         let grammars = Grammars::new(&tokenizer, &[eos], service.vocab_size());
-        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos], grammars })
+        let control_tokens = ControlTokens::default();
+        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos], grammars, control_tokens })
     }
 
     /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, and
@@ -91,7 +96,17 @@ impl LocalChat {
     /// As [`Self::new`].
     pub fn with_version(self, version: Version) -> Result<Self> {
         let other = Self::new(self.name, self.service, version)?;
-        Ok(other.with_stop_ids(self.stop_ids))
+        Ok(other.with_stop_ids(self.stop_ids).with_control_tokens(self.control_tokens))
+    }
+
+    /// The same with another way to treat control tokens in text from outside.
+    pub fn with_control_tokens(self, control_tokens: ControlTokens) -> Self {
+        Self { control_tokens, ..self }
+    }
+
+    /// What becomes of control tokens in text from outside.
+    pub fn control_tokens(&self) -> ControlTokens {
+        self.control_tokens
     }
 
     /// The chat format.
@@ -117,8 +132,10 @@ impl LocalChat {
     /// The prompt of a request.
     ///
     /// # Errors
-    /// [`AgentError::Chat`] if the conversation can't be rendered.
+    /// [`AgentError::Chat`] if the conversation can't be rendered; [`AgentError::ControlToken`] if it holds control
+    /// tokens, and those are to be refused.
     pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
+        self.control_tokens.check(request, &self.tokenizer)?;
         prompt::prompt(request, self.version, &self.tokenizer)
     }
 
@@ -140,7 +157,7 @@ impl LocalChat {
     pub fn submit_prompt(&self, prompt: &ChatPrompt, request: ChatRequest, sink: ChatSink) -> Result<()> {
         let constraint = self.grammars.constraint(&request, self.version, prompt.start)?;
         let think_end = self.tokenizer.token_to_id(self.version.think_end());
-        let mut answer = Answer::new(self.version, prompt.start, think_end, sink);
+        let mut answer = Answer::new(self.version, prompt.start, &request.shown_tools(), think_end, sink);
         let request = Request {
             prompt_ids: prompt.ids.clone(),
             params: request.params,

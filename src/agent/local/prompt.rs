@@ -1,11 +1,12 @@
 //! A conversation to prompt ids.
 
 use crate::agent::error::Result;
-use crate::chat::{EncodeOptions, Message, Origin, Piece, Prompt, Start, Version, encode, order_results, place_tools};
+use crate::chat::{
+    EncodeOptions, Message, Origin, Piece, Prompt, Start, Tool, Version, encode, order_results, place_tools,
+};
 use crate::generation::Tokenizer;
 
 use super::super::chat_model::ChatRequest;
-use crate::chat::ToolChoice;
 
 /// A prompt that is ready for the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +23,10 @@ pub struct ChatPrompt {
 /// as the ids it wrote.
 pub(super) fn prompt(request: &ChatRequest, version: Version, tokenizer: &Tokenizer) -> Result<ChatPrompt> {
     let mut messages = request.messages.clone();
-    let tools = match request.tool_choice {
-        // A model that sees tools may call them, whatever it is told.
-        ToolChoice::None => {
-            messages.iter_mut().for_each(|message| message.tools.clear());
-            Vec::new()
-        }
-        _ => request.tools.clone(),
-    };
+    // A model that sees tools may call them, whatever it is told.
+    let shown = |tools: &[Tool]| request.tool_choice.shown(tools).to_vec();
+    messages.iter_mut().for_each(|message| message.tools = shown(&message.tools));
+    let tools = shown(&request.tools);
     order_results(&mut messages)?;
     let before = messages.len();
     place_tools(&mut messages, tools, request.response_format.clone());

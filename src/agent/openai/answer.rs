@@ -178,9 +178,17 @@ fn read_usage(usage: &Value) -> ChatUsage {
     }
 }
 
-/// What a server says of an error.
+/// What a server says of an error, with its code: some say there alone what it is about.
 pub(super) fn error_text(error: &Value) -> String {
     let message = error.get("message").or(error.get("detail")).or(error.get("error")).unwrap_or(error);
+    let text = message_text(error, message);
+    match error.get("code").and_then(Value::as_str).filter(|code| !code.is_empty() && !text.contains(code)) {
+        Some(code) => format!("{text} ({code})"),
+        None => text,
+    }
+}
+
+fn message_text(error: &Value, message: &Value) -> String {
     match message {
         Value::String(text) => text.clone(),
         Value::Object(_) if !std::ptr::eq(message, error) => error_text(message),

@@ -2,7 +2,7 @@
 
 use super::options::{OpenAiOptions, ThinkingField};
 use crate::agent::chat_model::ChatRequest;
-use crate::chat::{Json, Message, Role, ToolCall, ToolChoice};
+use crate::chat::{Json, Message, Role, Tool, ToolCall, ToolChoice};
 
 /// The body of a request.
 pub(super) fn body(request: &ChatRequest, model: &str, options: &OpenAiOptions) -> Json {
@@ -13,10 +13,10 @@ pub(super) fn body(request: &ChatRequest, model: &str, options: &OpenAiOptions) 
         None => fields.push((name.to_string(), value)),
     };
     // Tools of messages are the crate's own way; the protocol has them beside the messages.
-    let tools = request.messages.iter().flat_map(|message| &message.tools).chain(&request.tools);
-    let tools: Vec<Json> =
-        tools.map(|tool| object([("type", text("function")), ("function", tool.function().clone())])).collect();
-    if !tools.is_empty() && request.tool_choice != ToolChoice::None {
+    let tools = request.shown_tools();
+    if !tools.is_empty() {
+        let tool = |tool: &Tool| object([("type", text("function")), ("function", tool.function().clone())]);
+        let tools = tools.iter().map(tool).collect();
         add("tools", Json::Array(tools));
         if request.tool_choice != ToolChoice::Auto {
             add("tool_choice", json(&request.tool_choice));

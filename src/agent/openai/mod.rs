@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, Finish};
 use super::error::{AgentError, Result};
+use crate::chat::ToolChoice;
 use crate::generation::Cancel;
 use answer::Answer;
 use http::{Client, Ended};
@@ -22,7 +23,8 @@ pub use options::{OpenAiOptions, ThinkingField};
 /// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
 /// doubles or that the server names, as long as nothing of an answer has been told. The `reasoning_content` of messages is
 /// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
-/// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set.
+/// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set. A call that is required
+/// and that a whole answer lacks is an error ([`AgentError::Tool`]): there are servers that pass over `tool_choice`.
 #[derive(Clone)]
 pub struct OpenAiChat {
     client: Arc<Client>,
@@ -79,12 +81,13 @@ impl ChatModel for OpenAiChat {
 
     fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
         request.params.validate(usize::MAX)?;
+        request.tool_choice.check_tools(&request.shown_tools())?;
         let body = body::body(&request, &self.client.model, &self.client.options).to_string();
-        let cancel = request.cancel.unwrap_or_default();
+        let cancel = request.cancel.clone().unwrap_or_default();
         let mut told = false;
         for attempt in 0.. {
             match self.attempt(&body, &cancel, &mut told, on_event) {
-                Ok(response) => return Ok(response),
+                Ok(response) => return as_chosen(response, &request.tool_choice),
                 Err(Ended::Cancelled) => break,
                 Err(Ended::Failed { error, retry_after }) => {
                     let delay = retry_after.map(|named| self.client.delay(attempt, named));
@@ -108,6 +111,15 @@ impl ChatModel for OpenAiChat {
         debug_assert_eq!(response.finish, Finish::Cancelled);
         Ok(response)
     }
+}
+
+/// The answer, if it makes the call that it had to make. One that was cut off need not have come to it.
+fn as_chosen(response: ChatResponse, choice: &ToolChoice) -> Result<ChatResponse> {
+    let whole = matches!(response.finish, Finish::Stop | Finish::ToolCalls);
+    if whole && matches!(choice, ToolChoice::Required | ToolChoice::Named(_)) {
+        choice.check_calls(&response.message.tool_calls)?;
+    }
+    Ok(response)
 }
 
 impl fmt::Debug for OpenAiChat {

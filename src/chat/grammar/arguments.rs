@@ -1,7 +1,7 @@
 //! A tool's parameters out of the schema of its arguments.
 
-use super::check_name;
 use super::error::GrammarError;
+use super::is_writable;
 use super::schema::{MAX_CHAIN, MAX_PROPERTIES, Root};
 use super::strings;
 use crate::chat::json::Json;
@@ -65,7 +65,10 @@ impl Arguments {
                 (true, true) => return Err(root.problem(&path, "is required, but no value follows its schema")),
                 (true, false) => {}
                 (false, required) => {
-                    check_name("parameter", &name)?;
+                    if !is_writable(&name) {
+                        let problem = format!("the name {name:?} cannot be written in the tool-call format");
+                        return Err(root.problem(&path, problem));
+                    }
                     named.push(Parameter { name, schema, required, path });
                 }
             }

@@ -1,5 +1,8 @@
 //! Why there is no grammar.
 
+use crate::error::one_line;
+use crate::grammar::SchemaOf;
+
 /// A request that no grammar can hold an answer to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -13,22 +16,19 @@ pub enum GrammarError {
     /// Two tools with one name.
     #[error("two tools are named {0:?}")]
     SameName(String),
-    /// A name that the format, which does not escape names, cannot carry.
-    #[error("the {what} name {name:?} cannot be written in the tool-call format")]
-    Name {
-        /// Whose name.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
+    /// A tool's name that the format, which does not escape names, cannot carry.
+    #[error("the tool name {0:?} cannot be written in the tool-call format")]
+    Name(String),
     /// A `response_format` that is none.
     #[error("response_format: {0}")]
     ResponseFormat(String),
     /// A schema that cannot be held to.
-    #[error("{place}: {problem}")]
+    #[error("{of}{}: {problem}", one_line(pointer))]
     Schema {
-        /// Whose schema, and a JSON pointer into it.
-        place: String,
+        /// Whose schema.
+        of: SchemaOf,
+        /// Where in it, as a JSON pointer.
+        pointer: String,
         /// Why.
         problem: String,
     },

@@ -27,7 +27,7 @@ use self::strings::literal;
 use super::json::Json;
 use super::message::Tool;
 use super::tools::ToolChoice;
-use crate::grammar::{Grammar, JsonContent, Parameters};
+use crate::grammar::{Grammar, JsonContent, Parameters, SchemaOf};
 
 /// Marks the format's tags.
 const DSML: &str = "｜DSML｜";
@@ -128,7 +128,7 @@ impl AnswerGrammar<'_> {
             group: "<｜DSML｜invoke name=\"".to_string(),
             distinct,
         });
-        Ok(Grammar { lark: text, content, parameters })
+        Ok(Grammar { lark: text, schemas: lark.schemas, content, parameters })
     }
 
     /// The tools that the choice leaves.
@@ -148,7 +148,9 @@ impl AnswerGrammar<'_> {
         };
         let mut names = std::collections::HashSet::new();
         for tool in &tools {
-            check_name("tool", tool.name())?;
+            if !is_writable(tool.name()) {
+                return Err(GrammarError::Name(tool.name().to_string()));
+            }
             if !names.insert(tool.name()) {
                 return Err(GrammarError::SameName(tool.name().to_string()));
             }
@@ -157,21 +159,25 @@ impl AnswerGrammar<'_> {
     }
 }
 
-/// Names stand unescaped between quotes.
-fn check_name(what: &'static str, name: &str) -> Result<(), GrammarError> {
-    if name.is_empty() || name.contains(DSML) || name.contains(|c: char| c == '"' || c.is_control()) {
-        return Err(GrammarError::Name { what, name: name.to_string() });
-    }
-    Ok(())
+/// Whether the format can carry a name: names stand unescaped between quotes.
+fn is_writable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(DSML) && !name.contains(|c: char| c == '"' || c.is_control())
 }
 
 /// The text of a grammar as it grows.
 #[derive(Default)]
 struct Lark {
     rules: String,
+    schemas: Vec<SchemaOf>,
 }
 
 impl Lark {
+    /// Says whose schema the rules that follow come from.
+    fn begin(&mut self, of: &SchemaOf) {
+        let _ = writeln!(self.rules, "// {of}");
+        self.schemas.push(of.clone());
+    }
+
     /// The terminals that every grammar has: plain text, and plain text up to where a block of calls begins.
     fn terminals(&self, text: &mut String) {
         let forbidden = FORBIDDEN.map(pattern::escape).join("|");
@@ -201,11 +207,13 @@ impl Lark {
             }
             ResponseFormat::JsonSchema(schema) => schema,
         };
-        let root = Root::new(schema, "response_format", &FORBIDDEN)?;
+        let of = SchemaOf::ResponseFormat;
+        let root = Root::new(schema, of.clone(), &FORBIDDEN)?;
         // Models like to lay JSON out; without a bound they may not stop.
         let layout = r#"{"whitespace_pattern":"[ \\t]{1,4}|\\r?\\n[ \\t]{0,40}","json_allowed_escapes":"nrbtf\\\""}"#;
         let schema = root.embed(schema, "", &[], layout)?;
-        let _ = write!(self.rules, "// response_format\njson: %json {schema}\n");
+        self.begin(&of);
+        let _ = writeln!(self.rules, "json: %json {schema}");
         Ok(true)
     }
 
@@ -229,11 +237,11 @@ impl Lark {
             None | Some(Json::Null) => &nothing,
             Some(schema) => schema,
         };
-        let place = format!("tool {:?}: parameters", tool.name());
-        let root = Root::new(schema, &place, &[VALUE_END])?;
+        let of = SchemaOf::Tool(tool.name().to_string());
+        let root = Root::new(schema, of.clone(), &[VALUE_END])?;
         let arguments = Arguments::read(&root)?;
         let prefix = format!("t{index}");
-        let _ = writeln!(self.rules, "// {place}");
+        self.begin(&of);
         for (at, parameter) in arguments.named.iter().enumerate() {
             let key = literal(&format!("{}\" string=\"", parameter.name));
             let value = self.value(&root, &format!("{prefix}p{at}"), &parameter.schema, &parameter.path)?;

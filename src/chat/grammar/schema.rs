@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::error::GrammarError;
 use super::pattern;
 use crate::chat::json::Json;
+use crate::grammar::SchemaOf;
 
 /// The deepest nesting of a schema.
 const MAX_DEPTH: usize = 120;
@@ -26,7 +27,7 @@ pub(super) const MAX_CHAIN: usize = 64;
 #[derive(Debug)]
 pub(super) struct Root<'a> {
     pub schema: &'a Json,
-    place: String,
+    of: SchemaOf,
     /// What no string in a value may hold.
     forbidden: &'static [&'static str],
     written: Cell<usize>,
@@ -43,8 +44,8 @@ struct Definitions {
 
 impl<'a> Root<'a> {
     /// A tool's parameters, or a response's schema.
-    pub fn new(schema: &'a Json, place: &str, forbidden: &'static [&'static str]) -> Result<Self, GrammarError> {
-        let root = Self { schema, place: place.to_string(), forbidden, written: Cell::new(0), steps: Cell::new(0) };
+    pub fn new(schema: &'a Json, of: SchemaOf, forbidden: &'static [&'static str]) -> Result<Self, GrammarError> {
+        let root = Self { schema, of, forbidden, written: Cell::new(0), steps: Cell::new(0) };
         match schema {
             Json::Object(_) | Json::Bool(_) => Ok(root),
             _ => Err(root.problem("", "a schema must be an object, true or false")),
@@ -53,7 +54,7 @@ impl<'a> Root<'a> {
 
     /// An error at a place.
     pub fn problem(&self, path: &str, problem: impl Into<String>) -> GrammarError {
-        GrammarError::Schema { place: format!("{}{path}", self.place), problem: problem.into() }
+        GrammarError::Schema { of: self.of.clone(), pointer: path.to_string(), problem: problem.into() }
     }
 
     /// Counts a step.

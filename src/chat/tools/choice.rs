@@ -33,17 +33,15 @@ impl ToolChoice {
     /// Checks that the choice can be met with these tools.
     ///
     /// # Errors
-    /// [`ToolError::Unknown`]: a tool is named that is not there. [`ToolError::Choice`]: a call is required, but there
-    /// are no tools.
+    /// [`ToolError::Unknown`]: a tool is named that is not there. [`ToolError::NoTools`]: a call is required, but there
+    /// are none.
     pub fn check_tools(&self, tools: &[Tool]) -> Result<(), ToolError> {
         match self {
             Self::Named(name) if !tools.iter().any(|tool| tool.name() == name) => {
                 let known = tools.iter().map(|tool| tool.name().to_string()).collect();
                 Err(ToolError::Unknown { name: name.clone(), known })
             }
-            Self::Required if tools.is_empty() => {
-                Err(ToolError::Choice { expected: "a call, but there are no tools".to_string(), called: Vec::new() })
-            }
+            Self::Required if tools.is_empty() => Err(ToolError::NoTools),
             _ => Ok(()),
         }
     }

@@ -20,7 +20,7 @@ pub struct ToolSet {
     schemas: Vec<schema::Checker>,
 }
 
-/// Why a call cannot be carried out, worded for the model that made it.
+/// Why a call or a choice cannot be carried out, worded for whoever made it: a model reads what is wrong with its call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
@@ -56,6 +56,9 @@ pub enum ToolError {
         /// What is wrong.
         problem: String,
     },
+    /// A call is required, but there are no tools.
+    #[error("a tool call is required, but there are no tools")]
+    NoTools,
     /// The answer does not make the calls it was to make.
     #[error("the answer calls {}, expected {expected}", list(called))]
     Choice {

@@ -74,10 +74,10 @@ impl GrammarCompiler {
     /// A constraint at the beginning of an answer. To use one grammar for many answers, compile once and clone.
     ///
     /// # Errors
-    /// [`GenerationError::Grammar`] says what in the grammar cannot be held to: a schema that no value follows, an
-    /// expression that is too large.
+    /// [`GenerationError::Schema`] says which schema cannot be held to: no value follows it, an expression is too large.
+    /// [`GenerationError::Grammar`] if it is not one schema's fault.
     pub fn compile(&self, grammar: &Grammar) -> Result<Box<dyn Constraint>> {
-        let failed = |message: String| GenerationError::Grammar(located(&first_line(&message), &grammar.lark));
+        let failed = |message: String| located(&first_line(&message), grammar);
         let top = TopLevelGrammar::from_lark(grammar.lark.clone());
         let parser = std::thread::scope(|scope| {
             let compile = || self.inner.factory.create_parser(top);
@@ -101,14 +101,16 @@ fn first_line(message: &str) -> String {
     message.split("\n<").next().unwrap_or_default().lines().next().unwrap_or_default().trim().to_string()
 }
 
-/// A message that begins with a line of a grammar, with the comment above that line instead.
-fn located(message: &str, lark: &str) -> String {
+/// An error whose message begins with a line of a grammar, as that of the schema which the line comes from.
+fn located(message: &str, grammar: &Grammar) -> GenerationError {
     let place = message.strip_prefix("at ").and_then(|rest| rest.split_once("): "));
-    let Some((place, problem)) = place else { return message.to_string() };
+    let Some((place, problem)) = place else { return GenerationError::Grammar(message.to_string()) };
     let line = place.split('(').next().and_then(|line| line.parse().ok()).unwrap_or(0);
-    match lark.lines().take(line).filter_map(|line| line.strip_prefix("// ")).last() {
-        Some(comment) => format!("{comment}: {problem}"),
-        None => problem.to_string(),
+    let comment = grammar.lark.lines().take(line).filter_map(|line| line.strip_prefix("// ")).last();
+    let of = grammar.schemas.iter().find(|of| comment == Some(of.to_string().as_str()));
+    match of.cloned() {
+        Some(of) => GenerationError::Schema { of, problem: problem.to_string() },
+        None => GenerationError::Grammar(problem.to_string()),
     }
 }
 

@@ -21,8 +21,8 @@ pub struct ChatCall {
     pub(in super::super) request: ChatRequest,
     /// Whether the last message is the beginning of the answer.
     pub(in super::super) continues: bool,
-    /// Messages that were put before those of the client.
-    pub(in super::super) added: usize,
+    /// Which of the client's messages each message is; none if the client did not send it.
+    pub(in super::super) places: Vec<Option<usize>>,
 }
 
 /// Fields for things that there are not.
@@ -58,8 +58,8 @@ impl ChatCall {
         request.max_tokens = max_tokens.or(options.max_tokens);
         request.logprobs = logprobs(&fields)?;
         let continues = fields.bool("continue_final_message")?.unwrap_or(continues);
-        let added = make_renderable(&mut request, continues)?;
-        Ok(Self { common, request, continues, added })
+        let places = make_renderable(&mut request, continues)?;
+        Ok(Self { common, request, continues, places })
     }
 }
 
@@ -104,15 +104,7 @@ fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError>
     }
     let expected = "\"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
     if let Some(choice) = fields.read("tool_choice", expected, tool_choice)? {
-        match &choice {
-            ToolChoice::Required if names.is_empty() => {
-                return Err(ApiError::field("tool_choice", "\"required\" needs tools, and there are none"));
-            }
-            ToolChoice::Named(name) if !names.contains(&name.as_str()) => {
-                return Err(ApiError::field("tool_choice", format!("there is no tool {name:?}")));
-            }
-            _ => {}
-        }
+        choice.check_tools(&request.shown_tools()).map_err(|error| ApiError::field("tool_choice", error))?;
         request.tool_choice = choice;
     }
     request.parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
@@ -184,9 +176,10 @@ fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
 }
 
 /// Brings a conversation into a shape that the formats can render, where clients mean the same by another one.
-/// Returns how many messages were put before the first.
-fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<usize, ApiError> {
+/// Returns which of the client's messages each message is.
+fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<Vec<Option<usize>>, ApiError> {
     let messages = &mut request.messages;
+    let mut places: Vec<Option<usize>> = (0..messages.len()).map(Some).collect();
     if let Some(last) = messages.last().filter(|last| last.role == Role::Assistant) {
         let at = messages.len() - 1;
         if !last.tool_calls.is_empty() {
@@ -212,6 +205,7 @@ fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<usize, 
         };
         if mute(&messages[at]) && messages[at + 1].role == Role::Assistant {
             let content = messages.remove(at).content;
+            places.remove(at);
             messages[at].content.insert_str(0, &content);
         } else {
             at += 1;
@@ -221,14 +215,20 @@ fn make_renderable(request: &mut ChatRequest, continues: bool) -> Result<usize, 
     let late = messages.iter().rev().take_while(|message| message.role == Role::System).count();
     if late > 0 {
         match messages.iter().rposition(|message| message.role == Role::User) {
-            Some(user) => messages[user..].rotate_right(late),
-            None => messages.push(Message::user("")),
+            Some(user) => {
+                messages[user..].rotate_right(late);
+                places[user..].rotate_right(late);
+            }
+            None => {
+                messages.push(Message::user(""));
+                places.push(None);
+            }
         }
     }
     let needs_system = !request.tools.is_empty() || request.response_format.is_some();
     if needs_system && !messages.iter().any(|message| message.role == Role::System) {
         messages.insert(0, Message::system(""));
-        return Ok(1);
+        places.insert(0, None);
     }
-    Ok(0)
+    Ok(places)
 }

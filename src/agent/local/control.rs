@@ -1,0 +1,58 @@
+//! Control tokens in text from outside.
+
+use super::super::chat_model::ChatRequest;
+use super::super::error::{AgentError, Result};
+use crate::chat::{Json, Message, ToolCall, ToolChoice};
+use crate::generation::Tokenizer;
+
+/// What becomes of control tokens (`<｜User｜>`, `</think>` and the like) that stand written out in text from outside:
+/// in messages, tool results, tools, schemas. Never do they become control tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ControlTokens {
+    /// They are tokenized as any other text.
+    #[default]
+    AsText,
+    /// The request is refused, with [`AgentError::ControlToken`]. What the model wrote itself, known by its
+    /// [`written_ids`](Message::written_ids), is not looked at.
+    Refuse,
+}
+
+impl ControlTokens {
+    /// Refuses a request that has control tokens in it, if it is to be refused.
+    ///
+    /// # Errors
+    /// [`AgentError::ControlToken`] names the first.
+    pub(super) fn check(self, request: &ChatRequest, tokenizer: &Tokenizer) -> Result<()> {
+        if self == Self::AsText {
+            return Ok(());
+        }
+        let look = |message: Option<usize>, field: String, text: &str| match tokenizer.find_control_token(text) {
+            Some(token) => Err(AgentError::ControlToken { message, field, token: token.to_string() }),
+            None => Ok(()),
+        };
+        for (at, message) in request.messages.iter().enumerate().filter(|(_, message)| message.written_ids.is_none()) {
+            for (field, text) in texts(message, &request.tool_choice) {
+                look(Some(at), field.to_string(), &text)?;
+            }
+        }
+        for (at, tool) in request.tool_choice.shown(&request.tools).iter().enumerate() {
+            look(None, format!("tools[{at}]"), &tool.function().to_python())?;
+        }
+        request.response_format.iter().try_for_each(|format| look(None, "response_format".into(), &format.to_python()))
+    }
+}
+
+/// The texts that a prompt has of a message, as it has them, by their fields.
+fn texts(message: &Message, tool_choice: &ToolChoice) -> Vec<(&'static str, String)> {
+    let mut texts = vec![("content", message.content.clone())];
+    texts.extend(message.reasoning_content.clone().map(|text| ("reasoning_content", text)));
+    for ToolCall { name, arguments, .. } in &message.tool_calls {
+        // Escapes in arguments are undone.
+        let arguments = Json::parse(arguments).map_or_else(|_| arguments.clone(), |json| json.to_python());
+        texts.extend([("tool_calls", name.clone()), ("tool_calls", arguments)]);
+    }
+    let tools = tool_choice.shown(&message.tools).iter();
+    texts.extend(tools.map(|tool| ("tools", tool.function().to_python())));
+    texts.extend(message.response_format.iter().map(|format| ("response_format", format.to_python())));
+    texts
+}
