@@ -1,4 +1,5 @@
 //! What the examples share: choice of checkpoint, loading with a spinner, errors as one line.
+#![allow(dead_code)] // No example uses everything.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -49,13 +50,23 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-/// An example, from its arguments to its exit status: 2 for arguments that make no sense, 1 for any other error.
+/// An example that runs a model, from its arguments to its exit status: 2 for arguments that make no sense, 1 for any
+/// other error.
 pub fn start<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    answer(2, |args| start_threads().and_then(|()| run(args)))
+}
+
+/// An example that reads and writes text, from its arguments to its exit status: 1 for any error.
+pub fn start_filter<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    answer(1, run)
+}
+
+fn answer<A: Parser>(usage_status: u8, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     match A::try_parse() {
-        Ok(args) => report(start_threads().and_then(|()| run(args))),
+        Ok(args) => report(run(args)),
         Err(error) if error.use_stderr() => {
             eprintln!("{}", usage_line(&error.render().to_string()));
-            ExitCode::from(2)
+            ExitCode::from(usage_status)
         }
         // The help, which nobody need read to its end.
         Err(help) => {
@@ -192,7 +203,12 @@ fn report(result: Result<()>) -> ExitCode {
     if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    // A cause that its effect's message already quotes is not said twice.
+    eprintln!("error: {}", error_line(&error));
+    ExitCode::FAILURE
+}
+
+/// An error and its causes on one line. A cause that its effect's message already quotes is not said twice.
+pub fn error_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -202,6 +218,5 @@ fn report(result: Result<()>) -> ExitCode {
             line = if line.is_empty() { text.to_string() } else { format!("{line}: {text}") };
         }
     }
-    eprintln!("error: {line}");
-    ExitCode::FAILURE
+    line
 }

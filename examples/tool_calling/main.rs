@@ -8,7 +8,6 @@
 //! ```
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code)] // Other examples use the rest.
 mod common;
 mod expression;
 mod replay;
