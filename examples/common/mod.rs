@@ -1,15 +1,19 @@
-//! What the examples share: choice of checkpoint, loading with a spinner, errors as one line.
+//! What the examples share: choice of checkpoint, loading with a spinner, what an agent prints, errors as one line.
 #![allow(dead_code)] // No example uses everything.
+
+pub mod printer;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::DType;
 use clap::{Parser, ValueEnum};
+use deepseek_v32::agent::{AgentError, AgentOptions};
 use deepseek_v32::error::{one_line, one_line_path};
+use deepseek_v32::generation::GenerationError;
 use deepseek_v32::model::{Model, Precision};
 use deepseek_v32::weights::{self, LoadOptions, Progress};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
@@ -149,6 +153,23 @@ pub fn refuse_checkpoint_file(option: &str, file: &Path, dir: &Path) -> Result<(
     let linked = target.is_some() && dir.read_dir().is_ok_and(|entries| entries.flatten().any(is_target));
     ensure!(!inside && !linked, "{option} {}: a file of the checkpoint's folder", one_line_path(file));
     Ok(())
+}
+
+/// Checks how an agent is to work; an error names the option of the command line.
+pub fn check_agent(options: &AgentOptions) -> Result<()> {
+    let checked = options.params.validate(usize::MAX).map_err(AgentError::from).and_then(|()| options.validate());
+    checked.map_err(|error| match error {
+        AgentError::Generation(GenerationError::Parameter { name, value, expected })
+        | AgentError::Option { name, value, expected } => {
+            let option = match name {
+                "max_answer_tokens" => "max-tokens".to_string(),
+                "runs" => "context".to_string(),
+                name => name.replace('_', "-"),
+            };
+            anyhow!("--{option} is {value}: expected {expected}")
+        }
+        error => error.into(),
+    })
 }
 
 /// The text of a file of at most 64 MB.

@@ -13,16 +13,17 @@ mod expression;
 mod replay;
 mod tools;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, ContextManagement, LocalChat, Outcome};
-use deepseek_v32::chat::{Delta, Message};
-use deepseek_v32::generation::{Cancel, EngineOptions, SamplingParams};
+use common::printer::{Printer, stop_name};
+use deepseek_v32::agent::{Agent, AgentOptions, ContextManagement, LocalChat, Outcome};
+use deepseek_v32::chat::Message;
+use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;
 
 /// What the embedded checkpoint can answer with these tools.
@@ -56,7 +57,7 @@ struct Args {
     #[arg(long, default_value = "none")]
     context: ContextManagement,
     /// 0 = greedy.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Seed of the random choices.
     #[arg(long, default_value_t = 299792458)]
@@ -86,6 +87,14 @@ fn run(args: Args) -> Result<()> {
     if args.trace.is_some() && args.prompt.len() > 1 {
         bail!("--trace: a trace holds one turn, but there are {} prompts", args.prompt.len());
     }
+    let options = AgentOptions {
+        thinking: !args.no_thinking,
+        params: SamplingParams::sampled(args.temperature, args.seed),
+        max_steps: args.steps,
+        context: args.context,
+        ..AgentOptions::default()
+    };
+    common::check_agent(&options)?;
     let dir = common::resolve(args.model.as_deref())?;
     if let Some(trace) = &args.trace {
         common::refuse_checkpoint_file("--trace", trace, &dir)?;
@@ -99,16 +108,8 @@ fn run(args: Args) -> Result<()> {
     if let Some(file) = &args.replay {
         return replay::replay(&chat, file, &mut out);
     }
-    let options = AgentOptions {
-        thinking: !args.no_thinking,
-        params: SamplingParams::sampled(args.temperature, args.seed),
-        max_steps: args.steps,
-        context: args.context,
-        ..AgentOptions::default()
-    };
-    let cancel = Cancel::new();
-    let agent = Agent::new(Arc::new(chat), tools::toolbox()?).with_options(options).with_cancel(cancel.clone());
-    let mut printer = Printer { out: &mut out, cancel, error: None, dim: dims(), state: Printed::Nothing };
+    let mut printer = Printer::new(out);
+    let agent = Agent::new(Arc::new(chat), tools::toolbox()?).with_options(options).with_cancel(printer.cancel());
     let mut messages = vec![Message::system(&args.system)];
     for prompt in &args.prompt {
         if !args.resume {
@@ -121,99 +122,26 @@ fn run(args: Args) -> Result<()> {
             Some(trace) => agent.run_traced(messages, trace, &mut on_event)?,
             None => agent.run(messages, &mut on_event)?,
         };
-        printer.end(&outcome);
+        end(&mut printer, &outcome);
         messages = outcome.messages;
     }
-    printer.error.map_or(Ok(()), |error| Err(error.into()))
+    printer.finish()
 }
 
-/// Whether reasoning can be dimmed.
-fn dims() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// What was printed last.
-#[derive(Clone, Copy, PartialEq)]
-enum Printed {
-    Nothing,
-    Reasoning,
-    Content,
-}
-
-/// Prints events as they come. Once nobody reads any more, the agent is stopped.
-struct Printer<'a, W> {
-    out: &'a mut W,
-    cancel: Cancel,
-    error: Option<std::io::Error>,
-    dim: bool,
-    state: Printed,
-}
-
-impl<W: Write> Printer<'_, W> {
-    fn event(&mut self, event: AgentEvent) {
-        // Of parallel runs, only the calls are told.
-        match event.kind {
-            AgentEventKind::Delta(Delta::Reasoning(text)) if event.run == 0 => self.text(Printed::Reasoning, &text),
-            AgentEventKind::Delta(Delta::Content(text)) if event.run == 0 => self.text(Printed::Content, &text),
-            AgentEventKind::Answered { .. } => self.text(Printed::Nothing, ""),
-            AgentEventKind::Call(call) => self.line(&format!("→ {}({})", call.name, call.arguments)),
-            AgentEventKind::Result { call, result } => self.line(&format!("← {}: {}", call.name, result.content)),
-            AgentEventKind::ContextManaged(managed) => {
-                let after = managed.tokens_after.map_or(String::new(), |tokens| format!(", now {tokens}"));
-                let (strategy, steps, before) = (managed.strategy, managed.discarded_steps, managed.tokens_before);
-                self.line(&format!("[{strategy}: {before} tokens, {steps} steps discarded{after}]"));
-            }
-            _ => {}
-        }
-    }
-
-    /// The rest of a text, or a new one on a new line.
-    fn text(&mut self, state: Printed, text: &str) {
-        let mut written = String::new();
-        if self.state != state {
-            if self.state != Printed::Nothing {
-                written.push_str(if self.state == Printed::Reasoning && self.dim { "\x1b[0m\n" } else { "\n" });
-            }
-            if state == Printed::Reasoning && self.dim {
-                written.push_str("\x1b[2m");
-            }
-            self.state = state;
-        }
-        written.push_str(text);
-        self.write(&written);
-    }
-
-    fn line(&mut self, line: &str) {
-        self.text(Printed::Nothing, "");
-        self.write(&format!("{line}\n"));
-    }
-
-    fn end(&mut self, outcome: &Outcome) {
-        let stop = serde_json::to_value(outcome.stop).unwrap_or_default();
-        let usage = outcome.usage;
-        let line = format!(
-            "\n{}: {} steps, {} prompt tokens ({} cached), {} generated",
-            stop.as_str().unwrap_or_default(),
-            outcome.steps,
-            usage.prompt_tokens,
-            usage.cached_tokens,
-            usage.completion_tokens
-        );
-        self.line(&line);
-        if outcome.runs.len() > 1 {
-            let steps: Vec<String> = outcome.runs.iter().map(|run| run.steps.to_string()).collect();
-            self.line(&format!("run {} of {}, whose steps are {}", outcome.run, steps.len(), steps.join(", ")));
-            let answer = outcome.message.as_ref().map(|message| message.content.clone());
-            self.line(&answer.unwrap_or_default());
-        }
-    }
-
-    fn write(&mut self, text: &str) {
-        if self.error.is_none() {
-            self.error = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).err();
-            if self.error.is_some() {
-                self.cancel.cancel();
-            }
-        }
+fn end(printer: &mut Printer<impl Write>, outcome: &Outcome) {
+    let usage = outcome.usage;
+    printer.line(&format!(
+        "\n{}: {} steps, {} prompt tokens ({} cached), {} generated",
+        stop_name(outcome.stop),
+        outcome.steps,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens
+    ));
+    if outcome.runs.len() > 1 {
+        let steps: Vec<String> = outcome.runs.iter().map(|run| run.steps.to_string()).collect();
+        printer.line(&format!("run {} of {}, whose steps are {}", outcome.run, steps.len(), steps.join(", ")));
+        let answer = outcome.message.as_ref().map(|message| message.content.clone());
+        printer.line(&answer.unwrap_or_default());
     }
 }

@@ -1,0 +1,202 @@
+//! The examples `tool_calling` and `chat`, with the embedded checkpoint.
+
+#![cfg(unix)]
+
+mod checkpoint_writer;
+mod examples_support;
+
+use std::fs::{self, File};
+
+use checkpoint_writer::tiny_v32;
+use examples_support::{example, failed, fails, with_closed_output, with_input, written};
+use serde_json::{Value, json};
+
+fn tool_calling(args: &[&str]) -> String {
+    written(example("tool_calling").args(args).output().unwrap())
+}
+
+fn chat(args: &[&str], input: &str) -> String {
+    written(with_input(example("chat").args(args), input))
+}
+
+#[test]
+fn recorded_conversations() {
+    let golden = tiny_v32().join("golden.json");
+    let output = tool_calling(&["--replay", golden.to_str().unwrap()]);
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 37);
+    assert!(lines[..36].iter().all(|line| line.ends_with(" calls: identical")), "{output}");
+    assert!(lines[36].starts_with("36 of 36 conversations identical"), "{output}");
+
+    // One that differs is told.
+    let mut recording: Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
+    let samples = recording["samples"].as_array_mut().unwrap();
+    samples.truncate(2);
+    samples[1]["parsed"]["content"] = json!("Something else.");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("golden.json");
+    let name = file.to_str().unwrap();
+    fs::write(&file, recording.to_string()).unwrap();
+    let output = example("tool_calling").args(["--replay", name]).output().unwrap();
+    failed(&output, 1, &[name, "1 conversations differ"], name);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("the message differs\n1 of 2 conversations identical"), "{text}");
+
+    for (text, part) in [("nope", "expected"), (r#"{"samples": []}"#, "`samples`"), (r#"{"samples": [{}]}"#, "`mode`")]
+    {
+        fs::write(&file, text).unwrap();
+        fails(example("tool_calling").args(["--replay", name]), 1, &[name, part]);
+    }
+}
+
+#[test]
+fn the_agent_s_default_question() {
+    let expected = "\
+> Calculate 177 times 579. And: What is the price of the lamp?
+I need two calls, calculate_math and lookup_price.
+→ calculate_math({\"expression\": \"177 * 579\"})
+→ lookup_price({\"article\": \"lamp\"})
+← calculate_math: 102483
+← lookup_price: 40 euros
+I have both results, so I can answer.
+177 times 579 is 102483. The price of lamp is 40 euros.
+
+answer: 2 steps, 1060 prompt tokens (512 cached), 137 generated
+";
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        // The calls run at the same time: either may end first.
+        lines[4..6].sort();
+        lines
+    };
+    let output = tool_calling(&[]);
+    assert_eq!(sorted(&output), sorted(expected));
+    // No terminal, no colours.
+    assert!(!output.contains('\x1b'));
+    let turns = tool_calling(&["--no-thinking", "--prompt", "What time is it in Tokyo?", "--prompt", "Thanks!"]);
+    assert!(turns.contains("→ get_time({\"city\": \"Tokyo\"})\n← get_time: "), "{turns}");
+    assert_eq!(turns.matches("\nanswer: ").count(), 2, "{turns}");
+}
+
+#[test]
+fn the_agent_s_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace.jsonl");
+    let args = ["--prompt", "What time is it in Tokyo?", "--trace", trace.to_str().unwrap()];
+    let first = tool_calling(&args);
+    fails(example("tool_calling").args(args), 1, &[args[3], "exists"]);
+    let again = tool_calling(&[&args[..], &["--resume"]].concat());
+    // What has ended is not done again.
+    assert_eq!(again.trim_start(), first.lines().last().unwrap().to_string() + "\n");
+}
+
+#[test]
+fn the_agent_s_options() {
+    let long = "9".repeat(10_000);
+    let in_checkpoint = tiny_v32().join("trace.jsonl");
+    for (args, status, part) in [
+        (&["--temperature", "-1"][..], 1, "--temperature is -1: expected a finite number >= 0"),
+        (&["--context", "foo"], 2, "\"foo\", expected none, summary, discard-75, discard-all"),
+        (&["--context", "parallel-fewest-step:300"], 1, "--context is 300: expected a number from 1 to 256"),
+        (&["--steps", &long], 2, "--steps"),
+        (&["--resume"], 2, "--trace <FILE>"),
+        (&["--trace", "x", "--prompt", "a", "--prompt", "b"], 1, "there are 2 prompts"),
+        (&["--trace", in_checkpoint.to_str().unwrap()], 1, "a file of the checkpoint's folder"),
+        (&["--model", "/no\nwhere"], 1, "/no\\nwhere: no such folder"),
+        (&["--replay", "/nowhere"], 1, "/nowhere: No such file"),
+    ] {
+        fails(example("tool_calling").args(args), status, &[part]);
+    }
+}
+
+#[test]
+fn a_chat() {
+    let told = chat(&[], "Hello!\n\n/tools\n/thinking off\nWhat is the price of the lamp?\r\n/quit\nnever\n");
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..2], ["No tool is needed here.", "Hello! How can I help you?"], "{told}");
+    assert!(
+        lines[2].contains(" tokens read (0 of them known), ") && lines[2].ends_with(" of them thinking)"),
+        "{told}"
+    );
+    assert_eq!(lines[3], "calculate_math: Calculator for two numbers.");
+    let rest = [
+        "tools are on",
+        "thinking is off",
+        "→ lookup_price({\"article\": \"lamp\"})",
+        "← lookup_price: 40 euros",
+        "The price of lamp is 40 euros.",
+    ];
+    assert_eq!(lines[7..12], rest, "{told}");
+    assert!(lines[12].ends_with(" (0 of them thinking)"), "{told}");
+    assert_eq!(lines.len(), 13, "{told}");
+    // No terminal: no prompt, no colours.
+    assert!(!told.contains('\x1b') && !told.contains("> "), "{told}");
+}
+
+#[test]
+fn a_chat_that_ends() {
+    assert_eq!(chat(&[], ""), "");
+    assert_eq!(chat(&[], "\n/quit"), "");
+    let said = chat(&["--prompt", "Hello!", "--thinking", "off", "--tools", "off"], "/quit");
+    assert_eq!(said.lines().next(), Some("Hello! How can I help you?"));
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let help = chat(&[], "/help\n/system\n/system Be brief.\n/system\n/tools off\n/new\n");
+    assert!(
+        help.contains("\n/quit ") && help.contains("\n\nBe brief.\n") && help.ends_with("tools are off\n"),
+        "{help}"
+    );
+}
+
+#[test]
+fn a_chat_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat.json");
+    chat(&["--system", "Be brief."], &format!("Hello!\n/save {}\n", file.display()));
+    let saved: Vec<Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let said: Vec<_> = saved.iter().map(|message| (message["role"].as_str(), message["content"].as_str())).collect();
+    let expected = [("system", "Be brief."), ("user", "Hello!"), ("assistant", "Hello! How can I help you?")];
+    assert_eq!(said, expected.map(|(role, content)| (Some(role), Some(content))));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_chat_s_mistakes() {
+    let own_file = format!("/save {}", tiny_v32().join("config.json").display());
+    for (input, part) in [
+        ("/nonsense\nHello!", "/nonsense: no such command; /help lists them"),
+        ("/tools maybe", "/tools maybe: expected on or off"),
+        ("/save", "/save needs the name of a file"),
+        ("/save /no/where", "/save /no/where: No such file"),
+        (&own_file, "a file of the checkpoint's folder"),
+    ] {
+        failed(&with_input(&mut example("chat"), input), 1, &[part], input);
+    }
+    failed(&with_input(&mut example("chat"), b"\xff\n"), 1, &["standard input", "UTF-8"], "bytes");
+    for (args, status, part) in [
+        (["-n", "0"], 1, "--max-tokens is 0: expected at least 1"),
+        (["-n", "-3"], 2, "'--max-tokens <MAX_TOKENS>'"),
+        (["--temperature", "nan"], 1, "--temperature is NaN"),
+        (["--top-p", "2"], 1, "--top-p is 2"),
+        (["--chat-format", "v9"], 2, "\"v9\", expected one of v3, v3-dec2024, v3.1, v3.2"),
+        (["--thinking", "maybe"], 2, "[possible values: on, off]"),
+        (["--model", "/no\nwhere"], 1, "/no\\nwhere: no such folder"),
+    ] {
+        fails(example("chat").args(args), status, &[part]);
+    }
+}
+
+#[test]
+fn output_that_nobody_takes() {
+    let (first, output) = with_closed_output(&mut example("chat"), "/help\n".repeat(20_000));
+    assert_eq!((first.as_slice(), output.status.code()), (&b"/tools [on|off] "[..], Some(0)));
+    assert!(output.stderr.is_empty());
+    if let Ok(full) = File::options().write(true).open("/dev/full") {
+        let mut command = example("chat");
+        fails(
+            command.args(["--prompt", "Hello!"]).stdout(full.try_clone().unwrap()),
+            1,
+            &["standard output: No space"],
+        );
+        fails(example("tool_calling").stdout(full), 1, &["standard output: No space"]);
+    }
+}
