@@ -2,6 +2,8 @@
 
 #![cfg(unix)]
 
+#[cfg(feature = "client")]
+mod agent_client_support;
 mod checkpoint_writer;
 mod examples_support;
 
@@ -76,6 +78,93 @@ answer: 2 steps, 1060 prompt tokens (512 cached), 137 generated
     let turns = tool_calling(&["--no-thinking", "--prompt", "What time is it in Tokyo?", "--prompt", "Thanks!"]);
     assert!(turns.contains("→ get_time({\"city\": \"Tokyo\"})\n← get_time: "), "{turns}");
     assert_eq!(turns.matches("\nanswer: ").count(), 2, "{turns}");
+}
+
+/// One tool with a result, one whose results are typed.
+const OWN_TOOLS: &str = r#"[
+    {"type": "function", "function": {"name": "query_government", "description": "Get the capital city of a country.",
+        "parameters": {"type": "object", "properties": {"country": {"type": "string"}}, "required": ["country"]}},
+        "result": "Lezotor"},
+    {"function": {"name": "get_weather", "description": "Returns the weather forecast for a place.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]"#;
+
+#[test]
+fn a_person_s_own_tools() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tools.json");
+    let name = file.to_str().unwrap();
+    fs::write(&file, OWN_TOOLS).unwrap();
+    let args = ["--tools", name, "--no-thinking", "--prompt", "What is the weather in the capital of India?"];
+    let mut command = example("tool_calling");
+    let output = with_input(command.args(args), "35 degrees and rainy\r\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "result of get_weather({\"city\":\"Lezotor\"})? ");
+    let expected = "\
+> What is the weather in the capital of India?
+→ query_government({\"country\": \"India\"})
+← query_government: Lezotor
+→ get_weather({\"city\": \"Lezotor\"})
+← get_weather: 35 degrees and rainy
+The capital of India is Lezotor, and the weather there is 35 degrees and rainy.
+";
+    assert_eq!(written(output).split_once("\nanswer: 3 steps, ").unwrap().0, expected);
+    // Nobody there to type.
+    assert!(tool_calling(&args).contains("← get_weather: Error: nobody answered\n"));
+
+    for (text, part) in [
+        ("nope", "not JSON"),
+        ("3", "is 3, expected a list of tools"),
+        ("[]", "is [], expected a list of tools"),
+        ("[3]", "tool 0: is 3, expected an object"),
+        ("[{}]", "tool 0: has no `function`"),
+        (r#"[{"function": 3}]"#, "tool 0: a tool's `function` is 3, expected an object"),
+        (r#"[{"function": {}}]"#, "tool 0: tool \"\": has no name"),
+        (r#"[{"function": {"name": "a"}}, {"function": {"name": "a"}}]"#, "tool 1: tool \"a\": is defined twice"),
+        (r#"[{"type": "\n", "function": {"name": "a"}}]"#, "tool 0: a tool of type \"\\n\", expected \"function\""),
+    ] {
+        fs::write(&file, text).unwrap();
+        fails(example("tool_calling").args(["--tools", name]), 1, &[name, part]);
+    }
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn a_model_behind_a_server() {
+    use agent_client_support::{Server, delta, end, stream};
+    let call = r#"{"tool_calls": [{"index": 0, "id": "c0", "type": "function",
+        "function": {"name": "lookup_price", "arguments": "{\"article\": \"lamp\"}"}}]}"#;
+    let asks = delta(r#"{"role": "assistant", "reasoning_content": "Let me look."}"#) + &delta(&call.replace('\n', ""));
+    let answers = delta(r#"{"role": "assistant", "content": "40 euros."}"#) + &end("stop");
+    let server = Server::new(vec![stream(asks + &end("tool_calls"), 64), stream(answers, 64)]);
+    let mut command = example("tool_calling");
+    command.args(["--base-url", &server.url, "--model", "some-model", "--prompt", "How much is the lamp?"]);
+    let expected = "\
+> How much is the lamp?
+Let me look.
+→ lookup_price({\"article\": \"lamp\"})
+← lookup_price: 40 euros
+40 euros.
+
+answer: 2 steps, 22 prompt tokens (8 cached), 14 generated
+";
+    assert_eq!(written(command.env("OPENAI_API_KEY", "secret").output().unwrap()), expected);
+    let received = server.received();
+    assert_eq!(received.len(), 2);
+    assert!(received.iter().all(|request| request.head.to_lowercase().contains("authorization: bearer secret")));
+    assert_eq!(received[0].body["model"], "some-model");
+    assert_eq!(received[0].body["tools"].as_array().unwrap().len(), 4);
+    assert_eq!(received[1].body["messages"][3]["content"], "40 euros");
+    fails(example("tool_calling").args(["--base-url", "nowhere", "--model", "m"]), 1, &["--base-url is nowhere"]);
+}
+
+#[cfg(not(feature = "client"))]
+#[test]
+fn a_server_takes_a_feature() {
+    fails(
+        example("tool_calling").args(["--base-url", "http://x", "--model", "m"]),
+        1,
+        &["--base-url", "--features client"],
+    );
+    fails(example("tool_calling").args(["--base-url", "http://x"]), 2, &["--model <MODEL>"]);
 }
 
 #[test]

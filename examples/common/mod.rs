@@ -155,10 +155,15 @@ pub fn refuse_checkpoint_file(option: &str, file: &Path, dir: &Path) -> Result<(
     Ok(())
 }
 
-/// Checks how an agent is to work; an error names the option of the command line.
+/// Checks how an agent is to work.
 pub fn check_agent(options: &AgentOptions) -> Result<()> {
     let checked = options.params.validate(usize::MAX).map_err(AgentError::from).and_then(|()| options.validate());
-    checked.map_err(|error| match error {
+    checked.map_err(named)
+}
+
+/// An error that names the option of the command line, which the library cannot know.
+pub fn named(error: AgentError) -> anyhow::Error {
+    match error {
         AgentError::Generation(GenerationError::Parameter { name, value, expected })
         | AgentError::Option { name, value, expected } => {
             let option = match name {
@@ -166,10 +171,10 @@ pub fn check_agent(options: &AgentOptions) -> Result<()> {
                 "runs" => "context".to_string(),
                 name => name.replace('_', "-"),
             };
-            anyhow!("--{option} is {value}: expected {expected}")
+            anyhow!("--{option} is {}: expected {expected}", one_line(&value))
         }
         error => error.into(),
-    })
+    }
 }
 
 /// The text of a file of at most 64 MB.

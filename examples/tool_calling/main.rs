@@ -1,15 +1,21 @@
-//! An agent with tools that really do something: calculator, clock, unit conversion, a price list.
+//! An agent with tools that really do something: calculator, clock, unit conversion, a price list; or with your own.
 //!
 //! ```bash
 //! cargo run --release --example tool_calling
 //! cargo run --release --example tool_calling -- --prompt "What time is it in Tokyo?" --no-thinking --trace trace.jsonl
 //! cargo run --release --example tool_calling -- --trace trace.jsonl --resume
+//! cargo run --release --example tool_calling -- --tools tools.json --prompt "What is the weather in Lisbon?"
+//! cargo run --release --features client --example tool_calling -- --base-url http://127.0.0.1:8000/v1 --model NAME
 //! cargo run --release --example tool_calling -- --replay examples/assets/tiny-v32/golden.json
 //! ```
+//!
+//! `own_tools.rs` says what `--tools` reads.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod expression;
+mod own_tools;
+mod remote;
 mod replay;
 mod tools;
 
@@ -21,7 +27,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Parser;
 use common::printer::{Printer, stop_name};
-use deepseek_v32::agent::{Agent, AgentOptions, ContextManagement, LocalChat, Outcome};
+use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome};
 use deepseek_v32::chat::Message;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;
@@ -35,9 +41,19 @@ const PREFIX_TOKENS: usize = 16_384;
 #[derive(Debug, Parser)]
 #[command(about = "Answers with the help of tools")]
 struct Args {
-    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
+    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one. With --base-url: the
+    /// model's name there.
     #[arg(long)]
     model: Option<String>,
+    /// Ask an OpenAI-compatible server instead, e.g. http://127.0.0.1:8000/v1 (feature client).
+    #[arg(long, value_name = "URL", requires = "model", conflicts_with_all = ["dtype", "precision", "replay"])]
+    base_url: Option<String>,
+    /// Key for the server.
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Your own tools instead: a list as in OpenAI's protocol. Results are typed, or stand beside `function` in `result`.
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
     /// What is asked. May be given several times: one turn after the other.
     #[arg(long, default_value = DEFAULT_PROMPT, allow_hyphen_values = true)]
     prompt: Vec<String>,
@@ -95,21 +111,22 @@ fn run(args: Args) -> Result<()> {
         ..AgentOptions::default()
     };
     common::check_agent(&options)?;
-    let dir = common::resolve(args.model.as_deref())?;
-    if let Some(trace) = &args.trace {
-        common::refuse_checkpoint_file("--trace", trace, &dir)?;
-    }
-    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
-    // Prompts that begin alike are read once: each step of a run begins with the one before.
-    let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
-    let chat =
-        common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.precision.into(), engine, progress))?;
-    let mut out = std::io::stdout().lock();
-    if let Some(file) = &args.replay {
-        return replay::replay(&chat, file, &mut out);
-    }
-    let mut printer = Printer::new(out);
-    let agent = Agent::new(Arc::new(chat), tools::toolbox()?).with_options(options).with_cancel(printer.cancel());
+    let tools = match &args.tools {
+        Some(file) => own_tools::toolbox(file)?,
+        None => tools::toolbox()?,
+    };
+    let model: Arc<dyn ChatModel> = match &args.base_url {
+        Some(url) => remote::chat(&args, url)?,
+        None => {
+            let chat = load(&args)?;
+            if let Some(file) = &args.replay {
+                return replay::replay(&chat, file, &mut std::io::stdout().lock());
+            }
+            Arc::new(chat)
+        }
+    };
+    let mut printer = Printer::new(std::io::stdout().lock());
+    let agent = Agent::new(model, tools).with_options(options).with_cancel(printer.cancel());
     let mut messages = vec![Message::system(&args.system)];
     for prompt in &args.prompt {
         if !args.resume {
@@ -126,6 +143,17 @@ fn run(args: Args) -> Result<()> {
         messages = outcome.messages;
     }
     printer.finish()
+}
+
+fn load(args: &Args) -> Result<LocalChat> {
+    let dir = common::resolve(args.model.as_deref())?;
+    if let Some(trace) = &args.trace {
+        common::refuse_checkpoint_file("--trace", trace, &dir)?;
+    }
+    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
+    // Prompts that begin alike are read once: each step of a run begins with the one before.
+    let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
+    common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.precision.into(), engine, progress))
 }
 
 fn end(printer: &mut Printer<impl Write>, outcome: &Outcome) {

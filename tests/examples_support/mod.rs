@@ -19,7 +19,14 @@ static EXAMPLES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    for (feature, on) in [("hub", cfg!(feature = "hub")), ("client", cfg!(feature = "client"))] {
+    // As the tests are built, so that nothing is built twice.
+    for (feature, on) in [
+        ("client", cfg!(feature = "client")),
+        ("constrain", cfg!(feature = "constrain")),
+        ("hub", cfg!(feature = "hub")),
+        ("schema", cfg!(feature = "schema")),
+        ("server", cfg!(feature = "server")),
+    ] {
         if on {
             cargo.args(["--features", feature]);
         }
@@ -39,7 +46,11 @@ static EXAMPLES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
 /// An example with nothing on its standard input.
 pub fn example(name: &str) -> Command {
     let mut command = Command::new(&EXAMPLES[name]);
-    command.env_remove("RAYON_NUM_THREADS").env_remove("RUST_BACKTRACE").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+        .env_remove("RAYON_NUM_THREADS")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("OPENAI_API_KEY")
+        .stdin(Stdio::null());
     command
 }
 
