@@ -179,6 +179,41 @@ fn the_agent_s_trace() {
     assert_eq!(again.trim_start(), first.lines().last().unwrap().to_string() + "\n");
 }
 
+/// A chat that does not fit the context: what each strategy of context management makes of it.
+#[test]
+fn contexts() {
+    let table = tool_calling(&["--contexts", "--no-thinking"]);
+    assert!(
+        table.starts_with("A chat of 14 questions, a context of 1536 tokens:\n\n| context | right answers |"),
+        "{table}"
+    );
+    let rows: Vec<Vec<&str>> = table.lines().skip(4).map(|row| row.split('|').map(str::trim).collect()).collect();
+    let column = |at: usize| rows.iter().map(|row| row[at]).collect::<Vec<_>>();
+    let strategies = ["none", "summary", "discard-75", "discard-all", "parallel-fewest-step:2"];
+    assert_eq!(column(1), strategies, "{table}");
+    let number = |row: usize, at: usize| rows[row][at].parse::<usize>().unwrap();
+    let (none, parallel) = (0, 4);
+    // Left alone, the context fills; what discards steps comes to the end and answers more.
+    assert!(rows[none][3].starts_with("context_full, question ") && rows[none][7] == "never", "{table}");
+    for row in 1..4 {
+        assert_eq!(column(3)[row], "answer, question 14", "{table}");
+        assert!(number(row, 2) > number(none, 2) + 3, "{table}");
+    }
+    // The embedded checkpoint writes no summaries, but pays for the attempt.
+    assert_eq!(
+        [rows[1][7], rows[2][7], rows[3][7]],
+        ["2 × discard-all", "2 × discard-75", "2 × discard-all"],
+        "{table}"
+    );
+    assert!(number(1, 4) > number(3, 4), "{table}");
+    // Greedy runs are all alike.
+    for at in 4..7 {
+        assert_eq!(number(parallel, at), 2 * number(none, at), "{table}");
+    }
+    assert_eq!(number(parallel, 2), number(none, 2), "{table}");
+    fails(example("tool_calling").args(["--contexts", "--prompt", "Hello!"]), 2, &["'--contexts' cannot be used with"]);
+}
+
 #[test]
 fn the_agent_s_options() {
     let long = "9".repeat(10_000);

@@ -6,6 +6,7 @@
 //! cargo run --release --example tool_calling -- --trace trace.jsonl --resume
 //! cargo run --release --example tool_calling -- --tools tools.json --prompt "What is the weather in Lisbon?"
 //! cargo run --release --features client --example tool_calling -- --base-url http://127.0.0.1:8000/v1 --model NAME
+//! cargo run --release --example tool_calling -- --contexts
 //! cargo run --release --example tool_calling -- --replay examples/assets/tiny-v32/golden.json
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod contexts;
 mod expression;
 mod own_tools;
 mod remote;
@@ -93,6 +95,9 @@ struct Args {
     /// Play recorded conversations and compare every step.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Hold one chat that does not fit the context under each --context, and compare what it answers and costs.
+    #[arg(long, conflicts_with_all = ["replay", "tools", "trace", "prompt", "context"])]
+    contexts: bool,
 }
 
 fn main() -> ExitCode {
@@ -125,6 +130,9 @@ fn run(args: Args) -> Result<()> {
             Arc::new(chat)
         }
     };
+    if args.contexts {
+        return contexts::table(&model, &args.system, &options, &mut std::io::stdout().lock());
+    }
     let mut printer = Printer::new(std::io::stdout().lock());
     let agent = Agent::new(model, tools).with_options(options).with_cancel(printer.cancel());
     let mut messages = vec![Message::system(&args.system)];
