@@ -8,6 +8,7 @@
 //! Lines that begin with `/` are commands: `/help` lists them. Reads whole lines from standard input, so a conversation
 //! can be piped in.
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../tool_calling/expression.rs"]

@@ -13,6 +13,7 @@
 //! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
 //! `records.rs` for what a record may have, and `tests/data/chat` for files of them.
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 mod records;

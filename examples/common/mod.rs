@@ -1,5 +1,4 @@
 //! What the examples share: choice of checkpoint, loading with a spinner, what an agent prints, errors as one line.
-#![allow(dead_code)] // No example uses everything.
 
 pub mod printer;
 

@@ -13,6 +13,7 @@
 //!   greedy token j; with `--selected` `decode.layer{i}.topk_idx` `[B, N, K]` i32
 //! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -12,6 +12,7 @@
 //!
 //! `own_tools.rs` says what `--tools` reads.
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 mod contexts;
