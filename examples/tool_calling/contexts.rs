@@ -36,6 +36,9 @@ const STRATEGIES: [ContextManagement; 5] = [
     ContextManagement::ParallelFewestStep { runs: 2 },
 ];
 
+/// The temperature of parallel runs where none is asked for: greedy ones would all be the same.
+const PARALLEL_TEMPERATURE: f64 = 0.7;
+
 /// What the chat came to.
 struct Row {
     right: usize,
@@ -55,13 +58,18 @@ pub fn table(model: &Arc<dyn ChatModel>, system: &str, options: &AgentOptions, o
     print("| context | right answers | ended | steps | prompt tokens | generated | managed |")?;
     print("|---|---|---|---|---|---|---|")?;
     for context in STRATEGIES {
-        let options = AgentOptions { context, ..options.clone() };
+        let mut options = AgentOptions { context, ..options.clone() };
+        let mut name = context.to_string();
+        if matches!(context, ContextManagement::ParallelFewestStep { .. }) && options.params.is_greedy() {
+            options.params.temperature = PARALLEL_TEMPERATURE;
+            name = format!("{name}, temperature {PARALLEL_TEMPERATURE}");
+        }
         let row = chat(model, system, options)?;
         let (stop, turn) = (stop_name(row.end.0), row.end.1);
         let (prompts, generated) = (row.usage.prompt_tokens, row.usage.completion_tokens);
         let managed = managed(&row.managed);
         print(&format!(
-            "| {context} | {} | {stop}, question {turn} | {} | {prompts} | {generated} | {managed} |",
+            "| {name} | {} | {stop}, question {turn} | {} | {prompts} | {generated} | {managed} |",
             row.right, row.steps
         ))?;
     }
