@@ -72,6 +72,18 @@ fn strict_peculiarities() {
     assert_eq!(error.to_string(), "completion, byte 6: expected the end-of-sentence token or a tool block");
 }
 
+/// Where a tag has other blanks than the format's, the published parser takes it for a part of the name if a value quotes
+/// a tag later; tolerant mode ends it where it ends.
+#[test]
+fn blanks_in_a_tag_whose_value_quotes_one() {
+    let text = "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"p\"  string=\"true\">a\" \
+        string=\"true\">b</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls><｜end▁of▁sentence｜>";
+    let strict = parse(text, &ParseOptions::new(Version::V32, Start::Content).strict()).unwrap();
+    let arguments = |message: &Message| message.tool_calls[0].arguments.clone();
+    assert_eq!(arguments(&strict.message), r#"{"p\"  string=\"true\">a": "b"}"#);
+    assert_eq!(arguments(&tolerant(text, Start::Content).message), r#"{"p": "a\" string=\"true\">b"}"#);
+}
+
 /// Whatever strict mode accepts reads the same in tolerant mode, apart from arguments that are no JSON and truncations.
 #[test]
 fn tolerant_is_strict_on_what_is_well_formed() {

@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 mod checkpoint_writer;
-mod example_support;
+mod examples_support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use checkpoint_writer::tiny_v32;
-use example_support::{example, fails, parity, succeeds};
+use examples_support::{example, fails, parity, succeeds};
 use serde_json::{Value, json};
 
 fn generate(args: &[&str]) -> Command {

@@ -3,14 +3,14 @@
 #![cfg(unix)]
 
 mod checkpoint_writer;
-mod example_support;
+mod examples_support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use checkpoint_writer::{bf16_files, fp8_files, golden, write_tokenizer};
-use example_support::{example, fails, succeeds};
+use examples_support::{example, fails, succeeds};
 use serde_json::Value;
 
 const END: &str = "<｜end▁of▁sentence｜>";

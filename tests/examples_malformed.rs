@@ -4,7 +4,7 @@
 #![cfg(unix)]
 
 mod checkpoint_writer;
-mod example_support;
+mod examples_support;
 mod malformed_support;
 
 use std::fs;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use checkpoint_writer::*;
 use deepseek_v32::config::{Config, IndexerType, ModelType};
-use example_support::{example, fails, parity, succeeds};
+use examples_support::{example, fails, parity, succeeds};
 use malformed_support::*;
 use serde_json::{Map, Value, json};
 

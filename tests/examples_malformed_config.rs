@@ -4,11 +4,11 @@
 #![cfg(unix)]
 
 mod checkpoint_writer;
-mod example_support;
+mod examples_support;
 mod malformed_support;
 
 use checkpoint_writer::*;
-use example_support::succeeds;
+use examples_support::succeeds;
 use malformed_support::*;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 #![cfg(unix)]
 
 mod checkpoint_writer;
-mod example_support;
+mod examples_support;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use checkpoint_writer::{golden, tiny_v32};
-use example_support::{fails, parity, succeeds};
+use examples_support::{fails, parity, succeeds};
 use serde_json::json;
 
 type Tensors = HashMap<String, Tensor>;

@@ -17,14 +17,16 @@ mod expression;
 mod tools;
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
-use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, LocalChat, Outcome, Stop, Toolbox};
-use deepseek_v32::chat::{Delta, Message, Version};
+use common::printer::{Printer, stop_name};
+use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, LocalChat, Outcome, Stop, Toolbox};
+use deepseek_v32::chat::{Message, Version};
+use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
 
@@ -53,7 +55,7 @@ struct Args {
     #[arg(long, short)]
     prompt: Option<String>,
     /// Most tokens of an answer.
-    #[arg(long, short = 'n')]
+    #[arg(long, short = 'n', allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// 0 = greedy. Default: as generation_config.json says, else greedy.
     #[arg(long, allow_negative_numbers = true)]
@@ -84,33 +86,36 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
+    let options = AgentOptions {
+        thinking: args.thinking == Switch::On,
+        params: params(&args, &dir)?,
+        max_answer_tokens: args.max_tokens,
+        ..AgentOptions::default()
+    };
+    common::check_agent(&options)?;
     let model = load(&args, &dir)?;
     let mut chat = Chat {
+        out: std::io::stdout().lock(),
         model: Arc::new(model),
         toolbox: tools::toolbox()?,
-        options: AgentOptions {
-            thinking: args.thinking == Switch::On,
-            params: params(&args, &dir)?,
-            max_answer_tokens: args.max_tokens,
-            ..AgentOptions::default()
-        },
+        options,
         with_tools: args.tools == Switch::On,
         system: args.system,
         messages: Vec::new(),
+        dir,
     };
-    chat.options.validate()?;
     if let Some(prompt) = args.prompt {
         return chat.say(&prompt);
     }
     let interactive = std::io::stdin().is_terminal();
     if interactive {
-        println!("{} ({}). /help lists the commands.", chat.model_name(), dir.display());
+        let (name, dir) = (chat.model.name().to_string(), one_line_path(&chat.dir));
+        chat.print(&format!("{name} ({dir}). /help lists the commands."))?;
     }
     let mut lines = std::io::stdin().lock().lines();
     loop {
         if interactive {
-            print!("> ");
-            std::io::stdout().flush()?;
+            write!(chat.out, "> ").and_then(|()| chat.out.flush()).context("standard output")?;
         }
         let Some(line) = lines.next() else { break };
         let line = line.context("standard input")?;
@@ -124,7 +129,9 @@ fn run(args: Args) -> Result<()> {
             Ok(true) => break,
             Ok(false) => {}
             // A person tries again; a script wants to know.
-            Err(error) if interactive => eprintln!("error: {error:#}"),
+            Err(error) if interactive && !error.is::<std::io::Error>() => {
+                eprintln!("error: {}", common::error_line(&error));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -132,7 +139,7 @@ fn run(args: Args) -> Result<()> {
 }
 
 /// The checkpoint's engine. The conversation so far stays in its cache.
-fn load(args: &Args, dir: &std::path::Path) -> Result<LocalChat> {
+fn load(args: &Args, dir: &Path) -> Result<LocalChat> {
     let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
     let engine = EngineOptions { prefix_tokens: 1 << 16, ..EngineOptions::speculative(args.mtp) };
     let chat =
@@ -143,20 +150,22 @@ fn load(args: &Args, dir: &std::path::Path) -> Result<LocalChat> {
     })
 }
 
-fn params(args: &Args, dir: &std::path::Path) -> Result<SamplingParams> {
+fn params(args: &Args, dir: &Path) -> Result<SamplingParams> {
     let defaults = GenerationConfig::load(dir)?.filter(|config| config.do_sample != Some(false)).unwrap_or_default();
     let temperature = args.temperature.or(defaults.temperature).unwrap_or(0.0);
     let top_p = args.top_p.or(defaults.top_p).unwrap_or(1.0);
     Ok(SamplingParams { temperature, top_p, seed: Some(args.seed), ..SamplingParams::default() })
 }
 
-struct Chat {
+struct Chat<W> {
+    out: W,
     model: Arc<LocalChat>,
     toolbox: Toolbox,
     options: AgentOptions,
     with_tools: bool,
     system: String,
     messages: Vec<Message>,
+    dir: PathBuf,
 }
 
 const HELP: &str = "\
@@ -167,10 +176,9 @@ const HELP: &str = "\
 /save FILE          writes the conversation as JSON
 /quit               ends";
 
-impl Chat {
-    fn model_name(&self) -> &str {
-        use deepseek_v32::agent::ChatModel;
-        self.model.name()
+impl<W: Write> Chat<W> {
+    fn print(&mut self, line: &str) -> Result<()> {
+        writeln!(self.out, "{line}").context("standard output")
     }
 
     /// Carries out a command; `true` ends the chat.
@@ -178,37 +186,39 @@ impl Chat {
         let (name, argument) = command.split_once(' ').unwrap_or((command, ""));
         let argument = argument.trim();
         match name {
-            "help" => println!("{HELP}"),
+            "help" => self.print(HELP)?,
             "quit" | "exit" => return Ok(true),
             "new" => self.messages.clear(),
             "tools" => {
                 set(&mut self.with_tools, "/tools", argument)?;
                 for tool in self.toolbox.tools() {
-                    println!("{}: {}", tool.name(), tool.description());
+                    self.print(&format!("{}: {}", tool.name(), tool.description()))?;
                 }
-                println!("tools are {}", if self.with_tools { "on" } else { "off" });
+                self.print(if self.with_tools { "tools are on" } else { "tools are off" })?;
             }
             "thinking" => {
                 set(&mut self.options.thinking, "/thinking", argument)?;
-                println!("thinking is {}", if self.options.thinking { "on" } else { "off" });
+                self.print(if self.options.thinking { "thinking is on" } else { "thinking is off" })?;
             }
-            "system" if argument.is_empty() => println!("{}", self.system),
+            "system" if argument.is_empty() => self.print(&self.system.clone())?,
             "system" => {
                 self.system = argument.to_string();
                 self.messages.clear();
             }
             "save" if argument.is_empty() => bail!("/save needs the name of a file"),
-            "save" => self.save(PathBuf::from(argument))?,
-            _ => bail!("/{name} is no command; /help lists them"),
+            "save" => self.save(Path::new(argument))?,
+            _ => bail!("/{}: no such command; /help lists them", one_line(name)),
         }
         Ok(false)
     }
 
-    fn save(&self, path: PathBuf) -> Result<()> {
+    fn save(&self, path: &Path) -> Result<()> {
+        common::refuse_checkpoint_file("/save", path, &self.dir)?;
         let text = serde_json::to_string(&self.messages)?;
-        let part = path.with_extension("part");
-        let write = || std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &path));
-        write().with_context(|| path.display().to_string())
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+        written.map_err(|error| anyhow!("/save {}: {error}", one_line_path(path)))
     }
 
     /// One turn: what the person says, the model's answer and the tools it calls on the way.
@@ -219,23 +229,19 @@ impl Chat {
         }
         messages.push(Message::user(text));
         let tools = if self.with_tools { self.toolbox.clone() } else { Toolbox::new() };
+        let mut printer = Printer::new(&mut self.out);
         let agent = Agent::new(self.model.clone(), tools).with_options(self.options.clone());
-        let mut screen = Screen::new();
-        let outcome = agent.run(messages, &mut |event| screen.show(event));
-        screen.end_line();
-        screen.written?;
-        let Outcome { messages, stop, usage, .. } = outcome?;
+        let Outcome { messages, stop, usage, .. } =
+            agent.with_cancel(printer.cancel()).run(messages, &mut |event| printer.event(event))?;
         self.messages = messages;
         if stop != Stop::Answer {
-            println!("[ended: {stop:?}]");
+            printer.line(&format!("[ended: {}]", stop_name(stop)));
         }
-        let dim = Screen::new().dim;
-        let count = format!(
+        printer.dim_line(&format!(
             "{} tokens read ({} of them known), {} written ({} of them thinking)",
             usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens
-        );
-        println!("{}{count}{}", dim.0, dim.1);
-        Ok(())
+        ));
+        printer.finish()
     }
 }
 
@@ -245,63 +251,7 @@ fn set(switch: &mut bool, command: &str, argument: &str) -> Result<()> {
         "" => {}
         "on" => *switch = true,
         "off" => *switch = false,
-        other => bail!("{command} {other}: expected on or off"),
+        other => bail!("{command} {}: expected on or off", one_line(other)),
     }
     Ok(())
-}
-
-/// Prints a turn as it happens.
-struct Screen {
-    /// What begins and what ends dimmed text.
-    dim: (&'static str, &'static str),
-    dimmed: bool,
-    at_line_start: bool,
-    written: std::io::Result<()>,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let dim = if std::io::stdout().is_terminal() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-        Self { dim, dimmed: false, at_line_start: true, written: Ok(()) }
-    }
-
-    fn show(&mut self, event: AgentEvent) {
-        match event.kind {
-            AgentEventKind::Delta(Delta::Reasoning(text)) => self.print(&text, true),
-            AgentEventKind::Delta(Delta::Content(text)) => {
-                if self.dimmed {
-                    self.end_line();
-                }
-                self.print(&text, false);
-            }
-            AgentEventKind::Call(call) => {
-                self.end_line();
-                self.print(&format!("-> {}({})\n", call.name, call.arguments), true);
-            }
-            AgentEventKind::Result { call, result } => {
-                self.end_line();
-                self.print(&format!("<- {}: {}\n", call.name, result.content), true);
-            }
-            _ => {}
-        }
-    }
-
-    fn print(&mut self, text: &str, dimmed: bool) {
-        if text.is_empty() || self.written.is_err() {
-            return;
-        }
-        // What comes from a model or a tool must not steer the terminal.
-        let text: String = text.chars().filter(|&c| c == '\n' || c == '\t' || !c.is_control()).collect();
-        self.at_line_start = text.ends_with('\n');
-        self.dimmed = dimmed;
-        let mut out = std::io::stdout().lock();
-        let (begin, end) = if dimmed { self.dim } else { ("", "") };
-        self.written = write!(out, "{begin}{text}{end}").and_then(|()| out.flush());
-    }
-
-    fn end_line(&mut self) {
-        if !self.at_line_start {
-            self.print("\n", false);
-        }
-    }
 }

@@ -7,28 +7,35 @@
 //! ```
 //!
 //! `--encode` reads `{"messages": […], "context": […]}` (`context` may be absent) and prints the prompt, with no line
-//! break behind it. `--parse` reads a completion, every byte of it, and prints the message. A conversation or completion
-//! that does not follow the format gives one line on stderr and exit status 1.
+//! break behind it. `--parse` reads a completion, every byte of it, and prints the message. Any error is one line on
+//! stderr and exit status 1.
 //!
-//! With `--jsonl` each line is a record: `{"name", "input", "args"}` with the input of `--encode` or `--parse`, or a
-//! stream in `chunks` instead, or the `input` of a helper named `fn`. Its `args` go before the flags. Each gives one line,
-//! `{"name", "output"}` or `{"name", "error"}`. `tests/data/chat` has such files.
+//! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
+//! `records.rs` for what a record may have, and `tests/data/chat` for files of them.
 
-use std::io::{BufRead, Read, Write};
+#[allow(dead_code)] // other examples use the rest
+#[path = "../common/mod.rs"]
+mod common;
+mod records;
+
+use std::fmt::Display;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
-use clap::Parser;
-use deepseek_v32::chat::{
-    Accumulator, EncodeOptions, Json, Message, ParseMode, ParseOptions, Start, StreamParser, Tool, Version,
-    arguments_from_dsml, arguments_to_dsml, encode, parse, tools_block,
-};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{ArgGroup, Parser};
+use deepseek_v32::chat::{EncodeOptions, Json, Message, ParseOptions, Start, Version, encode, parse};
+use deepseek_v32::error::one_line;
+
+/// The longest input, or line of it, that is read.
+const MAX_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Parser)]
 #[command(about = "Writes prompts and reads completions in the chat formats of the DeepSeek-V3 family")]
+#[command(group(ArgGroup::new("what").args(["encode", "parse", "jsonl"]).required(true).multiple(true)))]
 struct Args {
     /// Read a conversation, print the prompt.
-    #[arg(long, conflicts_with = "parse", required_unless_present_any = ["parse", "jsonl"])]
+    #[arg(long, conflicts_with = "parse")]
     encode: bool,
     /// Read a completion, print the message.
     #[arg(long)]
@@ -53,159 +60,102 @@ struct Args {
     jsonl: bool,
 }
 
+/// How a conversation or a completion is treated.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    version: Version,
+    thinking: bool,
+    drop_thinking: bool,
+    add_bos: bool,
+    add_generation_prompt: bool,
+    tolerant: bool,
+}
+
+impl From<&Args> for Settings {
+    fn from(args: &Args) -> Self {
+        Self {
+            version: args.version,
+            thinking: args.thinking,
+            drop_thinking: !args.keep_thinking,
+            add_bos: !args.no_bos,
+            add_generation_prompt: true,
+            tolerant: args.tolerant,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", one_line(&error));
-            ExitCode::FAILURE
-        }
-    }
+    common::start_filter(run)
 }
 
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
-}
-
-fn run(args: &Args) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
+fn run(args: Args) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     if args.jsonl {
-        for line in std::io::stdin().lock().split(b'\n') {
-            let line = line.context("stdin")?;
-            if !line.trim_ascii().is_empty() {
-                writeln!(stdout, "{}", json_line(&answer(&line, args)))?;
-            }
-        }
-        return Ok(());
+        return records::run(&args, &mut std::io::stdin().lock(), &mut out);
     }
-    let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).context("stdin")?;
-    let empty = Json::Object(Vec::new());
-    if args.encode {
-        let input = Json::parse(&input).context("the conversation is no JSON")?;
-        write!(stdout, "{}", prompt(&input, &encode_options(&empty, args.version, args)?, args)?)?;
+    let settings = Settings::from(&args);
+    let input = read_stdin()?;
+    let output = if args.encode {
+        let input = Json::parse(&input).map_err(line).context("stdin: expected a conversation as JSON")?;
+        prompt(&input, settings)?
     } else {
-        let options = parse_options(&empty, args.version, args);
-        writeln!(stdout, "{}", wire(&parse(&input, &options)?.message))?;
-    }
-    Ok(stdout.flush()?)
-}
-
-/// One line of JSON, also for readers that take Unicode's line separators for line ends.
-fn json_line(value: &Json) -> String {
-    let text = value.to_string();
-    text.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
-}
-
-/// The answer to a record.
-fn answer(line: &[u8], args: &Args) -> Json {
-    let record = std::str::from_utf8(line).map_err(|error| anyhow!(error));
-    let record = record.and_then(|line| Json::parse(line).map_err(|error| anyhow!("no JSON: {error}")));
-    let name = record.as_ref().ok().and_then(|record| record.get("name").cloned()).unwrap_or(Json::Null);
-    let entry = match record.and_then(|record| output(&record, args)) {
-        Ok(output) => ("output", output),
-        Err(error) => ("error", Json::String(one_line(&error))),
+        format!("{}\n", message(&input, settings)?)
     };
-    object([("name", name), entry])
+    out.write_all(output.as_bytes()).and_then(|()| out.flush()).context("standard output")
 }
 
-fn output(record: &Json, args: &Args) -> Result<Json> {
-    let none = Json::Null;
-    let field = |key: &str| record.get(key).unwrap_or(&none);
-    let (own, input) = (field("args"), field("input"));
-    let version = version(record, own, args)?;
-    if let Some(function) = field("fn").as_str() {
-        return helper(function, input);
-    }
-    if let Json::Array(chunks) = field("chunks") {
-        let chunks: Option<Vec<&str>> = chunks.iter().map(Json::as_str).collect();
-        let chunks = chunks.context("`chunks` are not all strings")?;
-        let options = parse_options(own, version, args);
-        if options.mode == ParseMode::Strict {
-            return Ok(wire(&parse(&chunks.concat(), &options)?.message));
-        }
-        let mut parser = StreamParser::new(version, options.start);
-        let mut message = Accumulator::new();
-        for chunk in chunks {
-            message.extend(parser.push(chunk));
-        }
-        message.extend(parser.finish());
-        return Ok(wire(&message.finish()));
-    }
-    match input {
-        Json::String(text) if !args.encode => Ok(wire(&parse(text, &parse_options(own, version, args))?.message)),
-        Json::Object(_) | Json::Array(_) if !args.parse => {
-            Ok(Json::String(prompt(input, &encode_options(own, version, args)?, args)?))
-        }
-        _ => bail!("`input` is neither a conversation nor a completion"),
-    }
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).context("stdin")?;
+    ensure!(bytes.len() <= MAX_BYTES, "stdin: longer than {} MB", MAX_BYTES >> 20);
+    String::from_utf8(bytes).map_err(|error| line(error.utf8_error())).context("stdin: not UTF-8")
 }
 
-/// The format: as the record says, or as its name begins, or as the flags say.
-fn version(record: &Json, own: &Json, args: &Args) -> Result<Version> {
-    if let Some(name) = own.get("version").and_then(Json::as_str) {
-        return Ok(name.parse()?);
-    }
-    let name = record.get("name").and_then(Json::as_str).unwrap_or_default();
-    let prefixes = [("v3_dec2024", Version::V3Dec2024), ("v3_0324", Version::V3), ("v3_1", Version::V31)];
-    let found = prefixes.into_iter().find(|(prefix, _)| name.starts_with(prefix));
-    Ok(found.map_or(args.version, |(_, version)| version))
-}
-
-fn flag(own: &Json, key: &str) -> Option<bool> {
-    match own.get(key) {
-        Some(Json::Bool(value)) => Some(*value),
-        _ => None,
-    }
-}
-
-fn encode_options(own: &Json, version: Version, args: &Args) -> Result<EncodeOptions> {
-    let thinking = match own.get("thinking_mode").map(|mode| (mode, mode.as_str())) {
-        Some((_, Some("thinking"))) => true,
-        Some((_, Some("chat"))) => false,
-        Some((mode, _)) => bail!("thinking_mode is {mode}, expected \"chat\" or \"thinking\""),
-        // `"thinking": null` is what a template takes for no thinking.
-        None if own.get("thinking").is_some() => flag(own, "thinking").unwrap_or(false),
-        None => args.thinking,
-    };
-    Ok(EncodeOptions {
-        thinking,
-        drop_thinking: flag(own, "drop_thinking").unwrap_or(!args.keep_thinking),
-        add_bos: flag(own, "add_default_bos_token").unwrap_or(!args.no_bos),
-        add_generation_prompt: flag(own, "add_generation_prompt").unwrap_or(true),
-        ..EncodeOptions::new(version)
-    })
-}
-
-fn parse_options(own: &Json, version: Version, args: &Args) -> ParseOptions {
-    let thinking = match own.get("thinking_mode") {
-        Some(mode) => mode.as_str() == Some("thinking"),
-        None => flag(own, "thinking").unwrap_or(args.thinking),
-    };
-    let start = if thinking { Start::Reasoning } else { Start::Content };
-    let options = ParseOptions::new(version, start);
-    if args.tolerant { options } else { options.strict() }
+/// An error whose text may quote what was read.
+fn line(error: impl Display) -> anyhow::Error {
+    anyhow!(one_line(&error.to_string()))
 }
 
 /// The prompt of `{"messages", "context"}`, or of a list of messages.
-fn prompt(input: &Json, options: &EncodeOptions, args: &Args) -> Result<String> {
-    let list = |key: &str, list: Option<&Json>| -> Result<Vec<Message>> {
-        match list {
-            Some(list) => serde_json::from_str(&list.to_string()).with_context(|| key.to_string()),
-            None => Ok(Vec::new()),
+fn prompt(input: &Json, settings: Settings) -> Result<String> {
+    let options = EncodeOptions {
+        thinking: settings.thinking,
+        drop_thinking: settings.drop_thinking,
+        add_bos: settings.add_bos,
+        add_generation_prompt: settings.add_generation_prompt,
+        ..EncodeOptions::new(settings.version)
+    };
+    let (list, context) = match input {
+        Json::Array(_) => (input, &Json::Null),
+        Json::Object(_) => {
+            (input.get("messages").context("there are no `messages`")?, input.get("context").unwrap_or(&Json::Null))
         }
+        other => bail!("the conversation is {}, expected an object with `messages`", shown(other)),
     };
-    let (messages, context) = match input {
-        Json::Array(_) => (Some(input), None),
-        input => (input.get("messages"), input.get("context")),
+    let context = match context {
+        Json::Null => Vec::new(),
+        context => messages("context", context, settings)?,
     };
-    if messages.is_none() {
-        bail!("there are no `messages`");
-    }
-    if let (Some(Json::Array(messages)), false) = (messages, args.tolerant) {
-        messages.iter().try_for_each(arguments_are_text)?;
-    }
-    Ok(encode(&list("messages", messages)?, &list("context", context)?, options)?.into_text())
+    Ok(encode(&messages("messages", list, settings)?, &context, &options).map_err(line)?.into_text())
+}
+
+fn messages(key: &str, list: &Json, settings: Settings) -> Result<Vec<Message>> {
+    let Json::Array(list) = list else { bail!("`{key}` is {}, expected a list", shown(list)) };
+    let read = |(i, message): (usize, &Json)| -> Result<Message> {
+        let read = || {
+            ensure!(matches!(message, Json::Object(_)), "is {}, expected an object", shown(message));
+            if !settings.tolerant {
+                arguments_are_text(message)?;
+            }
+            serde_json::from_str(&message.to_string()).map_err(|error| {
+                // The place in a text that nobody has seen.
+                let text = error.to_string();
+                line(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text))
+            })
+        };
+        read().with_context(|| format!("{key}[{i}]"))
+    };
+    list.iter().enumerate().map(read).collect()
 }
 
 /// The published encoder takes arguments as text only; the library takes objects too.
@@ -214,39 +164,29 @@ fn arguments_are_text(message: &Json) -> Result<()> {
     for call in calls {
         match call.get("function").and_then(|function| function.get("arguments")) {
             Some(Json::String(_)) | None => {}
-            Some(other) => bail!("`arguments` are {other}, expected text"),
+            Some(other) => bail!("`arguments` are {}, expected text", shown(other)),
         }
     }
     Ok(())
 }
 
-/// The parts of the format.
-fn helper(function: &str, input: &Json) -> Result<Json> {
-    let text = |key: &str| input.get(key).and_then(Json::as_str).with_context(|| format!("`{key}` is no string"));
-    match function {
-        "to_json" => Ok(Json::String(input.to_python())),
-        "encode_arguments_to_dsml" => Ok(Json::String(arguments_to_dsml(text("arguments")?)?)),
-        "render_tools" => {
-            let Json::Array(functions) = input else { bail!("`input` is no list of tools") };
-            let tools: Result<Vec<Tool>, String> = functions.iter().cloned().map(Tool::from_function).collect();
-            Ok(Json::String(tools_block(&tools.map_err(|error| anyhow!(error))?)))
-        }
-        "decode_dsml_to_arguments" => {
-            let Some(Json::Object(entries)) = input.get("tool_args") else { bail!("`tool_args` is no object") };
-            let pair = |(key, value): &'_ (String, Json)| -> Result<(String, String, bool)> {
-                let Json::Array(pair) = value else { bail!("`{key}` is no pair") };
-                match &pair[..] {
-                    [Json::String(value), Json::String(kind)] => Ok((key.clone(), value.clone(), kind == "true")),
-                    _ => bail!("`{key}` is no pair of strings"),
-                }
-            };
-            let parameters: Vec<_> = entries.iter().map(pair).collect::<Result<_>>()?;
-            let parameters = parameters.iter().map(|(key, value, kind)| (key.as_str(), value.as_str(), *kind));
-            let arguments = Json::String(arguments_from_dsml(parameters));
-            Ok(object([("name", Json::String(text("tool_name")?.to_string())), ("arguments", arguments)]))
-        }
-        other => bail!("no helper {other:?}"),
-    }
+/// A value for a message.
+fn shown(value: &Json) -> String {
+    one_line(&value.to_string())
+}
+
+/// The message of a completion.
+fn message(text: &str, settings: Settings) -> Result<Json> {
+    Ok(wire(&parse(text, &parse_options(settings)).map_err(line)?.message))
+}
+
+fn parse_options(settings: Settings) -> ParseOptions {
+    let options = ParseOptions::new(settings.version, start(settings));
+    if settings.tolerant { options } else { options.strict() }
+}
+
+fn start(settings: Settings) -> Start {
+    if settings.thinking { Start::Reasoning } else { Start::Content }
 }
 
 /// A message with all its fields, empty ones too.

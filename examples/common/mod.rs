@@ -1,14 +1,18 @@
-//! What the examples share: choice of checkpoint, loading with a spinner, errors as one line.
+//! What the examples share: choice of checkpoint, loading with a spinner, what an agent prints, errors as one line.
+
+pub mod printer;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::DType;
 use clap::{Parser, ValueEnum};
+use deepseek_v32::agent::{AgentError, AgentOptions};
 use deepseek_v32::error::{one_line, one_line_path};
+use deepseek_v32::generation::GenerationError;
 use deepseek_v32::model::{Model, Precision};
 use deepseek_v32::weights::{self, LoadOptions, Progress};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
@@ -49,13 +53,23 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-/// An example, from its arguments to its exit status: 2 for arguments that make no sense, 1 for any other error.
+/// An example that runs a model, from its arguments to its exit status: 2 for arguments that make no sense, 1 for any
+/// other error.
 pub fn start<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    answer(2, |args| start_threads().and_then(|()| run(args)))
+}
+
+/// An example that reads and writes text, from its arguments to its exit status: 1 for any error.
+pub fn start_filter<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    answer(1, run)
+}
+
+fn answer<A: Parser>(usage_status: u8, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     match A::try_parse() {
-        Ok(args) => report(start_threads().and_then(|()| run(args))),
+        Ok(args) => report(run(args)),
         Err(error) if error.use_stderr() => {
             eprintln!("{}", usage_line(&error.render().to_string()));
-            ExitCode::from(2)
+            ExitCode::from(usage_status)
         }
         // The help, which nobody need read to its end.
         Err(help) => {
@@ -140,6 +154,28 @@ pub fn refuse_checkpoint_file(option: &str, file: &Path, dir: &Path) -> Result<(
     Ok(())
 }
 
+/// Checks how an agent is to work.
+pub fn check_agent(options: &AgentOptions) -> Result<()> {
+    let checked = options.params.validate(usize::MAX).map_err(AgentError::from).and_then(|()| options.validate());
+    checked.map_err(named)
+}
+
+/// An error that names the option of the command line, which the library cannot know.
+pub fn named(error: AgentError) -> anyhow::Error {
+    match error {
+        AgentError::Generation(GenerationError::Parameter { name, value, expected })
+        | AgentError::Option { name, value, expected } => {
+            let option = match name {
+                "max_answer_tokens" => "max-tokens".to_string(),
+                "runs" => "context".to_string(),
+                name => name.replace('_', "-"),
+            };
+            anyhow!("--{option} is {}: expected {expected}", one_line(&value))
+        }
+        error => error.into(),
+    }
+}
+
 /// The text of a file of at most 64 MB.
 pub fn read_text(path: &Path) -> Result<String> {
     const MAX_BYTES: u64 = 64 << 20;
@@ -192,7 +228,12 @@ fn report(result: Result<()>) -> ExitCode {
     if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    // A cause that its effect's message already quotes is not said twice.
+    eprintln!("error: {}", error_line(&error));
+    ExitCode::FAILURE
+}
+
+/// An error and its causes on one line. A cause that its effect's message already quotes is not said twice.
+pub fn error_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -202,6 +243,5 @@ fn report(result: Result<()>) -> ExitCode {
             line = if line.is_empty() { text.to_string() } else { format!("{line}: {text}") };
         }
     }
-    eprintln!("error: {line}");
-    ExitCode::FAILURE
+    line
 }

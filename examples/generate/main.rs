@@ -7,6 +7,7 @@
 //!
 //! Without `--model` it runs the embedded checkpoint on a conversation with tools, already encoded.
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 mod trace;

@@ -14,6 +14,7 @@
 //! - with `--mtp`: `mtp.hidden` `[B, S - 1, hidden_size]`, `mtp.logits` `[B, S - 1, vocab_size]` f32; with `--hidden`
 //!   `mtp.block_out`, the layer's output before its norm; with `--selected` `mtp.topk_idx` and `mtp.expert_idx`
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 

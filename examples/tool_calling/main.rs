@@ -1,29 +1,38 @@
-//! An agent with tools that really do something: calculator, clock, unit conversion, a price list.
+//! An agent with tools that really do something: calculator, clock, unit conversion, a price list; or with your own.
 //!
 //! ```bash
 //! cargo run --release --example tool_calling
 //! cargo run --release --example tool_calling -- --prompt "What time is it in Tokyo?" --no-thinking --trace trace.jsonl
 //! cargo run --release --example tool_calling -- --trace trace.jsonl --resume
+//! cargo run --release --example tool_calling -- --tools tools.json --prompt "What is the weather in Lisbon?"
+//! cargo run --release --features client --example tool_calling -- --base-url http://127.0.0.1:8000/v1 --model NAME
+//! cargo run --release --example tool_calling -- --contexts
 //! cargo run --release --example tool_calling -- --replay examples/assets/tiny-v32/golden.json
 //! ```
+//!
+//! `own_tools.rs` says what `--tools` reads.
 
+#[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
-#[allow(dead_code)] // Other examples use the rest.
 mod common;
+mod contexts;
 mod expression;
+mod own_tools;
+mod remote;
 mod replay;
 mod tools;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, ContextManagement, LocalChat, Outcome};
-use deepseek_v32::chat::{Delta, Message};
-use deepseek_v32::generation::{Cancel, EngineOptions, SamplingParams};
+use common::printer::{Printer, stop_name};
+use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome};
+use deepseek_v32::chat::Message;
+use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;
 
 /// What the embedded checkpoint can answer with these tools.
@@ -35,9 +44,19 @@ const PREFIX_TOKENS: usize = 16_384;
 #[derive(Debug, Parser)]
 #[command(about = "Answers with the help of tools")]
 struct Args {
-    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
+    /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one. With --base-url: the
+    /// model's name there.
     #[arg(long)]
     model: Option<String>,
+    /// Ask an OpenAI-compatible server instead, e.g. http://127.0.0.1:8000/v1 (feature client).
+    #[arg(long, value_name = "URL", requires = "model", conflicts_with_all = ["dtype", "precision", "replay"])]
+    base_url: Option<String>,
+    /// Key for the server.
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Your own tools instead: a list as in OpenAI's protocol. Results are typed, or stand beside `function` in `result`.
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
     /// What is asked. May be given several times: one turn after the other.
     #[arg(long, default_value = DEFAULT_PROMPT, allow_hyphen_values = true)]
     prompt: Vec<String>,
@@ -57,7 +76,7 @@ struct Args {
     #[arg(long, default_value = "none")]
     context: ContextManagement,
     /// 0 = greedy.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Seed of the random choices.
     #[arg(long, default_value_t = 299792458)]
@@ -77,6 +96,9 @@ struct Args {
     /// Play recorded conversations and compare every step.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Hold one chat that does not fit the context under each --context, and compare what it answers and costs.
+    #[arg(long, conflicts_with_all = ["replay", "tools", "trace", "prompt", "context"])]
+    contexts: bool,
 }
 
 fn main() -> ExitCode {
@@ -87,19 +109,6 @@ fn run(args: Args) -> Result<()> {
     if args.trace.is_some() && args.prompt.len() > 1 {
         bail!("--trace: a trace holds one turn, but there are {} prompts", args.prompt.len());
     }
-    let dir = common::resolve(args.model.as_deref())?;
-    if let Some(trace) = &args.trace {
-        common::refuse_checkpoint_file("--trace", trace, &dir)?;
-    }
-    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
-    // Prompts that begin alike are read once: each step of a run begins with the one before.
-    let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
-    let chat =
-        common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.precision.into(), engine, progress))?;
-    let mut out = std::io::stdout().lock();
-    if let Some(file) = &args.replay {
-        return replay::replay(&chat, file, &mut out);
-    }
     let options = AgentOptions {
         thinking: !args.no_thinking,
         params: SamplingParams::sampled(args.temperature, args.seed),
@@ -107,9 +116,26 @@ fn run(args: Args) -> Result<()> {
         context: args.context,
         ..AgentOptions::default()
     };
-    let cancel = Cancel::new();
-    let agent = Agent::new(Arc::new(chat), tools::toolbox()?).with_options(options).with_cancel(cancel.clone());
-    let mut printer = Printer { out: &mut out, cancel, error: None, dim: dims(), state: Printed::Nothing };
+    common::check_agent(&options)?;
+    let tools = match &args.tools {
+        Some(file) => own_tools::toolbox(file)?,
+        None => tools::toolbox()?,
+    };
+    let model: Arc<dyn ChatModel> = match &args.base_url {
+        Some(url) => remote::chat(&args, url)?,
+        None => {
+            let chat = load(&args)?;
+            if let Some(file) = &args.replay {
+                return replay::replay(&chat, file, &mut std::io::stdout().lock());
+            }
+            Arc::new(chat)
+        }
+    };
+    if args.contexts {
+        return contexts::table(&model, &args.system, &options, &mut std::io::stdout().lock());
+    }
+    let mut printer = Printer::new(std::io::stdout().lock());
+    let agent = Agent::new(model, tools).with_options(options).with_cancel(printer.cancel());
     let mut messages = vec![Message::system(&args.system)];
     for prompt in &args.prompt {
         if !args.resume {
@@ -122,99 +148,37 @@ fn run(args: Args) -> Result<()> {
             Some(trace) => agent.run_traced(messages, trace, &mut on_event)?,
             None => agent.run(messages, &mut on_event)?,
         };
-        printer.end(&outcome);
+        end(&mut printer, &outcome);
         messages = outcome.messages;
     }
-    printer.error.map_or(Ok(()), |error| Err(error.into()))
+    printer.finish()
 }
 
-/// Whether reasoning can be dimmed.
-fn dims() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+fn load(args: &Args) -> Result<LocalChat> {
+    let dir = common::resolve(args.model.as_deref())?;
+    if let Some(trace) = &args.trace {
+        common::refuse_checkpoint_file("--trace", trace, &dir)?;
+    }
+    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
+    // Prompts that begin alike are read once: each step of a run begins with the one before.
+    let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
+    common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.precision.into(), engine, progress))
 }
 
-/// What was printed last.
-#[derive(Clone, Copy, PartialEq)]
-enum Printed {
-    Nothing,
-    Reasoning,
-    Content,
-}
-
-/// Prints events as they come. Once nobody reads any more, the agent is stopped.
-struct Printer<'a, W> {
-    out: &'a mut W,
-    cancel: Cancel,
-    error: Option<std::io::Error>,
-    dim: bool,
-    state: Printed,
-}
-
-impl<W: Write> Printer<'_, W> {
-    fn event(&mut self, event: AgentEvent) {
-        // Of parallel runs, only the calls are told.
-        match event.kind {
-            AgentEventKind::Delta(Delta::Reasoning(text)) if event.run == 0 => self.text(Printed::Reasoning, &text),
-            AgentEventKind::Delta(Delta::Content(text)) if event.run == 0 => self.text(Printed::Content, &text),
-            AgentEventKind::Answered { .. } => self.text(Printed::Nothing, ""),
-            AgentEventKind::Call(call) => self.line(&format!("→ {}({})", call.name, call.arguments)),
-            AgentEventKind::Result { call, result } => self.line(&format!("← {}: {}", call.name, result.content)),
-            AgentEventKind::ContextManaged(managed) => {
-                let after = managed.tokens_after.map_or(String::new(), |tokens| format!(", now {tokens}"));
-                let (strategy, steps, before) = (managed.strategy, managed.discarded_steps, managed.tokens_before);
-                self.line(&format!("[{strategy}: {before} tokens, {steps} steps discarded{after}]"));
-            }
-            _ => {}
-        }
-    }
-
-    /// The rest of a text, or a new one on a new line.
-    fn text(&mut self, state: Printed, text: &str) {
-        let mut written = String::new();
-        if self.state != state {
-            if self.state != Printed::Nothing {
-                written.push_str(if self.state == Printed::Reasoning && self.dim { "\x1b[0m\n" } else { "\n" });
-            }
-            if state == Printed::Reasoning && self.dim {
-                written.push_str("\x1b[2m");
-            }
-            self.state = state;
-        }
-        written.push_str(text);
-        self.write(&written);
-    }
-
-    fn line(&mut self, line: &str) {
-        self.text(Printed::Nothing, "");
-        self.write(&format!("{line}\n"));
-    }
-
-    fn end(&mut self, outcome: &Outcome) {
-        let stop = serde_json::to_value(outcome.stop).unwrap_or_default();
-        let usage = outcome.usage;
-        let line = format!(
-            "\n{}: {} steps, {} prompt tokens ({} cached), {} generated",
-            stop.as_str().unwrap_or_default(),
-            outcome.steps,
-            usage.prompt_tokens,
-            usage.cached_tokens,
-            usage.completion_tokens
-        );
-        self.line(&line);
-        if outcome.runs.len() > 1 {
-            let steps: Vec<String> = outcome.runs.iter().map(|run| run.steps.to_string()).collect();
-            self.line(&format!("run {} of {}, whose steps are {}", outcome.run, steps.len(), steps.join(", ")));
-            let answer = outcome.message.as_ref().map(|message| message.content.clone());
-            self.line(&answer.unwrap_or_default());
-        }
-    }
-
-    fn write(&mut self, text: &str) {
-        if self.error.is_none() {
-            self.error = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).err();
-            if self.error.is_some() {
-                self.cancel.cancel();
-            }
-        }
+fn end(printer: &mut Printer<impl Write>, outcome: &Outcome) {
+    let usage = outcome.usage;
+    printer.line(&format!(
+        "\n{}: {} steps, {} prompt tokens ({} cached), {} generated",
+        stop_name(outcome.stop),
+        outcome.steps,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens
+    ));
+    if outcome.runs.len() > 1 {
+        let steps: Vec<String> = outcome.runs.iter().map(|run| run.steps.to_string()).collect();
+        printer.line(&format!("run {} of {}, whose steps are {}", outcome.run, steps.len(), steps.join(", ")));
+        let answer = outcome.message.as_ref().map(|message| message.content.clone());
+        printer.line(&answer.unwrap_or_default());
     }
 }

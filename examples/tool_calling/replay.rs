@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use deepseek_v32::agent::{ChatModel, ChatRequest, LocalChat};
 use deepseek_v32::chat::Message;
+use deepseek_v32::error::{one_line, one_line_path};
 use serde::Deserialize;
 
 use super::common;
@@ -31,7 +32,9 @@ struct Sample {
 /// Plays a file's conversations and reports on each.
 pub fn replay(chat: &LocalChat, file: &Path, out: &mut impl Write) -> Result<()> {
     let text = common::read_text(file)?;
-    let recording: Recording = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let recording: Recording = serde_json::from_str(&text)
+        .map_err(|error| anyhow!("{}: {}", one_line_path(file), one_line(&error.to_string())))?;
+    ensure!(!recording.samples.is_empty(), "{}: `samples` is empty", one_line_path(file));
     let mut differ = 0;
     for (i, sample) in recording.samples.iter().enumerate() {
         match play(chat, sample) {
@@ -52,7 +55,7 @@ pub fn replay(chat: &LocalChat, file: &Path, out: &mut impl Write) -> Result<()>
     let same = count - differ;
     writeln!(out, "{same} of {count} conversations identical: prompt text, prompt ids, answer ids, message")?;
     if differ > 0 {
-        bail!("{}: {differ} conversations differ", file.display());
+        bail!("{}: {differ} conversations differ", one_line_path(file));
     }
     Ok(())
 }

@@ -2,11 +2,21 @@
 //! objects, and the strict reading where there is one and it has neither.
 #![no_main]
 
-use deepseek_v32::chat::{EncodeOptions, Json, Message, ParseOptions, Start, Version, encode, parse};
+use deepseek_v32::chat::{EncodeOptions, Json, Message, ParseOptions, Start, ToolCall, Version, encode, parse};
 use libfuzzer_sys::fuzz_target;
 
 fn is_object(text: &str) -> bool {
     matches!(Json::parse(text), Ok(Json::Object(_)))
+}
+
+/// Whether a call's names hold what, in a tag with other blanks than the format's or with JSON as its body, would end the
+/// tag: the published parser takes all of it for the name.
+fn names_hold_tags(call: &ToolCall) -> bool {
+    let attribute = match Json::parse(&call.arguments) {
+        Ok(Json::Object(entries)) => entries.iter().any(|(key, _)| key.contains("string=\"")),
+        _ => false,
+    };
+    attribute || (call.name.contains('>') && call.name.contains('{'))
 }
 
 fuzz_target!(|text: &str| {
@@ -25,7 +35,10 @@ fuzz_target!(|text: &str| {
 
             let Ok(strict) = parse(text, &options.strict()) else { continue };
             let plain = strict.message.tool_calls.iter().all(|call| {
-                is_object(&call.arguments) && !call.name.contains(mark) && !call.arguments.contains(mark)
+                is_object(&call.arguments)
+                    && !names_hold_tags(call)
+                    && !call.name.contains(mark)
+                    && !call.arguments.contains(mark)
             });
             if plain && !parsed.incomplete {
                 assert_eq!(strict.message, *message);

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use deepseek_v32::chat::{EncodeOptions, Json, Message, Start, Version};
+use deepseek_v32::chat::{Delta, EncodeOptions, Json, Message, Start, Version};
 use serde::Deserialize;
 
 /// One vector.
@@ -116,4 +116,21 @@ pub fn embedded_samples() -> Vec<Sample> {
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(golden.samples.len(), 36);
     golden.samples
+}
+
+/// Events with neighbours of one kind put together: how a text was split no longer shows.
+pub fn coalesced(deltas: Vec<Delta>) -> Vec<Delta> {
+    let mut whole: Vec<Delta> = Vec::new();
+    for delta in deltas {
+        match (whole.last_mut(), delta) {
+            (Some(Delta::Reasoning(text)), Delta::Reasoning(more))
+            | (Some(Delta::Content(text)), Delta::Content(more)) => text.push_str(&more),
+            (
+                Some(Delta::ToolCallArguments { index, fragment }),
+                Delta::ToolCallArguments { index: same, fragment: more },
+            ) if *index == same => fragment.push_str(&more),
+            (_, delta) => whole.push(delta),
+        }
+    }
+    whole
 }

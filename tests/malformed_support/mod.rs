@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Map, Value};
 
 use crate::checkpoint_writer::*;
-use crate::example_support::{example, fails, parity};
+use crate::examples_support::{example, fails, parity};
 
 pub const CONFIG: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";

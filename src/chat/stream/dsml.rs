@@ -403,6 +403,8 @@ impl StreamParser {
             };
             match ends {
                 Closing::Yes => {
+                    // As much is written as if the text had stopped here for a while.
+                    self.stream_value(at);
                     self.advance(at);
                     self.abort();
                     return Step::On;

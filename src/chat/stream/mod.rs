@@ -2,7 +2,7 @@
 //!
 //! [`StreamParser`] is a state machine over text: reasoning, content, and the inside of a tool block (`dsml` for V3.2,
 //! `tokens` for earlier versions). It holds back what may turn out to be part of a tag and nothing else, and looks at
-//! every byte a bounded number of times, so that any split of a text gives the same message in linear time.
+//! every byte a bounded number of times, so that any split of a text gives the same events in linear time.
 //!
 //! What it accepts beyond the format: text and several blocks after the first, calls without a block, blocks without
 //! an end, calls while the reasoning is open (they end it), a repeated think mark at the start, other whitespace,
@@ -32,8 +32,8 @@ const LONGEST_TAG: usize = 64;
 ///
 /// The deltas of all [`push`](Self::push) calls and of [`finish`](Self::finish), put together by an
 /// [`Accumulator`](super::Accumulator), are the message that [`parse`](super::parse) reads from the whole text, however
-/// the text was split. Content and reasoning never hold tool markup. Arguments arrive as fragments, string values while
-/// they are written.
+/// the text was split; the deltas themselves are the same, too, once neighbours of one kind are joined. Content and
+/// reasoning never hold tool markup. Arguments arrive as fragments, string values while they are written.
 #[derive(Debug, Clone)]
 pub struct StreamParser {
     format: &'static Format,

@@ -109,7 +109,8 @@ impl StreamParser {
                 Step::On
             }
             Found::At(at, _) => {
-                self.advance(at);
+                // As much is written as if the text had stopped here for a while.
+                self.write_arguments(at);
                 self.abort();
                 Step::On
             }
