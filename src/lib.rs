@@ -1,4 +1,17 @@
 #![doc = include_str!("../README.md")]
+//!
+//! ## Map
+//!
+//! Each room uses those above it:
+//!
+//! - [`config`]: `config.json`. [`grammar`]: what an answer must look like, as data.
+//! - [`ops`]: the tensor functions of the hot path, each with a reference and a fast form.
+//! - [`weights`]: checkpoints to tensors and back.
+//! - [`model`]: the candle modules and their cache.
+//! - [`generation`]: token ids in, token ids out. [`chat`]: messages to text, text to messages.
+//! - [`agent`]: models that chat, tools that run, the loop between them.
+//! - `server` (feature): OpenAI's protocol over HTTP.
+//! - [`error`]: what any of them can report.
 #![deny(missing_docs)]
 
 pub mod agent;
