@@ -239,8 +239,10 @@ unsafe fn matrix_matrix<V: Vector, W: Element>(
     out: &mut [&mut [f32]],
 ) {
     let k = weight.k;
-    let chunk = K_CHUNK.min(k.next_multiple_of(V::LANES));
+    let padded = k.next_multiple_of(V::LANES);
+    let chunk = K_CHUNK.min(padded);
     let mut widened = vec![0.0f32; WEIGHT_ROWS * chunk];
+    let mut packed = vec![0.0f32; X_ROWS.min(out.len()) * padded];
     let tiles_per_column = X_ROWS.div_ceil(V::TILE_ROWS);
     let tile_lanes = TILE_WEIGHT_ROWS * V::TILE_ROWS * V::LANES;
     // Lanes of the unfinished outputs between chunks of k.
@@ -248,33 +250,48 @@ unsafe fn matrix_matrix<V: Vector, W: Element>(
     let mut lanes = vec![0.0f32; unfinished];
 
     for (x, out) in x.chunks(X_ROWS * k.max(1)).zip(out.chunks_mut(X_ROWS)) {
+        // Rows of a tile side by side, a register of each in turn.
+        for (x, packed) in x.chunks(V::TILE_ROWS * k.max(1)).zip(packed.chunks_mut(V::TILE_ROWS * padded.max(1))) {
+            let count = x.len() / k.max(1);
+            for (row, x) in x.chunks_exact(k.max(1)).enumerate() {
+                // SAFETY: `packed` has `count` rows of `padded` elements.
+                unsafe { interleave::<V, f32>(x.as_ptr(), k, |value| value, packed.as_mut_ptr(), row, count) };
+            }
+        }
         let mut first_row = rows.start;
         while first_row < rows.end {
             let block = WEIGHT_ROWS.min(rows.end - first_row);
             let mut start = 0;
             while start == 0 || start < k {
                 let len = chunk.min(k - start);
-                for n in 0..block {
-                    // SAFETY: the row exists and `widened` has `chunk` elements for each row of the block.
-                    unsafe { widen::<V, W>(weight, first_row + n, start, len, widened[n * chunk..].as_mut_ptr()) };
-                }
-                let span = Span { start, len, first: start == 0, last: start + len >= k };
                 let mut n = 0;
                 while n < block {
                     let count = if block - n >= TILE_WEIGHT_ROWS { TILE_WEIGHT_ROWS } else { 1 };
-                    let column = first_row - rows.start + n;
-                    let tile_weight = &widened[n * chunk..];
-                    for (tile, out) in out.chunks_mut(V::TILE_ROWS).enumerate() {
-                        let x = &x[tile * V::TILE_ROWS * k..];
+                    for row in 0..count {
+                        // SAFETY: the row exists and `widened` has `chunk` elements for each row of the block.
+                        unsafe {
+                            let to = widened[n * chunk..].as_mut_ptr();
+                            widen::<V, W>(weight, first_row + n + row, start, len, to, row, count);
+                        }
+                    }
+                    n += count;
+                }
+                let span = Span { steps: len.div_ceil(V::LANES), first: start == 0, last: start + len >= k };
+                for (tile, out) in out.chunks_mut(V::TILE_ROWS).enumerate() {
+                    let x = &packed[tile * V::TILE_ROWS * padded + start * out.len()..];
+                    let mut n = 0;
+                    while n < block {
+                        let count = if block - n >= TILE_WEIGHT_ROWS { TILE_WEIGHT_ROWS } else { 1 };
+                        let column = first_row - rows.start + n;
                         // A row alone uses the lanes of the tile of four that it would be in, at its own place.
                         let at = (n / TILE_WEIGHT_ROWS * tiles_per_column + tile) * tile_lanes
                             + n % TILE_WEIGHT_ROWS * V::TILE_ROWS * V::LANES;
                         let lanes = lanes.get_mut(at..).unwrap_or_default();
-                        // SAFETY: `out` has at most `TILE_ROWS` rows, `x` as many of `k` elements, `tile_weight` has
-                        // `count` rows of `chunk` elements, and `lanes` a tile's, unless one chunk is all.
-                        unsafe { any_tile::<V>(count, tile_weight, chunk, x, k, span, lanes, column, out) };
+                        // SAFETY: `out` has at most `TILE_ROWS` rows, `x` and `widened` hold the span of them and of
+                        // `count` rows of the weight, and `lanes` a tile's, unless one chunk is all.
+                        unsafe { any_tile::<V>(count, &widened[n * chunk..], x, span, lanes, column, out) };
+                        n += count;
                     }
-                    n += count;
                 }
                 start += chunk;
             }
@@ -286,39 +303,65 @@ unsafe fn matrix_matrix<V: Vector, W: Element>(
 /// The part of k that a tile runs over.
 #[derive(Clone, Copy)]
 struct Span {
-    start: usize,
-    len: usize,
+    /// Registers of each row.
+    steps: usize,
     first: bool,
     last: bool,
 }
 
-/// Writes `weight[n][start..start + len]`, scaled, to `to`.
+/// Writes `len` elements from `from` on to the row `row` of `count` rows that lie side by side at `to`, a register of
+/// each in turn, and zeros behind the last element.
 ///
 /// # Safety
-/// The processor must have `V`, the weight the row, and `to` room for `len` elements; `start` is a multiple of 128.
+/// The processor must have `V`; `from` has `len` elements, and `to` room for `count` rows of whole registers.
 #[inline(always)]
-unsafe fn widen<V: Vector, W: Element>(weight: Matrix<W>, n: usize, start: usize, len: usize, to: *mut f32) {
+unsafe fn interleave<V: Vector, W: Element>(
+    from: *const W,
+    len: usize,
+    scaled: impl Fn(V) -> V,
+    to: *mut f32,
+    row: usize,
+    count: usize,
+) {
+    // SAFETY: reads stay below `len`, writes in the row's registers.
+    unsafe {
+        let mut to = to.add(row * V::LANES);
+        let mut at = 0;
+        while at + V::LANES <= len {
+            scaled(W::load::<V>(from.add(at))).store(to);
+            to = to.add(count * V::LANES);
+            at += V::LANES;
+        }
+        if at < len {
+            scaled(W::load_partial::<V>(from.add(at), len - at)).store(to);
+        }
+    }
+}
+
+/// Writes `weight[n][start..start + len]`, scaled, to the row `row` of `count` at `to`, as [`interleave`] does.
+///
+/// # Safety
+/// As [`interleave`]; the weight has the row, and `start` is a multiple of 128.
+#[inline(always)]
+unsafe fn widen<V: Vector, W: Element>(
+    weight: Matrix<W>,
+    n: usize,
+    start: usize,
+    len: usize,
+    to: *mut f32,
+    row: usize,
+    count: usize,
+) {
     // SAFETY: reads and writes stay below `len`.
     unsafe {
         let from = weight.row(n).add(start);
-        let mut at = 0;
-        while at < len {
-            let (end, factor) = if weight.is_plain() {
-                (len, None)
-            } else {
-                (len.min(at + BLOCK), Some(V::splat(weight.factor(n, start + at))))
-            };
-            let scaled = |value: V| factor.map_or(value, |factor| value.mul(factor));
-            while at + V::LANES <= end {
-                scaled(W::load::<V>(from.add(at))).store(to.add(at));
-                at += V::LANES;
-            }
-            if at < end {
-                let mut tail = [0.0f32; 16];
-                scaled(W::load_partial::<V>(from.add(at), end - at)).store(tail.as_mut_ptr());
-                std::ptr::copy_nonoverlapping(tail.as_ptr(), to.add(at), end - at);
-                at = end;
-            }
+        if weight.is_plain() {
+            return interleave::<V, W>(from, len, |value| value, to, row, count);
+        }
+        for at in (0..len).step_by(BLOCK) {
+            let factor = V::splat(weight.factor(n, start + at));
+            let (from, len) = (from.add(at), BLOCK.min(len - at));
+            interleave::<V, W>(from, len, |value| value.mul(factor), to.add(at * count), row, count);
         }
     }
 }
@@ -327,14 +370,11 @@ unsafe fn widen<V: Vector, W: Element>(weight: Matrix<W>, n: usize, start: usize
 ///
 /// # Safety
 /// As [`tile`]; `count` is 1 or 4 and `out` has `1..=V::TILE_ROWS` rows.
-#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn any_tile<V: Vector>(
     count: usize,
     weight: &[f32],
-    stride: usize,
     x: &[f32],
-    k: usize,
     span: Span,
     lanes: &mut [f32],
     column: usize,
@@ -345,7 +385,7 @@ unsafe fn any_tile<V: Vector>(
             match (count, out.len()) {
                 $((4, $rows) if $rows <= V::TILE_ROWS => {
                     // SAFETY: the same contract.
-                    let sums = unsafe { tile::<V, 4, $rows>(weight, stride, x, k, span, lanes) };
+                    let sums = unsafe { tile::<V, 4, $rows>(weight, x, span, lanes) };
                     if let Some(sums) = sums {
                         for (out, sums) in out.iter_mut().zip(sums) {
                             // SAFETY: the processor has `V`.
@@ -355,7 +395,7 @@ unsafe fn any_tile<V: Vector>(
                 })*
                 $((1, $rows) if $rows <= V::TILE_ROWS => {
                     // SAFETY: the same contract.
-                    let sums = unsafe { tile::<V, 1, $rows>(weight, stride, x, k, span, lanes) };
+                    let sums = unsafe { tile::<V, 1, $rows>(weight, x, span, lanes) };
                     if let Some(sums) = sums {
                         for (out, [sum]) in out.iter_mut().zip(sums) {
                             // SAFETY: the processor has `V`.
@@ -374,15 +414,13 @@ unsafe fn any_tile<V: Vector>(
 /// last, else none, and `lanes` keeps them.
 ///
 /// # Safety
-/// The processor must have `V`; `weight` has `N` rows of `span.len` elements at `stride`, `x` has `M` rows of `k`
-/// elements that hold the span, and `lanes` has `N * M * LANES` elements unless the span is first and last.
+/// The processor must have `V`; `weight` and `x` hold the span of `N` and `M` rows as [`interleave`] writes them, and
+/// `lanes` has `N * M * LANES` elements unless the span is first and last.
 #[allow(clippy::needless_range_loop)] // The indices name rows of several arrays.
 #[inline(always)]
 unsafe fn tile<V: Vector, const N: usize, const M: usize>(
     weight: &[f32],
-    stride: usize,
     x: &[f32],
-    k: usize,
     span: Span,
     lanes: &mut [f32],
 ) -> Option<[[V; N]; M]> {
@@ -396,29 +434,20 @@ unsafe fn tile<V: Vector, const N: usize, const M: usize>(
                 }
             }
         }
-        let (weight, x) = (weight.as_ptr(), x.as_ptr().add(span.start));
-        let mut at = 0;
-        while at + V::LANES <= span.len {
+        let (mut weight, mut x) = (weight.as_ptr(), x.as_ptr());
+        for _ in 0..span.steps {
             let mut values = [V::zero(); M];
             for m in 0..M {
-                values[m] = V::load(x.add(m * k + at));
+                values[m] = V::load(x.add(m * V::LANES));
             }
             for n in 0..N {
-                let row = V::load(weight.add(n * stride + at));
+                let row = V::load(weight.add(n * V::LANES));
                 for m in 0..M {
                     sums[m][n] = row.mul_add(values[m], sums[m][n]);
                 }
             }
-            at += V::LANES;
-        }
-        if at < span.len {
-            let count = span.len - at;
-            for m in 0..M {
-                let row: V = f32::load_partial(x.add(m * k + at), count);
-                for n in 0..N {
-                    sums[m][n] = f32::load_partial::<V>(weight.add(n * stride + at), count).mul_add(row, sums[m][n]);
-                }
-            }
+            weight = weight.add(N * V::LANES);
+            x = x.add(M * V::LANES);
         }
         if span.last {
             return Some(sums);
