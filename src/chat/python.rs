@@ -104,19 +104,41 @@ fn write_float(value: f64, out: &mut String) {
         out.push_str(if value < 0.0 { "-Infinity" } else { "Infinity" });
         return;
     }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let scientific = shortest(value);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = value.to_string();
-        out.push_str(&plain);
-        if !plain.contains('.') {
-            out.push_str(".0");
-        }
-    } else {
+    if !(-4..16).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
-        out.push_str(&format!("{digits}e{sign}{:02}", exponent.unsigned_abs()));
+        out.push_str(&format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs()));
+        return;
     }
+    if mantissa.starts_with('-') {
+        out.push('-');
+    }
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    if exponent < 0 {
+        out.push_str("0.");
+        out.extend(std::iter::repeat_n('0', exponent.unsigned_abs() as usize - 1));
+        out.push_str(&digits);
+    } else {
+        let whole = exponent.unsigned_abs() as usize + 1;
+        let (before, after) = digits.split_at(whole.min(digits.len()));
+        out.push_str(before);
+        out.extend(std::iter::repeat_n('0', whole - before.len()));
+        out.push('.');
+        out.push_str(if after.is_empty() { "0" } else { after });
+    }
+}
+
+/// The shortest digits that read back the same, in scientific notation.
+///
+/// Of two texts equally short and near, Python takes the one whose last digit is even, and so does rounding to a given
+/// number of digits; printing the shortest digits alone need not.
+fn shortest(value: f64) -> String {
+    let text = format!("{value:e}");
+    let digits = text.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count();
+    let even = format!("{value:.*e}", digits.saturating_sub(1));
+    if even.parse() == Ok(value) { even } else { text }
 }
 
 /// Reads JSON text as Python's `json.loads` does: `NaN`, `Infinity` and `-Infinity` are numbers too. They stay such
