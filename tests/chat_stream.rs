@@ -123,6 +123,53 @@ fn every_cut() {
     }
 }
 
+/// What stood around a stray tag is not joined to a control token or to markup, wherever the tag stood in it.
+#[test]
+fn strays_join_nothing() {
+    let tokens = [
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        "<｜User｜>",
+        "<｜Assistant｜>",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁output▁end｜>",
+        "<｜search▁begin｜>",
+        "<|EOT|>",
+        "<think>",
+        "</think>",
+        "<｜DSML｜function_calls>",
+        "</｜DSML｜invoke>",
+        "｜DSML｜",
+    ];
+    let strays = ["</｜DSML｜function_calls>", "<｜DSML｜x>", "</｜DSML｜invoke", "｜DSML｜"];
+    let before_v32 = ["<｜tool▁sep｜>", "<｜tool▁calls▁end｜>"];
+    for version in Version::ALL {
+        // The last three are markup in V3.2 only.
+        let (strays, tokens) = match version {
+            Version::V32 => (&strays[..], &tokens[..]),
+            _ => (&before_v32[..], &tokens[..tokens.len() - 3]),
+        };
+        for (token, stray, start) in tokens.iter().flat_map(|token| {
+            let starts = [Start::Content, Start::Reasoning];
+            strays.iter().flat_map(move |stray| starts.map(|start| (*token, *stray, start)))
+        }) {
+            for (at, _) in token.char_indices().skip(1) {
+                let text = format!("a {}{stray}{stray}{} b", &token[..at], &token[at..]);
+                let (parsed, deltas) = stream(version, start, [text.as_str()]);
+                let message = &parsed.message;
+                for shown in [&message.content, message.reasoning_content.as_ref().unwrap_or(&String::new())] {
+                    assert!(!shown.contains(token), "{version} {start:?} {text}: {shown}");
+                }
+                let (letters, pieces) = stream(version, start, chars(&text));
+                assert_eq!((letters, coalesced(pieces)), (parsed, coalesced(deltas)), "{text}");
+            }
+        }
+    }
+    let content = |text: &str| batch(text, Version::V32, Start::Content).message.content;
+    assert_eq!(content("a<｜end▁of▁sentenc</｜DSML｜function_calls>e｜>b"), "a<｜end▁of▁sentenc e｜>b");
+    assert_eq!(content("HTML</｜DSML｜function_calls>5"), "HTML5");
+}
+
 /// Values arrive while they are written, whole values of other kinds when they are complete.
 #[test]
 fn progressive() {

@@ -13,9 +13,11 @@
 mod attributes;
 mod call;
 mod dsml;
+mod tail;
 mod tokens;
 
 use call::Call;
+use tail::Tail;
 
 use super::delta::Delta;
 use super::encode::Start;
@@ -33,7 +35,9 @@ const LONGEST_TAG: usize = 64;
 /// The deltas of all [`push`](Self::push) calls and of [`finish`](Self::finish), put together by an
 /// [`Accumulator`](super::Accumulator), are the message that [`parse`](super::parse) reads from the whole text, however
 /// the text was split; the deltas themselves are the same, too, once neighbours of one kind are joined. Content and
-/// reasoning never hold tool markup. Arguments arrive as fragments, string values while they are written.
+/// reasoning never hold tool markup: a stray tag is dropped, and a space takes its place where the text before it could
+/// go on as a tag or a control token. Other control tokens that stand in the text as they are, are text. Arguments
+/// arrive as fragments, string values while they are written.
 #[derive(Debug, Clone)]
 pub struct StreamParser {
     format: &'static Format,
@@ -46,8 +50,8 @@ pub struct StreamParser {
     state: State,
     /// No text of this section has been seen yet.
     fresh: bool,
-    /// The last characters of reasoning and content.
-    ends: [Option<char>; 2],
+    /// The ends of reasoning and content.
+    tails: [Tail; 2],
     /// Inside a tool block.
     in_block: bool,
     /// The calls begun so far.
@@ -105,7 +109,7 @@ impl StreamParser {
                 Start::Content => State::Content,
             },
             fresh: true,
-            ends: [None; 2],
+            tails: Default::default(),
             in_block: false,
             calls: 0,
             call: None,
@@ -263,30 +267,31 @@ impl StreamParser {
 
     /// Emits the text up to `end`.
     fn emit_text(&mut self, end: usize) {
-        let text = &self.buffer[self.at..end];
-        if let Some(last) = text.chars().next_back() {
-            self.ends[usize::from(self.state == State::Content)] = Some(last);
-            let delta = match self.state {
-                State::Reasoning => Delta::Reasoning(text.to_string()),
-                _ => Delta::Content(text.to_string()),
-            };
-            emit(&mut self.out, delta);
-        }
+        let text = self.buffer[self.at..end].to_string();
         self.at = end;
+        self.write(text);
     }
 
-    /// Keeps the text before something that was dropped and the text behind it from making up a tag together.
+    /// Writes text of reasoning or content.
+    fn write(&mut self, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let content = self.state != State::Reasoning;
+        self.tails[usize::from(content)].push(&text);
+        emit(&mut self.out, if content { Delta::Content(text) } else { Delta::Reasoning(text) });
+    }
+
+    /// Keeps the text before something that was dropped and the text behind it from making up a tag or a control token
+    /// together: a space parts them. All text before is written by now, so that how it was split does not matter.
     fn part(&mut self) {
-        let content = self.state == State::Content;
-        let Some(end) = self.ends[usize::from(content)] else { return };
-        let may_join = match &self.format.calls {
-            Calls::Dsml(dsml) => dsml.mark.contains(end),
-            Calls::Tokens(tokens) => tokens::all(tokens).iter().any(|token| token.contains(end)),
+        let mark = match &self.format.calls {
+            Calls::Dsml(dsml) => dsml.mark,
+            Calls::Tokens(_) => "",
         };
-        if may_join {
-            self.ends[usize::from(content)] = Some(' ');
-            let space = " ".to_string();
-            emit(&mut self.out, if content { Delta::Content(space) } else { Delta::Reasoning(space) });
+        let words = [mark, self.format.think, self.format.think_end];
+        if self.tails[usize::from(self.state != State::Reasoning)].opens_token(&words) {
+            self.write(" ".to_string());
         }
     }
 
