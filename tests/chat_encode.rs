@@ -307,6 +307,136 @@ fn tools_before_v32() {
     assert_eq!(prompt.start(), Start::Reasoning);
 }
 
+/// A conversation as others write it.
+fn read(messages: &str) -> Result<Vec<Message>, String> {
+    serde_json::from_str(messages).map_err(|error| error.to_string())
+}
+
+fn render(messages: &str, options: &EncodeOptions) -> String {
+    encode(&read(messages).unwrap(), &[], options).unwrap().into_text()
+}
+
+/// What the published encoder does not look at changes nothing and breaks nothing.
+#[test]
+fn ignored_fields() {
+    let thinking = EncodeOptions::new(Version::V32).with_thinking(true);
+    let same = |plain: &str, others: &[&str]| {
+        for other in others {
+            assert_eq!(render(other, &thinking), render(plain, &thinking), "{other}");
+        }
+    };
+    same(
+        r#"[{"role": "system", "tools": [{"type": "function", "function": {"name": "f"}}]}]"#,
+        &[
+            r#"[{"role": "system", "tools": [{"type": "custom", "function": {"name": "f"}, "x": 1}]}]"#,
+            r#"[{"role": "system", "tools": [{"type": null, "function": {"name": "f"}}]}]"#,
+            r#"[{"role": "system", "tools": [{"type": {"a": [1]}, "function": {"name": "f"}}]}]"#,
+            r#"[{"role": "system", "tools": [{"function": {"name": "f"}}]}]"#,
+        ],
+    );
+    let call = |kind: &str| {
+        format!(
+            r#"[{{"role": "user"}}, {{"role": "assistant", "tool_calls": [{{{kind}"function": {{"name": "f", "arguments": "{{}}"}}}}]}}]"#
+        )
+    };
+    let kinds =
+        [r#""type": null, "#, r#""type": 3, "#, r#""type": "custom", "#, r#""type": [], "id": {}, "index": 0, "#];
+    for kind in kinds {
+        same(&call(""), &[&call(kind)]);
+    }
+    for none in ["null", "false", "0", "0.0", "-0", "\"\"", "{}", "[]"] {
+        same(
+            r#"[{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]"#,
+            &[
+                &format!(
+                    r#"[{{"role": "system", "content": "s", "tools": {none}}}, {{"role": "user", "content": "q"}}]"#
+                ),
+                &format!(
+                    r#"[{{"role": "system", "content": "s", "response_format": {none}}}, {{"role": "user", "content": "q"}}]"#
+                ),
+                &format!(
+                    r#"[{{"role": "system", "content": "s"}}, {{"role": "user", "content": "q", "tools": {none}}}]"#
+                ),
+            ],
+        );
+        let answer =
+            format!(r#"[{{"role": "assistant", "content": "a", "reasoning_content": "r", "tool_calls": {none}}}]"#);
+        same(r#"[{"role": "assistant", "content": "a", "reasoning_content": "r"}]"#, &[&answer]);
+        let reasoning = format!(r#"[{{"role": "user"}}, {{"role": "assistant", "reasoning_content": {none}}}]"#);
+        let chat = EncodeOptions::new(Version::V32);
+        assert_eq!(render(&reasoning, &chat), render(r#"[{"role": "user"}, {"role": "assistant"}]"#, &chat));
+        let format = format!(r#"[{{"role": "system", "response_format": {none}}}]"#);
+        assert_eq!(render(&format, &EncodeOptions::new(Version::V31)), "<｜begin▁of▁sentence｜>");
+    }
+    same(
+        r#"[{"role": "user", "content": "q"}]"#,
+        &[
+            r#"[{"role": "user", "content": "q", "reasoning_content": 7, "name": 5, "written_ids": "x", "prefix": []}]"#,
+            r#"[{"role": "user", "content": "q", "reasoning_content": {"a": 1}, "written_ids": [1, -1], "refusal": null}]"#,
+        ],
+    );
+    let ids = |ids: &str| {
+        read(&format!(r#"[{{"role": "assistant", "written_ids": {ids}}}]"#)).unwrap()[0].written_ids.clone()
+    };
+    assert_eq!(ids("[1, 4294967295]"), Some(vec![1, u32::MAX]));
+    assert_eq!([ids("[4294967296]"), ids("[1.5]"), ids("[\"1\"]"), ids("{}"), ids("null")], [const { None }; 5]);
+}
+
+/// Where the published encoder fails, or prints what no model has seen, reading the message is an error.
+#[test]
+fn refused_fields() {
+    for (message, expected) in [
+        (r#"{"role": "system", "tools": "f"}"#, "invalid type: string \"f\", expected a list"),
+        (r#"{"role": "system", "tools": true}"#, "invalid type: boolean `true`, expected a list"),
+        (r#"{"role": "system", "tools": {"a": 1}}"#, "invalid type: map, expected a list"),
+        (r#"{"role": "system", "tools": [{"type": "function"}]}"#, "missing field `function`"),
+        (r#"{"role": "system", "tools": [{"function": null}]}"#, "a tool's `function` is null, expected an object"),
+        (r#"{"role": "assistant", "tool_calls": 3}"#, "invalid type: integer `3`, expected a list"),
+        (r#"{"role": "assistant", "tool_calls": [{"name": "f"}]}"#, "missing field `function`"),
+        (r#"{"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}"#, "missing field `name`"),
+        (r#"{"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}"#, "invalid type: integer `5`"),
+        (r#"{"role": "assistant", "reasoning_content": 5}"#, "reasoning_content is 5, expected a string"),
+        (r#"{"role": "user", "content": 5}"#, "content is 5, expected a string"),
+    ] {
+        let error = read(&format!("[{message}]")).unwrap_err();
+        assert!(error.starts_with(expected), "{message}: {error}");
+    }
+}
+
+/// Where a template of an earlier version loses what a message says, we do not; an answer that is begun opens as its
+/// template opens it.
+#[test]
+fn templates_that_lose_text() {
+    let dec2024 = EncodeOptions::new(Version::V3Dec2024);
+    let call = r#""tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]"#;
+    let calling =
+        |content: &str| format!(r#"[{{"role": "user"}}, {{"role": "assistant", "content": {content}, {call}}}]"#);
+    assert_eq!(render(&calling("\"\""), &dec2024), render(&calling("null"), &dec2024));
+    assert!(render(&calling("\"\""), &dec2024).contains("function<｜tool▁sep｜>f\n```json\n{}\n```"));
+
+    for version in Version::ALL {
+        let options = EncodeOptions { add_generation_prompt: false, ..EncodeOptions::new(version) };
+        for none in ["[]", "null", "{}"] {
+            let messages =
+                format!(r#"[{{"role": "user"}}, {{"role": "assistant", "content": "answer", "tool_calls": {none}}}]"#);
+            assert!(render(&messages, &options).ends_with("answer<｜end▁of▁sentence｜>"), "{version} {none}");
+        }
+    }
+
+    let begun =
+        |prefix: &str| format!(r#"[{{"role": "user"}}, {{"role": "assistant", "content": "a", "prefix": {prefix}}}]"#);
+    let opener = |prefix: &str, thinking: bool| {
+        let options = EncodeOptions::new(Version::V31).with_thinking(thinking);
+        let text = render(&begun(prefix), &options);
+        let (_, opener) = text.rsplit_once("<｜Assistant｜>").unwrap();
+        opener.strip_suffix("a<｜end▁of▁sentence｜>").unwrap().to_string()
+    };
+    assert_eq!([opener("true", true), opener("1", true)], ["<think>", "<think>"]);
+    assert_eq!([opener("true", false), opener("false", true), opener("null", true)], ["</think>"; 3]);
+    let thinking = EncodeOptions::new(Version::V3).with_thinking(true);
+    assert_eq!(render(&begun("true"), &thinking), render(&begun("false"), &thinking));
+}
+
 /// What is rendered after a context is the end of what is rendered in one go.
 #[test]
 fn contexts() {

@@ -1,8 +1,9 @@
 //! What a conversation is made of, in the terms of the OpenAI protocol.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::json::Json;
+use super::wire::{WireCall, WireMessage, WireTool};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,33 +23,46 @@ pub enum Role {
 
 /// One message.
 ///
-/// Read from the protocol's JSON, `content` may be a string, `null` (the same as empty) or a list of text parts
-/// (joined without a separator). Fields that no format renders are dropped.
+/// Read from the protocol's JSON, it is taken as the published encoder takes it, where that makes sense:
+///
+/// - `content` may be a string, `null` (the same as empty) or a list of text parts (joined without a separator);
+/// - `tools` and `tool_calls` that Python takes for false (`null`, `false`, `0`, `""`, `{}`, `[]`) are none, and the
+///   `type` of each is ignored;
+/// - `reasoning_content` is read as `content` is; on a message that is not an assistant's, which no format renders,
+///   what is no string is ignored;
+/// - fields that no format renders are ignored, and so are `written_ids` that are no list of token ids, as other
+///   software may use the name for something else.
+///
+/// A number for a text, which the published encoder would print as Python does, is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WireMessage")]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said.
-    #[serde(default, deserialize_with = "content")]
     pub content: String,
     /// What the model thought before it spoke; assistants only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// The calls the model made; assistants only.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// Which call this is the result of; tools only.
-    #[serde(default, deserialize_with = "id", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// The tools the model may call; rendered on system and developer messages.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool>,
     /// The form the answer must have; rendered on system and developer messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<Json>,
+    /// Whether this answer was begun rather than finished. V3.1 then opens the reasoning in front of it, if the model
+    /// is to think; no other format reads it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub prefix: bool,
     /// The token ids that the model wrote this message with, from the prompt's think mark on: if they are known,
     /// the message is never tokenized again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub written_ids: Option<Vec<u32>>,
 }
 
@@ -63,6 +77,7 @@ impl Message {
             tool_call_id: None,
             tools: Vec::new(),
             response_format: None,
+            prefix: false,
             written_ids: None,
         }
     }
@@ -95,6 +110,8 @@ impl Message {
 }
 
 /// A call of a tool. In JSON: `{"id"?, "type": "function", "function": {"name", "arguments"}}`.
+///
+/// A `type` is not kept: every call is a function's, also where the template of V3 and R1 would write another type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WireCall", into = "WireCall")]
 pub struct ToolCall {
@@ -106,7 +123,8 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// A tool as the model sees it. In JSON: `{"type": "function", "function": {"name", "description", "parameters", …}}`.
+/// A tool as the model sees it. In JSON: `{"type": "function", "function": {"name", "description", "parameters", …}}`;
+/// whatever the `type`, what counts is the `function`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WireTool", into = "WireTool")]
 pub struct Tool {
@@ -155,100 +173,5 @@ impl Tool {
     /// The JSON Schema of the parameters, if there is one.
     pub fn parameters(&self) -> Option<&Json> {
         self.function.get("parameters")
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct WireCall {
-    #[serde(default, deserialize_with = "id", skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    #[serde(rename = "type", default = "function")]
-    kind: String,
-    function: WireFunction,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WireFunction {
-    name: String,
-    #[serde(deserialize_with = "arguments")]
-    arguments: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WireTool {
-    #[serde(rename = "type", default = "function")]
-    kind: String,
-    function: Json,
-}
-
-fn function() -> String {
-    "function".to_string()
-}
-
-impl From<WireCall> for ToolCall {
-    fn from(wire: WireCall) -> Self {
-        Self { id: wire.id, name: wire.function.name, arguments: wire.function.arguments }
-    }
-}
-
-impl From<ToolCall> for WireCall {
-    fn from(call: ToolCall) -> Self {
-        Self { id: call.id, kind: function(), function: WireFunction { name: call.name, arguments: call.arguments } }
-    }
-}
-
-impl TryFrom<WireTool> for Tool {
-    type Error = String;
-
-    fn try_from(wire: WireTool) -> Result<Self, String> {
-        if wire.kind != "function" {
-            return Err(format!("a tool of type {:?}, expected \"function\"", wire.kind));
-        }
-        Self::from_function(wire.function)
-    }
-}
-
-impl From<Tool> for WireTool {
-    fn from(tool: Tool) -> Self {
-        Self { kind: function(), function: tool.function }
-    }
-}
-
-/// A field that may be `null`.
-fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// An id: a string, or a number that some clients write. No format renders it.
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match Json::deserialize(deserializer)? {
-        Json::String(text) | Json::Number(text) => Some(text),
-        _ => None,
-    })
-}
-
-/// Arguments: a string, or an object that is written out.
-fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(match Json::deserialize(deserializer)? {
-        Json::String(text) => text,
-        other => other.to_string(),
-    })
-}
-
-/// Content: a string, `null`, or text parts.
-fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    use serde::de::Error;
-    let part = |part: &Json| match part {
-        Json::String(text) => Ok(text.clone()),
-        part => match part.get("text").and_then(Json::as_str) {
-            Some(text) => Ok(text.to_string()),
-            None => Err(D::Error::custom(format!("content part {part} is not text"))),
-        },
-    };
-    match Json::deserialize(deserializer)? {
-        Json::String(text) => Ok(text),
-        Json::Null => Ok(String::new()),
-        Json::Array(parts) => parts.iter().map(part).collect(),
-        other => Err(D::Error::custom(format!("content is {other}, expected a string or a list of text parts"))),
     }
 }

@@ -28,6 +28,7 @@ mod python;
 mod stream;
 mod tools;
 mod version;
+mod wire;
 
 pub use delta::Delta;
 pub use encode::{

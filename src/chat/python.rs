@@ -18,6 +18,18 @@ impl Json {
         write(self, &mut out);
         out
     }
+
+    /// Whether Python takes the value for true; one that it does not counts as absent where it is optional.
+    pub(crate) fn is_truthy(&self) -> bool {
+        match self {
+            Json::Null | Json::Bool(false) => false,
+            Json::Bool(true) => true,
+            Json::Number(text) => text.parse::<f64>().is_ok_and(|value| value != 0.0),
+            Json::String(text) => !text.is_empty(),
+            Json::Array(values) => !values.is_empty(),
+            Json::Object(entries) => !entries.is_empty(),
+        }
+    }
 }
 
 fn write(value: &Json, out: &mut String) {

@@ -6,6 +6,7 @@
 use super::{EncodeOptions, Origin, Prompt, Start};
 use crate::chat::error::{ChatError, FieldProblem};
 use crate::chat::format::{CallTokens, Calls, Format, Gathered, Strip, ToolsText};
+use crate::chat::json::Json;
 use crate::chat::message::{Message, Role, Tool, ToolCall};
 
 pub(super) fn encode(
@@ -22,6 +23,7 @@ pub(super) fn encode(
         format,
         texts,
         tokens,
+        options,
         prompt: Prompt::default(),
         after_user: false,
         in_results: false,
@@ -44,7 +46,7 @@ pub(super) fn encode(
     for (index, message) in messages.iter().enumerate() {
         writer.message(message, index)?;
     }
-    writer.end(options);
+    writer.end();
     Ok(writer.prompt)
 }
 
@@ -52,6 +54,7 @@ struct Writer<'a> {
     format: &'a Format,
     texts: &'a Gathered,
     tokens: &'a CallTokens,
+    options: &'a EncodeOptions,
     prompt: Prompt,
     /// The last turn is a user's, unanswered.
     after_user: bool,
@@ -68,7 +71,7 @@ impl Writer<'_> {
     fn system(&mut self, messages: &[Message]) -> Result<(), ChatError> {
         let mut empty = true;
         for (index, message) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::System) {
-            if message.response_format.is_some() {
+            if message.response_format.as_ref().is_some_and(Json::is_truthy) {
                 let problem = FieldProblem::Unsupported(self.format.name);
                 return Err(ChatError::field(index, "response_format", problem));
             }
@@ -144,7 +147,7 @@ impl Writer<'_> {
                 self.calls_open = false;
             }
             if self.texts.marks {
-                self.opener();
+                self.opener(false);
             } else if !self.calls_open {
                 self.prompt.template(self.format.assistant);
             }
@@ -165,7 +168,7 @@ impl Writer<'_> {
                 self.prompt.template(self.texts.results_close);
                 self.prompt.push(content, origin(false));
             } else {
-                self.opener();
+                self.opener(message.prefix && self.options.thinking);
                 self.prompt.push(stripped(content, self.format.think_end, self.texts.strip), origin(false));
             }
             self.in_results = false;
@@ -175,13 +178,13 @@ impl Writer<'_> {
         self.prompt.set_start(Start::Content);
     }
 
-    /// What opens an answer that has been written.
-    fn opener(&mut self) {
+    /// What opens an answer that has been written; where think marks follow, that of the reasoning if it `thinks`.
+    fn opener(&mut self, thinks: bool) {
         if !self.texts.marks {
             self.prompt.template(self.format.assistant);
         } else if self.after_user {
             self.prompt.template(self.format.assistant);
-            self.prompt.template(self.format.think_end);
+            self.prompt.template(if thinks { self.format.think } else { self.format.think_end });
         }
     }
 
@@ -211,7 +214,8 @@ impl Writer<'_> {
     }
 
     /// What stands behind the last message.
-    fn end(&mut self, options: &EncodeOptions) {
+    fn end(&mut self) {
+        let options = self.options;
         if self.in_results {
             self.prompt.template(self.texts.results_close);
         }

@@ -66,6 +66,10 @@ impl Default for EncodeOptions {
 /// call; `developer` messages stay when reasoning is dropped. Results belong to calls by their position
 /// ([`order_results`] puts them in order). V3 has no text for tools; V3.1's is that of its model card.
 ///
+/// Where a template would lose what a message says, it is kept: an empty list of calls is none (the templates of V3 and
+/// V3.1 write the end of calls in place of the content), and so is empty content beside calls (that of December 2024
+/// writes only the content).
+///
 /// # Errors
 /// [`ChatError::Field`] names the message and field: an empty `developer` message, arguments that are no JSON object,
 /// a result without a call, after the last user message in thinking mode an assistant's message with neither reasoning

@@ -75,7 +75,7 @@ impl Writer<'_> {
             self.prompt.template(self.texts.section);
             write_tools(self.texts, &message.tools, &mut self.prompt);
         }
-        if let Some(schema) = message.response_format.as_ref().filter(|schema| counts(schema)) {
+        if let Some(schema) = message.response_format.as_ref().filter(|schema| schema.is_truthy()) {
             self.prompt.template(self.texts.section);
             self.prompt.template(self.texts.response_format);
             self.prompt.outside(&schema.to_python());
@@ -143,18 +143,6 @@ impl Writer<'_> {
         self.prompt.push(self.format.eos, written(true));
         self.prompt.set_start(Start::Content);
         Ok(())
-    }
-}
-
-/// Whether a value is one that Python takes for true: an empty response format is none.
-fn counts(value: &Json) -> bool {
-    match value {
-        Json::Null | Json::Bool(false) => false,
-        Json::Bool(true) => true,
-        Json::Number(text) => text.parse::<f64>().is_ok_and(|value| value != 0.0),
-        Json::String(text) => !text.is_empty(),
-        Json::Array(values) => !values.is_empty(),
-        Json::Object(entries) => !entries.is_empty(),
     }
 }
 

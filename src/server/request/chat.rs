@@ -74,8 +74,9 @@ fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message
         if message.role == Role::Developer && !options.keep_developer {
             message.role = Role::System;
         }
-        // Ids are the server's own business.
+        // Ids are the server's own business, and so is how it goes on with an answer.
         message.written_ids = None;
+        message.prefix = false;
     }
     let raw: Vec<Json> = fields.list("messages")?.unwrap_or_default();
     let prefix = raw.last().and_then(|last| last.get("prefix")).and_then(as_bool);
