@@ -255,6 +255,23 @@ fn pieces() {
     assert!(!prompt.text().contains("Hm"));
 }
 
+/// Nesting has a limit, and the error says which and where it is passed.
+#[test]
+fn depth() {
+    let nested = |levels: usize| format!("{}1{}", "{\"a\":\n".repeat(levels), "}".repeat(levels));
+    assert!(Json::parse(&nested(127)).is_ok());
+    let error = Json::parse(&nested(128)).unwrap_err();
+    assert_eq!(error.to_string(), "nests deeper than 128 levels at line 129 column 1");
+    assert_eq!((error.line(), error.column()), (129, 1));
+
+    assert!(arguments_to_dsml(&nested(127)).is_ok());
+    let reason = "nests deeper than 128 levels at byte 768".to_string();
+    assert_eq!(arguments_to_dsml(&nested(128)), Err(FieldProblem::Arguments { call: 0, reason }));
+    let tools = format!(r#"[{{"role": "system", "tools": [{{"function": {}}}]}}]"#, nested(128));
+    let error = serde_json::from_str::<Vec<Message>>(&tools).unwrap_err().to_string();
+    assert!(error.starts_with("nests deeper than 128 levels at line 1"), "{error}");
+}
+
 fn calling(ids: &[&str]) -> Message {
     let call = |id: &&str| ToolCall { id: Some(id.to_string()), name: "f".to_string(), arguments: "{}".to_string() };
     Message { tool_calls: ids.iter().map(call).collect(), ..Message::assistant("") }

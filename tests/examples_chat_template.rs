@@ -194,7 +194,7 @@ fn odd_input() {
         ("--encode", "", &["stdin", "JSON"][..]),
         ("--encode", "nope", &["stdin", "JSON", "line 1 column 2"]),
         ("--encode", &nested, &["stdin"]),
-        ("--encode", &deep, &["stdin", "128 levels"]),
+        ("--encode", &deep, &["stdin", "nests deeper than 128 levels at line 1 column 1537"]),
         ("--encode", &number, &["the conversation is 111", "..., expected an object with `messages`"]),
         ("--encode", "{}", &["no `messages`"]),
         ("--encode", r#"{"messages": 3}"#, &["`messages` is 3, expected a list"]),
@@ -283,6 +283,16 @@ fn bad_records() {
     let found: Vec<&str> = output.lines().collect();
     let expected: Vec<String> = expected.iter().map(|rest| format!("{{\"name\":{rest}}}")).collect();
     assert_eq!(found, expected);
+    // A record's own levels count: `function` is the sixth.
+    let tool = |levels: usize| {
+        let function = format!("{}1{}", r#"{"a": "#.repeat(levels), "}".repeat(levels));
+        format!(
+            r#"{{"name": "deep", "input": {{"messages": [{{"role": "system", "tools": [{{"function": {function}}}]}}]}}}}"#
+        )
+    };
+    assert!(filter(&["--jsonl"], tool(121)).starts_with(r#"{"name":"deep","output":"#));
+    let error = filter(&["--jsonl"], tool(122));
+    assert!(error.starts_with(r#"{"name":"deep","error":"record: nests deeper than 128 levels at column "#), "{error}");
     // What a flag asks for, the input must be.
     let encoded = filter(&["--jsonl", "--encode"], lines[0]);
     assert!(encoded.contains(r#"`input` is \"hi<｜end▁of▁sentence｜>\", expected a conversation""#), "{encoded}");

@@ -48,8 +48,12 @@ pub fn run(args: &Args, input: &mut impl BufRead, out: &mut impl Write) -> Resul
 fn read(bytes: &[u8]) -> Result<Json> {
     let text = std::str::from_utf8(bytes).map_err(line).context("not UTF-8")?;
     // All of it is one line.
-    let in_line = |error: serde_json::Error| line(error.to_string().replace(" at line 1 column ", " at column "));
-    match Json::parse(text.trim_end()).map_err(in_line).context("not JSON")? {
+    let in_line = |error: serde_json::Error| {
+        // JSON that nests too deep is JSON all the same; the record's own levels count.
+        let what = if error.is_data() { "record" } else { "not JSON" };
+        line(error.to_string().replace(" at line 1 column ", " at column ")).context(what)
+    };
+    match Json::parse(text.trim_end()).map_err(in_line)? {
         record @ Json::Object(_) => Ok(record),
         other => bail!("is {}, expected a record", shown(&other)),
     }

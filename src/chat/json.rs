@@ -31,14 +31,15 @@ impl Json {
     /// Reads JSON text. Of a key that stands twice, the last value counts, at the first one's place.
     ///
     /// # Errors
-    /// The text is not JSON (`NaN` and `Infinity` are not), or nests deeper than 128 levels.
+    /// The text is not JSON (`NaN` and `Infinity` are not), or nests deeper than 128 levels. Either way the error says
+    /// where.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        read(serde_json::from_str(text)?, MAX_DEPTH)
+        read(serde_json::from_str(text)?, MAX_DEPTH, Some(text))
     }
 
     /// The same for text that is to stand in an object.
     pub(crate) fn parse_nested(text: &str) -> Result<Self, serde_json::Error> {
-        read(serde_json::from_str(text)?, MAX_DEPTH - 1)
+        read(serde_json::from_str(text)?, MAX_DEPTH - 1, Some(text))
     }
 
     /// The value of a key; `None` also if this is no object.
@@ -63,18 +64,19 @@ impl Json {
     }
 }
 
-/// The value of a text that serde_json has scanned.
-fn read(raw: &RawValue, depth: usize) -> Result<Json, serde_json::Error> {
+/// The value of a text that serde_json has scanned, and that is a part of `whole`.
+fn read(raw: &RawValue, depth: usize, whole: Option<&str>) -> Result<Json, serde_json::Error> {
     let text = raw.get();
     if depth == 0 {
-        return Err(serde_json::Error::custom(format!("nests deeper than {MAX_DEPTH} levels")));
+        let place = whole.map(|whole| place(whole, text)).unwrap_or_default();
+        return Err(serde_json::Error::custom(format!("nests deeper than {MAX_DEPTH} levels{place}")));
     }
     Ok(match text.as_bytes().first() {
         Some(b'{') => {
             let mut entries: Vec<(String, Json)> = Vec::new();
             let mut places: HashMap<String, usize> = HashMap::new();
             for (key, value) in serde_json::from_str::<Entries>(text)?.0 {
-                let value = read(value, depth - 1)?;
+                let value = read(value, depth - 1, whole)?;
                 match places.get(&key) {
                     Some(&at) => entries[at].1 = value,
                     None => {
@@ -87,7 +89,7 @@ fn read(raw: &RawValue, depth: usize) -> Result<Json, serde_json::Error> {
         }
         Some(b'[') => {
             let values: Vec<&RawValue> = serde_json::from_str(text)?;
-            Json::Array(values.into_iter().map(|value| read(value, depth - 1)).collect::<Result<_, _>>()?)
+            Json::Array(values.into_iter().map(|value| read(value, depth - 1, whole)).collect::<Result<_, _>>()?)
         }
         Some(b'"') => Json::String(serde_json::from_str(text)?),
         Some(b't') => Json::Bool(true),
@@ -95,6 +97,15 @@ fn read(raw: &RawValue, depth: usize) -> Result<Json, serde_json::Error> {
         Some(b'n') => Json::Null,
         _ => Json::Number(text.to_string()),
     })
+}
+
+/// Where a part of a text begins, in serde_json's words.
+fn place(whole: &str, part: &str) -> String {
+    let at = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr()).min(whole.len());
+    let before = &whole.as_bytes()[..at];
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!(" at line {line} column {}", at - line_start + 1)
 }
 
 /// The entries of an object as they stand.
@@ -123,7 +134,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: Box<RawValue> = Deserialize::deserialize(deserializer)?;
-        read(&raw, MAX_DEPTH).map_err(D::Error::custom)
+        read(&raw, MAX_DEPTH, None).map_err(D::Error::custom)
     }
 }
 

@@ -193,7 +193,7 @@ impl Reader<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Json, String> {
         if depth == 0 {
-            return Err(format!("nests deeper than {MAX_DEPTH} levels"));
+            return Err(format!("nests deeper than {MAX_DEPTH} levels at byte {}", self.at));
         }
         match self.peek() {
             Some(b'{') => self.object(depth),
