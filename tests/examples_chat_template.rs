@@ -6,6 +6,7 @@ mod examples_support;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use deepseek_v32::chat::Json;
 use examples_support::{example, failed, fails, with_closed_output, with_input, written};
@@ -310,7 +311,20 @@ fn output_that_nobody_takes() {
     assert_eq!((first.as_slice(), output.status.code()), (&br#"{"name":"a","out"#[..], Some(0)));
     assert!(output.stderr.is_empty());
     if let Ok(full) = File::options().write(true).open("/dev/full") {
-        let mut command = example("chat_template");
-        fails(command.args(["--parse", "--tolerant"]).stdout(full), 1, &["standard output: No space left"]);
+        for args in [&["--parse", "--tolerant"][..], &["--help"]] {
+            let full = full.try_clone().unwrap();
+            fails(example("chat_template").args(args).stdout(full), 1, &["standard output: No space left"]);
+        }
+    }
+    if cfg!(target_os = "linux") {
+        for args in ["--encode", "--parse --tolerant", "--jsonl", "--help"] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("exec \"$0\" {args} >&-")]).arg(example("chat_template").get_program());
+            failed(&with_input(&mut shell, "[]"), 1, &["standard output: closed"], args);
+        }
+        // Output that nobody wants is no mistake.
+        assert!(
+            example("chat_template").args(["--parse", "--tolerant"]).stdout(Stdio::null()).status().unwrap().success()
+        );
     }
 }
