@@ -382,6 +382,10 @@ fn ignored_fields() {
         let reasoning = format!(r#"[{{"role": "user"}}, {{"role": "assistant", "reasoning_content": {none}}}]"#);
         let chat = EncodeOptions::new(Version::V32);
         assert_eq!(render(&reasoning, &chat), render(r#"[{"role": "user"}, {"role": "assistant"}]"#, &chat));
+        let content = format!(
+            r#"[{{"role": "system", "content": {none}}}, {{"role": "user"}}, {{"role": "assistant", "content": {none}}}]"#
+        );
+        assert_eq!(render(&content, &chat), render(r#"[{"role": "user"}, {"role": "assistant"}]"#, &chat));
         let format = format!(r#"[{{"role": "system", "response_format": {none}}}]"#);
         assert_eq!(render(&format, &EncodeOptions::new(Version::V31)), "<｜begin▁of▁sentence｜>");
     }
@@ -414,6 +418,8 @@ fn refused_fields() {
         (r#"{"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}"#, "invalid type: integer `5`"),
         (r#"{"role": "assistant", "reasoning_content": 5}"#, "reasoning_content is 5, expected a string"),
         (r#"{"role": "user", "content": 5}"#, "content is 5, expected a string"),
+        (r#"{"role": "user", "content": false}"#, "content is false, expected a string"),
+        (r#"{"role": "system", "content": true}"#, "content is true, expected a string"),
     ] {
         let error = read(&format!("[{message}]")).unwrap_err();
         assert!(error.starts_with(expected), "{message}: {error}");

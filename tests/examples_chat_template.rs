@@ -217,6 +217,10 @@ fn odd_input() {
         let output = with_input(example("chat_template").arg(args), b"\xff\xfe");
         failed(&output, 1, &["stdin: not UTF-8"], args);
     }
+    for none in ["null", "false", "{}", "[]", "\"\""] {
+        let input = format!("{{\"messages\": [{{\"role\": \"system\", \"content\": \"s\"}}], \"context\": {none}}}");
+        assert_eq!(filter(&["--encode"], &input), "<｜begin▁of▁sentence｜>s");
+    }
     // A long conversation is written whole.
     let long = format!("[{{\"role\": \"user\", \"content\": \"{}\"}}]", "x".repeat(5_000_000));
     assert_eq!(filter(&["--encode", "--no-bos"], &long).len(), 5_000_000 + "<｜User｜><｜Assistant｜></think>".len());

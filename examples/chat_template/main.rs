@@ -133,7 +133,10 @@ fn prompt(input: &Json, settings: Settings) -> Result<String> {
         other => bail!("the conversation is {}, expected an object with `messages`", shown(other)),
     };
     let context = match context {
-        Json::Null => Vec::new(),
+        // As the published encoder takes it, empty is none.
+        Json::Null | Json::Bool(false) => Vec::new(),
+        Json::Object(entries) if entries.is_empty() => Vec::new(),
+        Json::String(text) if text.is_empty() => Vec::new(),
         context => messages("context", context, settings)?,
     };
     Ok(encode(&messages("messages", list, settings)?, &context, &options).map_err(line)?.into_text())

@@ -26,8 +26,9 @@ pub enum Role {
 /// Read from the protocol's JSON, it is taken as the published encoder takes it, where that makes sense:
 ///
 /// - `content` may be a string, `null` (the same as empty) or a list of text parts (joined without a separator);
-/// - `tools` and `tool_calls` that Python takes for false (`null`, `false`, `0`, `""`, `{}`, `[]`) are none, and the
-///   `type` of each is ignored;
+/// - what Python takes for false (`null`, `false`, `0`, `""`, `{}`, `[]`) is no `tools`, no `tool_calls`, no
+///   `response_format`, no `reasoning_content`, and on system and assistant messages no `content`;
+/// - the `type` of tools and calls is ignored;
 /// - `reasoning_content` is read as `content` is; on a message that is not an assistant's, which no format renders,
 ///   what is no string is ignored;
 /// - fields that no format renders are ignored, and so are `written_ids` that are no list of token ids, as other

@@ -33,9 +33,14 @@ impl TryFrom<WireMessage> for Message {
             (Role::Assistant, Some(value)) if value.is_truthy() => Some(text("reasoning_content", value)?),
             _ => None,
         };
+        let content = match (wire.role, wire.content) {
+            (_, None) => String::new(),
+            (Role::System | Role::Assistant, Some(value)) if !value.is_truthy() => String::new(),
+            (_, Some(value)) => text("content", value)?,
+        };
         Ok(Self {
             role: wire.role,
-            content: wire.content.map_or(Ok(String::new()), |value| text("content", value))?,
+            content,
             reasoning_content,
             tool_calls: wire.tool_calls.0,
             tool_call_id: wire.tool_call_id.and_then(id),
