@@ -16,6 +16,7 @@ mod dsml;
 mod tokens;
 
 use call::Call;
+pub(crate) use call::WRAPPERS;
 
 use super::delta::Delta;
 use super::encode::Start;
