@@ -107,7 +107,20 @@ fn character_by_character() {
     }
 }
 
-/// Any two pieces, and all prefixes.
+/// The arguments of a stream's calls, ended or not.
+fn arguments(deltas: &[Delta]) -> Vec<String> {
+    let mut calls = Vec::new();
+    for delta in deltas {
+        match delta {
+            Delta::ToolCallStart { .. } => calls.push(String::new()),
+            Delta::ToolCallArguments { index, fragment } => calls[*index].push_str(fragment),
+            _ => {}
+        }
+    }
+    calls
+}
+
+/// Any two pieces, and all prefixes: where a stream is cut, no markup gets into arguments.
 #[test]
 fn every_cut() {
     for (text, start) in completions().into_iter().filter(|(text, _)| text.len() < 700) {
@@ -119,6 +132,11 @@ fn every_cut() {
             assert_eq!(coalesced(deltas), expected_events, "{at}: {text}");
             let (prefix, deltas) = stream(Version::V32, start, [&text[..at]]);
             check(&prefix, &deltas, Version::V32);
+            for (cut, whole) in arguments(&deltas).iter().zip(arguments(&expected_events)) {
+                for mark in ['<', '｜'] {
+                    assert!(cut.matches(mark).count() <= whole.matches(mark).count(), "{at}: {cut} of {whole}");
+                }
+            }
         }
     }
 }

@@ -46,6 +46,12 @@ fn errors_name_the_place_and_the_problem() {
     expect(object(json!({"type": "string", "pattern": "(?=a)b"})), &["/properties/x/pattern", "looks around"]);
     expect(object(json!({"type": "string", "pattern": "a(b"})), &["/properties/x/pattern"]);
     expect(object(json!({"type": "string", "pattern": "\\p{Nonsense}"})), &["Nonsense"]);
+    expect(object(json!({"type": "integer", "multipleOf": 4_999_999})), &["/properties/x/multipleOf", "too much"]);
+    expect(object(json!({"type": "integer", "multipleOf": -3})), &["/properties/x/multipleOf", "above 0"]);
+    expect(object(json!({"type": "integer", "minimum": "a"})), &["/properties/x/minimum", "a number"]);
+    expect(object(json!({"$ref": "#/properties/x"})), &["/properties/x", "in a circle"]);
+    let many = (0..20).map(|i| (format!("p{i}"), json!({"type": "integer", "multipleOf": 9_973})));
+    expect(json!({"type": "object", "properties": many.collect::<Map<_, _>>()}), &["/multipleOf", "too much"]);
     expect(object(json!({"type": "string", "minLength": -1})), &["/minLength", "whole number"]);
     expect(
         object(json!({"type": "integer", "minimum": 5, "maximum": 3})),

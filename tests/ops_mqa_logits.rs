@@ -39,6 +39,7 @@ fn matches_loops_over_spans_heads_and_dimensions() {
     for (heads, dim, sequences) in [
         (16, 128, vec![(0, 5), (130, 70), (63, 1), (64, 1), (0, 0), (700, 3)]),
         (8, 32, vec![(300, 1)]),
+        (7, 36, vec![(129, 1)]),
         (1, 1, vec![(0, 1)]),
         (3, 17, vec![(0, 200)]),
         (12, 33, vec![(5, 20), (0, 1)]),

@@ -153,6 +153,8 @@ fn broken_requests_get_the_protocols_errors() {
     assert_eq!(raw(CHAT, &[JSON], deep.as_bytes()).0, 400);
     assert_eq!(raw(CHAT, &[], b"{}").0, 415);
     assert_eq!(raw(CHAT, &[("Content-Type", "text/plain")], b"{}").0, 415);
+    let zipped = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    assert_eq!(raw(CHAT, &zipped, b"{}").0, 415);
     assert_eq!(raw(CHAT, &[("Content-Type", "application/json; charset=utf-8")], b"{}").0, 400);
     let (status, message, ..) = raw("/v1/embeddings", &[JSON], b"{}");
     assert_eq!((status, message.as_str()), (404, "there is no /v1/embeddings"));
@@ -227,6 +229,17 @@ fn nobody_holds_a_connection_by_being_slow() {
     // A request is answered; the connection that is kept for the next one ends.
     let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "");
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[test]
+fn a_kept_connection_ends_a_time_limit_after_its_answer() {
+    let limit = Duration::from_secs(5);
+    let server = server(ServerOptions { idle_timeout: limit, ..impatient() });
+    let began = Instant::now();
+    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let held = began.elapsed();
+    assert!(held > limit.mul_f64(0.9) && held < limit.mul_f64(1.8), "{held:?}");
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn read_prompt(args: &Args) -> Result<String> {
 fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config: &Config) -> Result<Request> {
     let (eos, vocab_size) = (config.eos_token_id.clone(), config.vocab_size);
     let defaults = GenerationConfig::load(dir)?.unwrap_or_default();
-    let sampled = defaults.do_sample.unwrap_or(false);
+    let recommended = SamplingParams::recommended(&defaults);
     if let Some(id) = defaults.eos_token_id.iter().find(|id| **id as usize >= vocab_size) {
         let file = dir.join(GenerationConfig::FILE);
         bail!("{}: eos_token_id: {id} is not below vocab_size {vocab_size}", one_line_path(&file));
@@ -200,14 +200,14 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config:
     }
     let mut request = Request::new(ids);
     request.params = SamplingParams {
-        temperature: args.temperature.unwrap_or(if sampled { defaults.temperature.unwrap_or(1.0) } else { 0.0 }),
-        top_p: args.top_p.or(defaults.top_p.filter(|_| sampled)).unwrap_or(1.0),
-        top_k: args.top_k.or(defaults.top_k.filter(|&k| sampled && k > 0)),
-        min_p: args.min_p.or(defaults.min_p.filter(|_| sampled)).unwrap_or(0.0),
-        repetition_penalty: args.repeat_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+        temperature: args.temperature.unwrap_or(recommended.temperature),
+        top_p: args.top_p.unwrap_or(recommended.top_p),
+        top_k: args.top_k.or(recommended.top_k),
+        min_p: args.min_p.unwrap_or(recommended.min_p),
+        repetition_penalty: args.repeat_penalty.unwrap_or(recommended.repetition_penalty),
         repeat_last_n: args.repeat_last_n,
         seed: Some(args.seed),
-        ..SamplingParams::default()
+        ..recommended
     };
     request.stop = StopConditions { ids: eos, strings: args.stop.clone() };
     request.max_tokens = args.max_tokens.or(defaults.max_new_tokens).or(Some(DEFAULT_MAX_TOKENS));

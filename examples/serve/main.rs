@@ -11,16 +11,16 @@
 #[allow(dead_code)] // other examples use the rest
 mod common;
 
-use std::io::IsTerminal;
-use std::net::IpAddr;
-use std::path::Path;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
 use deepseek_v32::agent::{ChatModel, ControlTokens, LocalChat};
 use deepseek_v32::chat::Version;
+use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::server::{Server, ServerOptions};
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
@@ -33,11 +33,11 @@ struct Args {
     #[arg(long)]
     model: Option<String>,
     /// The model's name in the protocol. Default: the folder's.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     model_name: Option<String>,
-    /// Address to listen at; 0.0.0.0 is every one that the machine has.
+    /// Address or name to listen at; 0.0.0.0 is every one that the machine has.
     #[arg(long, default_value = "127.0.0.1")]
-    host: IpAddr,
+    host: String,
     /// Port to listen at; 0 = any that is free.
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -45,13 +45,13 @@ struct Args {
     #[arg(long, env = "DEEPSEEK_V32_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// Origin whose pages may use the server, or *. Default: none but its own.
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     cors: Option<String>,
     /// Most answers that wait while others run; more get status 429.
     #[arg(long, default_value_t = 256)]
     max_queue: usize,
     /// Most bytes of a request.
-    #[arg(long, default_value_t = 8 << 20)]
+    #[arg(long, default_value_t = 8 << 20, value_parser = positive)]
     max_body: usize,
     /// Most answers that run at once.
     #[arg(long, default_value_t = 64, value_parser = positive)]
@@ -101,6 +101,14 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
 }
 
+/// `*`, or scheme, host and port as browsers write them.
+fn origin(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    let valid = text == "*" || authority.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain));
+    if valid { Ok(text.to_string()) } else { Err("expected * or an origin such as https://example.com".to_string()) }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let valid = text.parse().ok().filter(|number| (0.0..=86400.0).contains(number));
     valid.ok_or_else(|| "expected seconds from 0 to 86400".to_string())
@@ -136,26 +144,33 @@ fn run(args: Args) -> Result<()> {
     if args.refuse_control_tokens {
         chat = chat.with_control_tokens(ControlTokens::Refuse);
     }
+    let recommended = GenerationConfig::load(&dir)?.unwrap_or_default();
+    let context = chat.context_length();
+    if let Some(max) = args.max_context.filter(|&max| max > context) {
+        bail!("--max-context is {max}: the model's context is {context}");
+    }
     let options = ServerOptions {
         api_key: args.api_key.filter(|key| !key.is_empty()),
         max_sequences: args.max_sequences,
         max_queue: args.max_queue,
         max_body: args.max_body,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.or(recommended.max_new_tokens),
         max_context: args.max_context,
         thinking: args.thinking == Switch::On,
-        params: sampling(&dir)?,
+        params: SamplingParams::recommended(&recommended),
         cors: args.cors,
         grace: Duration::from_secs_f64(args.grace),
         ..ServerOptions::default()
     };
-    let open = options.api_key.is_none() && !args.host.is_loopback();
+    let has_key = options.api_key.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let address = (args.host, args.port);
-        let listener = TcpListener::bind(address).await.with_context(|| format!("{}:{}", args.host, args.port))?;
+        let address = (args.host.as_str(), args.port);
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("--host {} --port {}", one_line(&args.host), args.port))?;
+        let open = !has_key && !listener.local_addr()?.ip().is_loopback();
         let (name, version) = (chat.name().to_string(), chat.version());
-        println!("{name} ({version}) at http://{}", listener.local_addr()?);
+        writeln!(std::io::stdout(), "{name} ({version}) at http://{}", listener.local_addr()?).context("stdout")?;
         if open {
             eprintln!("warning: everyone who reaches this machine may use the server; --api-key asks for a key");
         }
@@ -163,22 +178,18 @@ fn run(args: Args) -> Result<()> {
     })
 }
 
-/// What the checkpoint recommends.
-fn sampling(dir: &Path) -> Result<SamplingParams> {
-    let config = GenerationConfig::load(dir)?.unwrap_or_default();
-    if config.do_sample != Some(true) {
-        return Ok(SamplingParams::greedy());
-    }
-    Ok(SamplingParams {
-        temperature: config.temperature.unwrap_or(1.0),
-        top_p: config.top_p.unwrap_or(1.0),
-        top_k: config.top_k.filter(|&k| k > 0),
-        ..SamplingParams::default()
-    })
+/// Waits until somebody wants the program to end; who wants it again while answers go on does not wait for them.
+async fn end() {
+    signal().await;
+    tokio::spawn(async {
+        signal().await;
+        eprintln!("ended before its answers");
+        std::process::exit(130);
+    });
 }
 
-/// Waits until somebody wants the program to end.
-async fn end() {
+/// Waits for a signal to end.
+async fn signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {

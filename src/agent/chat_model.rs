@@ -14,7 +14,9 @@ pub struct ChatRequest {
     /// Tools for the whole conversation; they join those of the first system message, which is made if there is
     /// none.
     pub tools: Vec<Tool>,
-    /// Whether and which tools may or must be called. Default: as the model likes.
+    /// Whether and which tools may or must be called. Default: as the model likes. The crate's own engine holds the
+    /// names of tools and parameters to those offered, whatever this says; calls are no part of the answer if no tool
+    /// is.
     pub tool_choice: ToolChoice,
     /// Whether one answer may call several tools. Default: yes.
     pub parallel_tool_calls: bool,
@@ -26,7 +28,7 @@ pub struct ChatRequest {
     pub params: SamplingParams,
     /// Most tokens of the answer. Default: as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// Strings that end the answer.
+    /// Strings that end the answer where its content comes to one; reasoning and calls may hold them.
     pub stop: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens.
     pub logprobs: Option<usize>,

@@ -177,6 +177,39 @@ pub(crate) struct CallTokens {
     pub join: &'static str,
 }
 
+/// What stands around the names in calls.
+#[derive(Debug)]
+pub(crate) struct NameMarks {
+    /// Before the name of a tool.
+    pub tool: String,
+    /// Before that of a parameter, in formats that have such.
+    pub parameter: Option<String>,
+    /// After a name.
+    pub end: &'static str,
+    /// Bytes of a mark that only a call begins with.
+    pub unmistakable: usize,
+}
+
+impl Calls {
+    /// What stands around names.
+    pub fn name_marks(&self) -> NameMarks {
+        match self {
+            Self::Dsml(dsml) => NameMarks {
+                tool: format!("{} name=\"", dsml.invoke_open),
+                parameter: Some(format!("{} name=\"", dsml.parameter_open)),
+                end: "\"",
+                unmistakable: dsml.open.len(),
+            },
+            Self::Tokens(tokens) => {
+                let tool = if tokens.kind.is_some() { tokens.separator } else { tokens.call_begin };
+                // The mark is a token of its own.
+                let unmistakable = tool.len();
+                NameMarks { tool: tool.to_string(), parameter: None, end: tokens.before_arguments, unmistakable }
+            }
+        }
+    }
+}
+
 const BOS: &str = "<｜begin▁of▁sentence｜>";
 const EOS: &str = "<｜end▁of▁sentence｜>";
 const USER: &str = "<｜User｜>";

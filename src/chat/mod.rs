@@ -35,10 +35,12 @@ pub use encode::{
     EncodeOptions, Origin, Piece, Prompt, Start, arguments_to_dsml, encode, order_results, place_tools, tools_block,
 };
 pub use error::{ChatError, FieldProblem};
+pub(crate) use format::NameMarks;
 pub use grammar::{AnswerGrammar, GrammarError, ResponseFormat};
 pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
 pub use parse::{Accumulator, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
 pub use stream::StreamParser;
+pub(crate) use stream::WRAPPERS;
 pub use tools::{ToolChoice, ToolError, ToolSet};
 pub use version::Version;

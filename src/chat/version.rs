@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::ChatError;
-use super::format::{self, Format};
+use super::format::{self, Format, NameMarks};
 
 /// A chat format of the DeepSeek-V3 family.
 ///
@@ -46,6 +46,17 @@ impl Version {
     /// The token that ends the reasoning.
     pub fn think_end(self) -> &'static str {
         self.format().think_end
+    }
+
+    /// The tokens that begin a turn, which no answer holds.
+    pub(crate) fn turn_tokens(self) -> [&'static str; 3] {
+        let format = self.format();
+        [format.bos, format.user, format.assistant]
+    }
+
+    /// What stands around the names in calls.
+    pub(crate) fn name_marks(self) -> NameMarks {
+        self.format().calls.name_marks()
     }
 
     /// The texts.

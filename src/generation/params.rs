@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{GenerationError, Result};
 use crate::config::show;
+use crate::weights::GenerationConfig;
 
 /// Parameters of the choice of a token; the default is greedy without penalties.
 ///
@@ -64,6 +65,22 @@ impl SamplingParams {
     /// Sampling from the whole vocabulary at a temperature, with a seed.
     pub fn sampled(temperature: f64, seed: u64) -> Self {
         Self { temperature, seed: Some(seed), ..Self::default() }
+    }
+
+    /// What a checkpoint recommends: greedy unless `do_sample` is true, whatever else it says of sampling.
+    pub fn recommended(config: &GenerationConfig) -> Self {
+        let repetition_penalty = config.repetition_penalty.unwrap_or(1.0);
+        if config.do_sample != Some(true) {
+            return Self { repetition_penalty, ..Self::default() };
+        }
+        Self {
+            temperature: config.temperature.unwrap_or(1.0),
+            top_k: config.top_k.filter(|&k| k > 0),
+            top_p: config.top_p.unwrap_or(1.0),
+            min_p: config.min_p.unwrap_or(0.0),
+            repetition_penalty,
+            ..Self::default()
+        }
     }
 
     /// Checks every range.

@@ -19,6 +19,10 @@ pub async fn read(request: Request, options: &ServerOptions) -> Result<Vec<u8>, 
         let message = format!("the body's Content-Type is {kind:?}, expected \"application/json\"");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
+    if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING).filter(|&encoding| encoding != "identity") {
+        let message = format!("the body's Content-Encoding is {encoding:?}, expected none");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
     let whole = tokio::time::timeout(options.body_timeout, collect(&parts.headers, body, options));
     whole.await.unwrap_or_else(|_| {
         let message = format!("the body took more than {} s", options.body_timeout.as_secs_f32());

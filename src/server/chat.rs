@@ -47,7 +47,8 @@ pub struct Head {
     pub model: String,
     pub start: Start,
     pub tokenizer: Tokenizer,
-    pub stop_ids: Vec<u32>,
+    /// Tokens that end an answer and are no part of it.
+    pub end_ids: Vec<u32>,
     pub think_end: Option<u32>,
 }
 
@@ -60,7 +61,7 @@ impl Head {
             model: chat.name().to_string(),
             start,
             tokenizer: chat.tokenizer().clone(),
-            stop_ids: chat.stop_ids().to_vec(),
+            end_ids: chat.stop_ids().iter().chain(chat.turn_ids()).copied().collect(),
             think_end: chat.tokenizer().token_to_id(chat.version().think_end()),
         }
     }
@@ -72,7 +73,7 @@ impl Head {
 
     /// Notes a token's log-probability; `reasoning` says where the answer is, and is kept.
     pub fn note(&self, token: &Token, reasoning: &mut bool, logprobs: &mut ChatLogprobs) {
-        if !self.stop_ids.contains(&token.id) {
+        if !self.end_ids.contains(&token.id) {
             logprobs.push(token, *reasoning, &self.tokenizer);
         }
         *reasoning &= Some(token.id) != self.think_end;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
@@ -50,6 +51,8 @@ pub struct AtWork(Arc<Counts>);
 struct Counts {
     begun: AtomicUsize,
     ended: AtomicUsize,
+    /// The connection, which waits for a handler's end: its time begins then.
+    waiting: AtomicWaker,
 }
 
 /// One of them, until it is dropped.
@@ -66,6 +69,7 @@ impl AtWork {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.0.0.ended.fetch_add(1, Ordering::AcqRel);
+        self.0.0.waiting.wake();
     }
 }
 
@@ -89,7 +93,8 @@ pub struct Connection {
 impl Connection {
     /// What a poll comes to that has nothing yet.
     fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let Counts { begun, ended } = &*self.at_work.0;
+        let Counts { begun, ended, waiting } = &*self.at_work.0;
+        waiting.register(context.waker());
         let (ended, begun) = (ended.load(Ordering::Acquire), begun.load(Ordering::Acquire));
         if ended != begun {
             return Poll::Pending;

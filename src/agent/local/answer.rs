@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::chat_model::{ChatEvent, ChatResponse, ChatUsage, Finish};
 use super::super::error::AgentError;
 use crate::chat::{Accumulator, Delta, Start, StreamParser, Tool, Version};
-use crate::generation::{FinishReason, Token, Update};
+use crate::generation::{FinishReason, StopMatcher, Token, Update};
 
 /// What a chat in the engine is told.
 #[derive(Debug)]
@@ -28,6 +28,14 @@ pub(super) struct Answer {
     parser: StreamParser,
     accumulator: Accumulator,
     sink: ChatSink,
+    /// Whether tools were offered: calls of others are none.
+    may_call: bool,
+    /// Of the content: markup and reasoning are not what a caller means to stop at.
+    stop: StopMatcher,
+    /// The content came to a stop string.
+    stopped: bool,
+    /// Ids that end an answer and are no part of it.
+    turn_ids: Vec<u32>,
     text: String,
     ids: Vec<u32>,
     /// Whether tokens still count as reasoning.
@@ -37,17 +45,31 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub fn new(version: Version, start: Start, tools: &[Tool], think_end: Option<u32>, sink: ChatSink) -> Self {
+    pub fn new(version: Version, start: Start, tools: &[Tool], sink: ChatSink) -> Self {
         Self {
             parser: StreamParser::new(version, start).with_tools(tools),
             accumulator: Accumulator::new(),
             sink,
+            may_call: !tools.is_empty(),
+            stop: StopMatcher::new(&[]),
+            stopped: false,
+            turn_ids: Vec::new(),
             text: String::new(),
             ids: Vec::new(),
             reasoning: start == Start::Reasoning,
-            think_end,
+            think_end: None,
             usage: ChatUsage::default(),
         }
+    }
+
+    /// The same, ending where the content comes to one of these strings.
+    pub fn with_stop(self, strings: &[String]) -> Self {
+        Self { stop: StopMatcher::new(strings), ..self }
+    }
+
+    /// The same, knowing the ids of the reasoning's end and of what begins a turn.
+    pub fn with_ids(self, think_end: Option<u32>, turn_ids: &[u32]) -> Self {
+        Self { think_end, turn_ids: turn_ids.to_vec(), ..self }
     }
 
     /// Passes an update on; `false` if nobody listens.
@@ -60,6 +82,7 @@ impl Answer {
                 self.text.push_str(&text);
                 self.deltas(deltas);
                 self.deltas(rest);
+                self.free_content();
                 self.usage.prompt_tokens = usage.prompt_tokens;
                 self.usage.cached_tokens = usage.cached_tokens;
                 let response = self.response(&reason);
@@ -79,19 +102,53 @@ impl Answer {
         (self.sink)(ChatUpdate::Event(ChatEvent::Token(token))) && self.deltas(deltas)
     }
 
+    /// Passes deltas on; `false` if nobody listens or nothing more is to come.
     fn deltas(&mut self, deltas: Vec<Delta>) -> bool {
-        deltas.into_iter().all(|delta| {
+        for delta in deltas {
+            let is_call = !matches!(delta, Delta::Reasoning(_) | Delta::Content(_));
             self.reasoning &= matches!(delta, Delta::Reasoning(_));
-            self.accumulator.push(delta.clone());
-            (self.sink)(ChatUpdate::Event(ChatEvent::Delta(delta)))
-        })
+            if self.stopped || is_call && !self.may_call {
+                continue;
+            }
+            let listens = match delta {
+                Delta::Content(text) => {
+                    let (text, stop) = self.stop.push(&text);
+                    self.stopped = stop.is_some();
+                    self.content(text)
+                }
+                delta => self.free_content() && self.delta(delta),
+            };
+            if !listens {
+                return false;
+            }
+        }
+        !self.stopped
+    }
+
+    /// Passes on content that was held back because a stop string might begin with it.
+    fn free_content(&mut self) -> bool {
+        let text = self.stop.finish();
+        self.content(text)
+    }
+
+    fn content(&mut self, text: String) -> bool {
+        text.is_empty() || self.delta(Delta::Content(text))
+    }
+
+    fn delta(&mut self, delta: Delta) -> bool {
+        self.accumulator.push(delta.clone());
+        (self.sink)(ChatUpdate::Event(ChatEvent::Delta(delta)))
     }
 
     fn response(&mut self, reason: &FinishReason) -> ChatResponse {
         let mut message = std::mem::take(&mut self.accumulator).finish();
         message.tool_calls.iter_mut().for_each(|call| call.id = Some(call_id()));
-        message.written_ids = Some(std::mem::take(&mut self.ids));
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.pop_if(|id| self.turn_ids.contains(id));
+        message.written_ids = Some(ids);
         let finish = match reason {
+            _ if self.stopped && message.tool_calls.is_empty() => Finish::Stop,
+            _ if self.stopped => Finish::ToolCalls,
             FinishReason::MaxTokens | FinishReason::ContextLimit => Finish::Length,
             FinishReason::Cancelled => Finish::Cancelled,
             _ if message.tool_calls.is_empty() => Finish::Stop,

@@ -3,6 +3,7 @@
 mod answer;
 mod control;
 mod grammars;
+mod names;
 mod prompt;
 
 use std::path::Path;
@@ -12,12 +13,13 @@ use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
 use super::error::{AgentError, Result};
 use crate::chat::Version;
 use crate::generation::{
-    Cancel, Engine, EngineOptions, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
+    Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
 };
 use crate::model::Precision;
 use crate::weights::{GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
 use grammars::Grammars;
+use names::{OfferedNames, TokenBytes};
 
 pub use answer::{ChatSink, ChatUpdate, call_id};
 pub use control::ControlTokens;
@@ -31,7 +33,10 @@ pub struct LocalChat {
     tokenizer: Tokenizer,
     version: Version,
     stop_ids: Vec<u32>,
+    /// Ids that begin a turn: a model that writes one forgot to end its own.
+    turn_ids: Vec<u32>,
     grammars: Grammars,
+    tokens: TokenBytes,
     control_tokens: ControlTokens,
 }
 
@@ -47,8 +52,19 @@ impl LocalChat {
         let eos = tokenizer.token_to_id(version.eos());
         let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
         let grammars = Grammars::new(&tokenizer, &[eos], service.vocab_size());
-        let control_tokens = ControlTokens::default();
-        Ok(Self { name: name.into(), service, tokenizer, version, stop_ids: vec![eos], grammars, control_tokens })
+        let turn_ids = version.turn_tokens().into_iter().filter_map(|token| tokenizer.token_to_id(token)).collect();
+        let tokens = TokenBytes::new(&tokenizer, service.vocab_size());
+        Ok(Self {
+            name: name.into(),
+            service,
+            tokenizer,
+            version,
+            stop_ids: vec![eos],
+            turn_ids,
+            grammars,
+            tokens,
+            control_tokens: ControlTokens::default(),
+        })
     }
 
     /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, and
@@ -129,6 +145,11 @@ impl LocalChat {
         &self.stop_ids
     }
 
+    /// Ids that begin a turn, which end an answer too.
+    pub fn turn_ids(&self) -> &[u32] {
+        &self.turn_ids
+    }
+
     /// The prompt of a request.
     ///
     /// # Errors
@@ -155,13 +176,23 @@ impl LocalChat {
     /// # Errors
     /// As [`Self::submit`].
     pub fn submit_prompt(&self, prompt: &ChatPrompt, request: ChatRequest, sink: ChatSink) -> Result<()> {
-        let constraint = self.grammars.constraint(&request, self.version, prompt.start)?;
+        if request.stop.iter().any(String::is_empty) {
+            let (value, expected) = ("\"\"".to_string(), "strings that are not empty");
+            return Err(GenerationError::Parameter { name: "stop", value, expected }.into());
+        }
+        let tools = request.shown_tools();
+        let constraint = match self.grammars.constraint(&request, self.version, prompt.start)? {
+            Some(constraint) => Some(constraint),
+            None => OfferedNames::new(self.version, &tools, &self.tokens).map(|names| Box::new(names) as _),
+        };
         let think_end = self.tokenizer.token_to_id(self.version.think_end());
-        let mut answer = Answer::new(self.version, prompt.start, &request.shown_tools(), think_end, sink);
+        let answer = Answer::new(self.version, prompt.start, &tools, sink).with_stop(&request.stop);
+        let mut answer = answer.with_ids(think_end, &self.turn_ids);
+        let ends = self.stop_ids.iter().chain(&self.turn_ids).copied().collect();
         let request = Request {
             prompt_ids: prompt.ids.clone(),
             params: request.params,
-            stop: StopConditions { ids: self.stop_ids.clone(), strings: request.stop },
+            stop: StopConditions { ids: ends, strings: Vec::new() },
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
             cancel: request.cancel,
@@ -196,7 +227,7 @@ impl ChatModel for LocalChat {
                 ChatUpdate::Failed(error) => return Err(error),
             }
         }
-        Err(crate::generation::GenerationError::Stopped.into())
+        Err(GenerationError::Stopped.into())
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod arguments;
 mod error;
+mod numbers;
 mod pattern;
 mod schema;
 mod strings;
@@ -169,6 +170,8 @@ fn is_writable(name: &str) -> bool {
 struct Lark {
     rules: String,
     schemas: Vec<SchemaOf>,
+    /// What the schemas' multiples cost.
+    multiples: u64,
 }
 
 impl Lark {
@@ -208,7 +211,7 @@ impl Lark {
             ResponseFormat::JsonSchema(schema) => schema,
         };
         let of = SchemaOf::ResponseFormat;
-        let root = Root::new(schema, of.clone(), &FORBIDDEN)?;
+        let root = Root::new(schema, of.clone(), &FORBIDDEN)?.after(self.multiples);
         // Models like to lay JSON out; without a bound they may not stop.
         let layout = r#"{"whitespace_pattern":"[ \\t]{1,4}|\\r?\\n[ \\t]{0,40}","json_allowed_escapes":"nrbtf\\\""}"#;
         let schema = root.embed(schema, "", &[], layout)?;
@@ -238,7 +241,7 @@ impl Lark {
             Some(schema) => schema,
         };
         let of = SchemaOf::Tool(tool.name().to_string());
-        let root = Root::new(schema, of.clone(), &[VALUE_END])?;
+        let root = Root::new(schema, of.clone(), &[VALUE_END])?.after(self.multiples);
         let arguments = Arguments::read(&root)?;
         let prefix = format!("t{index}");
         self.begin(&of);
@@ -256,6 +259,7 @@ impl Lark {
             let _ = writeln!(self.rules, "{terminal}: {key}");
             let _ = writeln!(self.rules, "{prefix}more: \"\\n<｜DSML｜parameter name=\\\"\" {terminal} {value}");
         }
+        self.multiples = root.multiples();
         self.sequence(&prefix, &arguments);
         let name = literal(&format!("{}\">", tool.name()));
         let _ = writeln!(self.rules, "tool{index}: {name} {prefix}args");

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::error::GrammarError;
-use super::pattern;
+use super::{numbers, pattern};
 use crate::chat::json::Json;
 use crate::grammar::SchemaOf;
 
@@ -32,6 +32,8 @@ pub(super) struct Root<'a> {
     forbidden: &'static [&'static str],
     written: Cell<usize>,
     steps: Cell<usize>,
+    /// The sum of all multiples, those of earlier schemas included.
+    multiples: Cell<u64>,
 }
 
 /// Schemas under names that stand for their pointers.
@@ -45,11 +47,22 @@ struct Definitions {
 impl<'a> Root<'a> {
     /// A tool's parameters, or a response's schema.
     pub fn new(schema: &'a Json, of: SchemaOf, forbidden: &'static [&'static str]) -> Result<Self, GrammarError> {
-        let root = Self { schema, of, forbidden, written: Cell::new(0), steps: Cell::new(0) };
+        let (written, steps, multiples) = Default::default();
+        let root = Self { schema, of, forbidden, written, steps, multiples };
         match schema {
             Json::Object(_) | Json::Bool(_) => Ok(root),
             _ => Err(root.problem("", "a schema must be an object, true or false")),
         }
+    }
+
+    /// The same, with what the schemas before it cost.
+    pub fn after(self, multiples: u64) -> Self {
+        Self { multiples: Cell::new(multiples), ..self }
+    }
+
+    /// What this schema and those before it cost.
+    pub fn multiples(&self) -> u64 {
+        self.multiples.get()
     }
 
     /// An error at a place.
@@ -83,6 +96,16 @@ impl<'a> Root<'a> {
             .ok_or_else(unknown)?;
         }
         Ok(at)
+    }
+
+    /// Refuses a reference that leads to nothing but itself.
+    fn check_leads_on(&self, reference: &str, path: &str) -> Result<(), GrammarError> {
+        let mut at = self.resolve(reference, path)?;
+        for _ in 0..MAX_CHAIN {
+            let Some(next) = at.get("$ref").and_then(Json::as_str) else { return Ok(()) };
+            at = self.resolve(next, path)?;
+        }
+        Err(self.problem(path, format!("$ref {reference:?} leads from reference to reference without end")))
     }
 
     /// Whether values other than strings may follow a schema; what is not looked into counts as may.
@@ -191,7 +214,7 @@ impl<'a> Root<'a> {
                     let Some(reference) = value.as_str() else {
                         return Err(self.problem(&inner, "must be a string"));
                     };
-                    self.resolve(reference, &inner)?;
+                    self.check_leads_on(reference, &inner)?;
                     let next = into.waiting.len();
                     let name = *into.names.entry(reference.to_string()).or_insert(next);
                     if name == next {
@@ -224,7 +247,16 @@ impl<'a> Root<'a> {
                     value.clone()
                 }
                 "type" | "minItems" | "maxItems" | "minProperties" | "maxProperties" | "minLength" | "maxLength"
-                | "pattern" | "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => {
+                | "pattern" => value.clone(),
+                "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                    numbers::check_bound(self, value, &inner)?;
+                    value.clone()
+                }
+                "multipleOf" => {
+                    self.multiples.set(self.multiples.get() + numbers::multiple(self, value, &inner)?);
+                    if self.multiples.get() > numbers::MAX_MULTIPLES {
+                        return Err(numbers::too_fine(self, &inner));
+                    }
                     value.clone()
                 }
                 "format" if value.as_str().is_some_and(|name| pattern::format(name).is_some()) => value.clone(),

@@ -133,6 +133,15 @@ fn closes(dsml: &Dsml, behind: &str, eos: &str, last: bool) -> Closing {
     }
 }
 
+/// What `closing` says, given whether the text ends here; [`Closing::Hold`] if only what is missing would say that a tag
+/// closes something.
+fn at_end(last: bool, closing: impl Fn(bool) -> Closing) -> Closing {
+    match closing(last) {
+        Closing::No if last => closing(false),
+        closing => closing,
+    }
+}
+
 /// Whether a call's closing tag within a value, `behind` which is this text, shows that the value was never closed:
 /// another call or the block's end follows.
 fn unclosed(dsml: &Dsml, behind: &str, last: bool) -> Closing {
@@ -386,7 +395,8 @@ impl StreamParser {
             let rest = &self.buffer[at..];
             let close = [dsml.parameter_close, &broken].into_iter().find(|close| rest.starts_with(close));
             let ends = if let Some(close) = close {
-                match closes(dsml, &rest[close.len()..], self.format.eos, last) {
+                let behind = &rest[close.len()..];
+                match at_end(last, |last| closes(dsml, behind, self.format.eos, last)) {
                     Closing::Yes => {
                         let end = at + close.len();
                         let end = end + usize::from(self.buffer[end..].starts_with('>'));
@@ -395,10 +405,10 @@ impl StreamParser {
                     other => other,
                 }
             } else if let Some(behind) = rest.strip_prefix(dsml.invoke_close) {
-                unclosed(dsml, behind, last)
+                at_end(last, |last| unclosed(dsml, behind, last))
             } else {
                 let partial = |mark: &str| mark.starts_with(rest);
-                let hold = !last && (partial(dsml.parameter_close) || partial(dsml.invoke_close) || partial(&broken));
+                let hold = partial(dsml.parameter_close) || partial(dsml.invoke_close) || partial(&broken);
                 if hold { Closing::Hold } else { Closing::No }
             };
             match ends {
@@ -408,6 +418,11 @@ impl StreamParser {
                     self.advance(at);
                     self.abort();
                     return Step::On;
+                }
+                Closing::Hold if last => {
+                    // The text was cut off within tags, which are no part of the value.
+                    self.stream_value(at);
+                    return self.wait_or_abort(last);
                 }
                 Closing::Hold => {
                     self.stream_value(at);

@@ -17,6 +17,7 @@ mod tail;
 mod tokens;
 
 use call::Call;
+pub(crate) use call::WRAPPERS;
 use tail::Tail;
 
 use super::delta::Delta;

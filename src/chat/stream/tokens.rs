@@ -57,7 +57,7 @@ impl StreamParser {
     /// Behind a call's opening: its name, up to where the arguments begin.
     pub(super) fn token_header(&mut self, tokens: &CallTokens, last: bool) -> Step {
         let marks = [tokens.before_arguments, tokens.call_end, tokens.call_begin, tokens.calls_end, self.format.eos];
-        match self.find_first(&marks, last) {
+        match self.find_first(&marks) {
             Found::At(at, 0) => {
                 let header = &self.buffer[self.at..at];
                 let name = match tokens.kind {
@@ -81,11 +81,11 @@ impl StreamParser {
                 self.abort();
                 Step::On
             }
-            Found::Hold(at) => {
+            Found::Hold(at) if !last => {
                 self.scanned = at;
                 Step::Wait
             }
-            Found::Nowhere => self.wait_or_drop(last),
+            Found::Hold(_) | Found::Nowhere => self.wait_or_drop(last),
         }
     }
 
@@ -93,7 +93,7 @@ impl StreamParser {
     pub(super) fn token_arguments(&mut self, tokens: &CallTokens, last: bool) -> Step {
         let close = format!("{}{}", tokens.after_arguments, tokens.call_end);
         let marks = [close.as_str(), tokens.call_end, tokens.call_begin, tokens.calls_end, self.format.eos];
-        match self.find_first(&marks, last) {
+        match self.find_first(&marks) {
             Found::At(at, which @ (0 | 1)) => {
                 self.write_arguments(at);
                 self.advance(at + marks[which].len());
@@ -113,6 +113,11 @@ impl StreamParser {
                 self.write_arguments(at);
                 self.abort();
                 Step::On
+            }
+            Found::Hold(at) if last => {
+                // The text was cut off within a mark, which is no part of the arguments.
+                self.write_arguments(at);
+                self.wait_or_drop(last)
             }
             Found::Hold(at) => {
                 self.write_arguments(at);
@@ -146,14 +151,14 @@ impl StreamParser {
     }
 
     /// The first of the marks behind what has been searched, or where one may begin.
-    fn find_first(&self, marks: &[&str], last: bool) -> Found {
+    fn find_first(&self, marks: &[&str]) -> Found {
         let mut from = self.scanned.max(self.at);
         while let Some(at) = self.buffer[from..].find(['<', '\n']).map(|at| from + at) {
             let rest = &self.buffer[at..];
             if let Some(which) = marks.iter().position(|mark| rest.starts_with(mark)) {
                 return Found::At(at, which);
             }
-            if !last && marks.iter().any(|mark| mark.starts_with(rest)) {
+            if marks.iter().any(|mark| mark.starts_with(rest)) {
                 return Found::Hold(at);
             }
             from = at + 1;

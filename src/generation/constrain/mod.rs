@@ -101,10 +101,21 @@ fn first_line(message: &str) -> String {
     message.split("\n<").next().unwrap_or_default().lines().next().unwrap_or_default().trim().to_string()
 }
 
-/// An error whose message begins with a line of a grammar, as that of the schema which the line comes from.
+/// An error whose message begins with a line of a grammar, as that of the schema which the line comes from; without
+/// one, as that of the only schema there is.
 fn located(message: &str, grammar: &Grammar) -> GenerationError {
+    let message = match message {
+        "NoExtensionBias" => "no value that ends follows it",
+        message if message.starts_with("panic: ") => "it is too much for the grammar compiler",
+        message => message,
+    };
     let place = message.strip_prefix("at ").and_then(|rest| rest.split_once("): "));
-    let Some((place, problem)) = place else { return GenerationError::Grammar(message.to_string()) };
+    let Some((place, problem)) = place else {
+        return match &grammar.schemas[..] {
+            [of] => GenerationError::Schema { of: of.clone(), problem: message.to_string() },
+            _ => GenerationError::Grammar(message.to_string()),
+        };
+    };
     let line = place.split('(').next().and_then(|line| line.parse().ok()).unwrap_or(0);
     let comment = grammar.lark.lines().take(line).filter_map(|line| line.strip_prefix("// ")).last();
     let of = grammar.schemas.iter().find(|of| comment == Some(of.to_string().as_str()));

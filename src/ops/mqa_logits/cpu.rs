@@ -1,18 +1,20 @@
-//! `mqa_logits` on CPU: index heads in SIMD lanes, a page of keys shared by a block of query rows.
+//! `mqa_logits` on CPU: a page of keys is laid out by columns for a block of query rows.
 
 use candle::{Result, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
+use super::score::{Keys, Row, by_columns, rows_suffice, score};
 use crate::ops::attention::PARALLEL_WORK;
 use crate::ops::attention::rows::{Rows, readable};
 use crate::ops::attention::scratch::Scratch;
-use crate::ops::attention::tile::{dots, lane_width};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
-use crate::ops::simd::{Isa, isa, mul_add, simd_kernel};
+use crate::ops::simd::{Isa, isa};
 
 /// Query rows that share a page of keys while it is in the cache.
 pub(crate) const ROW_BLOCK: usize = 8;
+/// Elements of keys that are laid out by columns at a time, at least a page.
+const COLUMNS: usize = 1 << 13;
 /// Keys of a work item where there are too few rows to give every thread some.
 const KEY_BLOCK: usize = 16 * PAGE_SIZE;
 
@@ -97,116 +99,69 @@ impl Scorer<'_> {
     /// Scores of the positions from `first` on (a multiple of the page size) for the rows `row..row + rows` of a span:
     /// row `i` writes those it sees to `out[i * stride..]`, at most `stride`, and leaves the rest alone.
     pub(crate) fn block(&self, span: &Span, row: usize, rows: usize, first: usize, out: &mut [f32], stride: usize) {
-        let dim = self.q.width();
-        let mut groups = Vec::new();
-        let (mut head, mut lanes_in_all) = (0, 0);
-        while head < self.heads {
-            let width = lane_width(self.isa, self.heads - head);
-            groups.push((head, width));
-            head += width;
-            lanes_in_all += width;
-        }
-        // Per row: queries [dim, width] of each group, then the weights of each group.
-        let row_len = lanes_in_all * (dim + 1);
-        let mut prepared = Scratch::new(rows * row_len);
-        let mut weights = Scratch::new(self.heads);
-        for (i, prepared) in prepared.chunks_exact_mut(row_len.max(1)).enumerate() {
-            self.weights.copy(row + i, &mut weights);
-            let mut at = 0;
-            for &(head, width) in &groups {
-                let lanes = width.min(self.heads - head);
-                let (queries, lane_weights) = prepared[at..at + (dim + 1) * width].split_at_mut(dim * width);
-                self.q.transpose((row + i) * self.heads + head, 1, lanes, width, queries);
-                lane_weights[..lanes].copy_from_slice(&weights[head..head + lanes]);
-                lane_weights[lanes..].fill(0.);
-                at += (dim + 1) * width;
+        let (heads, dim) = (self.heads, self.q.width());
+        let mut q = Scratch::new(rows * heads * dim);
+        let mut weights = Scratch::new(rows * heads);
+        for i in 0..rows {
+            self.weights.copy(row + i, &mut weights[i * heads..]);
+            for head in 0..heads {
+                self.q.copy((row + i) * heads + head, &mut q[(i * heads + head) * dim..]);
             }
         }
         let seen = span.start + row - span.tokens.start + 1;
         let last = (seen + rows - 1).min(first + stride);
-        let mut converted = Scratch::new(PAGE_SIZE * dim);
-        for page in (first..last).step_by(PAGE_SIZE) {
-            let slot = span.slot(page);
-            let (keys, key_stride) = self.keys.block(slot, PAGE_SIZE.min(last - page), &mut converted);
+        let mut scratch =
+            PageScratch { converted: Scratch::new(PAGE_SIZE * dim), whole: Scratch::new(PAGE_SIZE * dim) };
+        let mut scores = [0.; PAGE_SIZE];
+        if rows_suffice(rows, heads, dim) {
+            let row = Row { q: &q, weights: &weights };
+            for page in (first..last).step_by(PAGE_SIZE) {
+                let count = PAGE_SIZE.min(last - page);
+                let (data, stride) = self.page(span.slot(page), count, &mut scratch);
+                score(self.isa, row, Keys::Rows { data, stride, dim }, &mut scores);
+                out[page - first..][..count].copy_from_slice(&scores[..count]);
+            }
+            return;
+        }
+        // Several small pages at a time: what was just written takes a while to be read.
+        let page_len = (PAGE_SIZE * dim).max(1);
+        let mut columns = Scratch::new((COLUMNS / page_len).max(1) * page_len);
+        for pages in (first..last).step_by(columns.len() / page_len * PAGE_SIZE) {
+            for (page, columns) in (pages..last).step_by(PAGE_SIZE).zip(columns.chunks_exact_mut(page_len)) {
+                let (keys, stride) = self.page(span.slot(page), PAGE_SIZE.min(last - page), &mut scratch);
+                by_columns(self.isa, keys, stride, &mut columns[..PAGE_SIZE * dim]);
+            }
             for i in 0..rows {
-                let count = PAGE_SIZE.min(last.min(seen + i).saturating_sub(page));
-                if count == 0 {
-                    continue;
-                }
-                let out = &mut out[i * stride + page - first..][..count];
-                out.fill(0.);
-                let mut at = i * row_len;
-                for &(_, width) in &groups {
-                    let prepared = &prepared[at..at + (dim + 1) * width];
-                    match (self.isa, width) {
-                        (Isa::Avx512, 32) => score_32_wide(self.isa, prepared, keys, key_stride, out),
-                        (Isa::Avx512, 16) => score_16_wide(self.isa, prepared, keys, key_stride, out),
-                        (_, 16) => score_16(self.isa, prepared, keys, key_stride, out),
-                        _ => score_8(self.isa, prepared, keys, key_stride, out),
-                    }
-                    at += (dim + 1) * width;
+                let row = Row { q: &q[i * heads * dim..][..heads * dim], weights: &weights[i * heads..][..heads] };
+                let seen = last.min(seen + i);
+                for (page, columns) in (pages..seen).step_by(PAGE_SIZE).zip(columns.chunks_exact(page_len)) {
+                    score(self.isa, row, Keys::Columns(columns), &mut scores);
+                    let count = PAGE_SIZE.min(seen - page);
+                    out[i * stride + page - first..][..count].copy_from_slice(&scores[..count]);
                 }
             }
         }
     }
-}
 
-simd_kernel! { fn score_32_wide(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = body_32_wide }
-simd_kernel! { fn score_16_wide(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = body_16_wide }
-simd_kernel! { fn score_16(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = body_16 }
-simd_kernel! { fn score_8(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = body_8 }
-
-#[inline(always)]
-fn body_32_wide<const FMA: bool>(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    body::<FMA, 32, 8>(q, keys, stride, out);
-}
-
-#[inline(always)]
-fn body_16_wide<const FMA: bool>(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    body::<FMA, 16, 8>(q, keys, stride, out);
-}
-
-#[inline(always)]
-fn body_16<const FMA: bool>(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    body::<FMA, 16, 4>(q, keys, stride, out);
-}
-
-#[inline(always)]
-fn body_8<const FMA: bool>(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    body::<FMA, 8, 8>(q, keys, stride, out);
-}
-
-/// Adds the scores of one group of `L` heads, `q: [dim + 1, L]` with the weights last, to `out`.
-#[inline(always)]
-fn body<const FMA: bool, const L: usize, const KEYS: usize>(q: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    let Some((weights, q_t)) = q.as_chunks::<L>().0.split_last() else { return };
-    let mut blocks = out.chunks_exact_mut(KEYS);
-    let mut key = 0;
-    for out in blocks.by_ref() {
-        let dots = dots::<FMA, L, KEYS>(q_t, &keys[key * stride..], stride);
-        for (out, dots) in out.iter_mut().zip(&dots) {
-            *out += weigh::<FMA, L>(dots, weights);
+    /// The `count` keys from `slot` on and their stride, followed by zeros where a page has more.
+    fn page<'s>(&'s self, slot: usize, count: usize, scratch: &'s mut PageScratch) -> (&'s [f32], usize) {
+        let dim = self.q.width();
+        let (keys, stride) = self.keys.block(slot, count, &mut scratch.converted);
+        if count == PAGE_SIZE {
+            return (keys, stride);
         }
-        key += KEYS;
-    }
-    for out in blocks.into_remainder() {
-        let [dots] = dots::<FMA, L, 1>(q_t, &keys[key * stride..], stride);
-        *out += weigh::<FMA, L>(&dots, weights);
-        key += 1;
+        for (key, whole) in scratch.whole.chunks_exact_mut(dim.max(1)).enumerate() {
+            match keys.get(key * stride..key * stride + dim).filter(|_| key < count) {
+                Some(key) => whole.copy_from_slice(key),
+                None => whole.fill(0.),
+            }
+        }
+        (&scratch.whole, dim)
     }
 }
 
-/// `sum of weights * relu(dots)`; lanes are added in a fixed tree.
-#[inline(always)]
-fn weigh<const FMA: bool, const L: usize>(dots: &[f32; L], weights: &[f32; L]) -> f32 {
-    let mut sums = [0f32; 8];
-    for (dots, weights) in dots.as_chunks::<8>().0.iter().zip(weights.as_chunks::<8>().0) {
-        for lane in 0..8 {
-            // A comparison that keeps NaN, which the selection reports.
-            let relu = if dots[lane] < 0. { 0. } else { dots[lane] };
-            sums[lane] = mul_add::<FMA>(relu, weights[lane], sums[lane]);
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+/// Keys of a page as `f32`, and those of a page that is not full.
+struct PageScratch {
+    converted: Scratch,
+    whole: Scratch,
 }

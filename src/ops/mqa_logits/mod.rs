@@ -9,6 +9,7 @@ use crate::ops::{Backend, backend};
 
 pub(crate) mod cpu;
 pub mod reference;
+mod score;
 
 /// The lightning indexer's score of every key for every query row:
 /// `logits[t, s] = sum over h of weights[t, h] * relu(q[t, h] . index_k[slot of s])`.

@@ -35,6 +35,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// `self * other + addend`, in one rounding where the instruction set has it.
     unsafe fn mul_add(self, other: Self, addend: Self) -> Self;
+    /// Zero in the lanes below zero; NaN stays.
+    unsafe fn relu(self) -> Self;
+    /// The first four elements of `LANES` rows that lie `stride` apart, column by column.
+    unsafe fn load_columns(from: *const f32, stride: usize) -> [Self; 4];
     /// Sum of the lanes: each step adds the upper half of what is left to the lower half.
     unsafe fn sum(self) -> f32;
     /// [`Vector::sum`] of four vectors, with the same bits.
@@ -106,6 +110,19 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn mul_add(self, other: Self, addend: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * other.0[i] + addend.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Self(self.0.map(|x| if x < 0.0 { 0.0 } else { x }))
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns(from: *const f32, stride: usize) -> [Self; 4] {
+        // SAFETY: the caller vouches for four elements of each row.
+        let rows: [[f32; 4]; 4] =
+            std::array::from_fn(|row| unsafe { from.add(row * stride).cast::<[f32; 4]>().read_unaligned() });
+        std::array::from_fn(|column| Self(rows.map(|row| row[column])))
     }
 
     #[inline(always)]
@@ -203,6 +220,33 @@ impl Vector for Avx2 {
     #[inline(always)]
     unsafe fn mul_add(self, other: Self, addend: Self) -> Self {
         Self(unsafe { _mm256_fmadd_ps(self.0, other.0, addend.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        // The second operand is what comes out where one is NaN.
+        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns(from: *const f32, stride: usize) -> [Self; 4] {
+        unsafe {
+            // A half of the register for each of rows i and 4 + i.
+            let rows = |i: usize| {
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(i * stride)));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((4 + i) * stride)))
+            };
+            let [a, b, c, d] = [rows(0), rows(1), rows(2), rows(3)];
+            let [ab, cd] = [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)].map(|v| _mm256_castps_pd(v));
+            let [ab_high, cd_high] = [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)].map(|v| _mm256_castps_pd(v));
+            [
+                _mm256_unpacklo_pd(ab, cd),
+                _mm256_unpackhi_pd(ab, cd),
+                _mm256_unpacklo_pd(ab_high, cd_high),
+                _mm256_unpackhi_pd(ab_high, cd_high),
+            ]
+            .map(|v| Self(_mm256_castpd_ps(v)))
+        }
     }
 
     #[inline(always)]
@@ -306,6 +350,34 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn mul_add(self, other: Self, addend: Self) -> Self {
         Self(unsafe { _mm512_fmadd_ps(self.0, other.0, addend.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        // The second operand is what comes out where one is NaN.
+        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns(from: *const f32, stride: usize) -> [Self; 4] {
+        unsafe {
+            // A quarter of the register for each of rows i, 4 + i, 8 + i and 12 + i.
+            let rows = |i: usize| {
+                let row = |j: usize| _mm_loadu_ps(from.add((4 * j + i) * stride));
+                let rows = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(row(0)), row(1));
+                _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(rows, row(2)), row(3))
+            };
+            let [a, b, c, d] = [rows(0), rows(1), rows(2), rows(3)];
+            let [ab, cd] = [_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d)].map(|v| _mm512_castps_pd(v));
+            let [ab_high, cd_high] = [_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d)].map(|v| _mm512_castps_pd(v));
+            [
+                _mm512_unpacklo_pd(ab, cd),
+                _mm512_unpackhi_pd(ab, cd),
+                _mm512_unpacklo_pd(ab_high, cd_high),
+                _mm512_unpackhi_pd(ab_high, cd_high),
+            ]
+            .map(|v| Self(_mm512_castpd_ps(v)))
+        }
     }
 
     #[inline(always)]
