@@ -58,18 +58,17 @@ const FILLER: [(&str, usize); 7] = [
 struct Stack {
     model: Model,
     /// The same model with dense attention.
-    dense: Option<Model>,
+    dense: Model,
     filler: Model,
 }
 
 impl Stack {
     fn tiny() -> Result<Self> {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/assets/tiny-v32");
-        let load = || -> Result<Model> {
-            let (config, vb) = weights::load(dir, &LoadOptions::default(), |_| ())?;
-            Ok(Model::new(&config, vb)?)
-        };
-        Ok(Self { model: load()?, dense: None, filler: load()? })
+        let (config, vb) = weights::load(dir, &LoadOptions::default(), |_| ())?;
+        let model = |config: &Config| Model::new(config, vb.clone());
+        let json = serde_json::from_str(&std::fs::read_to_string(format!("{dir}/config.json"))?)?;
+        Ok(Self { model: model(&config)?, dense: model(&dense(json)?)?, filler: model(&config)? })
     }
 
     fn lite() -> Result<Self> {
@@ -79,13 +78,18 @@ impl Stack {
             change(&mut json);
             Ok(Model::new(&Config::from_json(&Value::Object(json).to_string())?, vb.clone())?)
         };
-        let dense = model(&|json| {
-            json.retain(|key, _| !key.starts_with("index_"));
-            json.insert("model_type".into(), "deepseek_v3".into());
-        })?;
+        let dense = Model::new(&dense(serde_json::from_str(LITE)?)?, vb.clone())?;
         let filler = model(&|json| json.extend(FILLER.map(|(key, value)| (key.into(), value.into()))))?;
-        Ok(Self { model: model(&|_| ())?, dense: Some(dense), filler })
+        Ok(Self { model: model(&|_| ())?, dense, filler })
     }
+}
+
+/// The config of the same model with dense attention.
+fn dense(mut json: Map<String, Value>) -> Result<Config> {
+    json.retain(|key, _| !key.starts_with("index_"));
+    json.insert("model_type".into(), "deepseek_v3".into());
+    json.remove("architectures");
+    Ok(Config::from_json(&Value::Object(json).to_string())?)
 }
 
 /// One sequence in a cache of its own.
@@ -237,13 +241,11 @@ fn main() -> Result<()> {
             times.push(measure(&mut run, name, context, !has("ours"), &machine)?);
         }
         growth.push((name.to_string(), times.clone()));
-        if let Some(dense) = &stack.dense {
-            run.model = dense;
-            for (&context, time) in contexts.iter().zip(&mut times).rev() {
-                *time = run.time(context, 1, STEPS)?;
-            }
-            growth.push((format!("{name}, dense attention"), times));
+        run.model = &stack.dense;
+        for (&context, time) in contexts.iter().zip(&mut times).rev() {
+            *time = run.time(context, 1, STEPS)?;
         }
+        growth.push((format!("{name}, dense attention"), times));
     }
     print!("\n{:<46}", "decode, ms a token, after tokens:");
     contexts.iter().for_each(|context| print!(" {context:>9}"));

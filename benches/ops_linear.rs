@@ -18,15 +18,16 @@ use deepseek_v32::ops::rope::rope;
 use deepseek_v32::ops::simd::{Isa, with_isa};
 use deepseek_v32::ops::swiglu::swiglu;
 
-/// Seconds so far: processor time of this thread where it is all there is, else time on the clock.
+/// Seconds so far: processor time of the process where one thread is all that works, else time on the clock.
 fn now(start: Instant) -> f64 {
-    if rayon::current_num_threads() == 1
-        && let Ok(line) = std::fs::read_to_string("/proc/thread-self/schedstat")
-        && let Some(Ok(nanoseconds)) = line.split(' ').next().map(str::parse::<f64>)
-    {
-        return nanoseconds / 1e9;
+    let of_thread = |task: std::io::Result<std::fs::DirEntry>| {
+        let line = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        line.split(' ').next()?.parse::<f64>().ok()
+    };
+    match std::fs::read_dir("/proc/self/task") {
+        Ok(tasks) if rayon::current_num_threads() == 1 => tasks.filter_map(of_thread).sum::<f64>() / 1e9,
+        _ => start.elapsed().as_secs_f64(),
     }
-    start.elapsed().as_secs_f64()
 }
 
 /// Mean seconds per call over half a second.

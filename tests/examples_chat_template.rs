@@ -6,7 +6,6 @@ mod examples_support;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use deepseek_v32::chat::Json;
 use examples_support::{example, failed, fails, with_closed_output, with_input, written};

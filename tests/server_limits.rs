@@ -165,6 +165,8 @@ fn broken_requests_get_the_protocols_errors() {
     assert_eq!((status, param, code), (404, json!("model"), json!("model_not_found")));
     assert!(message.contains("gpt-9") && message.contains("mock"), "{message}");
     assert_eq!(get(server.address, "/v1/models/gpt-9").status, 404);
+    let malformed = get(server.address, "/v1/models/%ff");
+    assert_eq!((malformed.status, malformed.json()["error"]["type"].as_str()), (400, Some("invalid_request_error")));
     let long = json!({"prompt": vec![5; 4096]});
     let (status, message, param, code) = post(server.address, TEXT, &long).error();
     assert_eq!((status, param, code), (400, json!("prompt"), json!("context_length_exceeded")));

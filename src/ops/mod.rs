@@ -9,6 +9,7 @@ use candle::{Device, Tensor};
 use candle_core as candle;
 
 pub mod layout;
+mod scratch;
 pub mod simd;
 
 pub mod absorb;

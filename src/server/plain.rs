@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State as Extract};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -24,7 +25,11 @@ pub async fn models(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 /// `/v1/models/{id}`.
-pub async fn one_model(Extract(state): Extract<Arc<State>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn one_model(
+    Extract(state): Extract<Arc<State>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|error| ApiError::bad(format!("the model's name: {}", error.body_text())))?;
     state.check_model(Some(&id))?;
     Ok(json_response(model(&state).to_string()))
 }

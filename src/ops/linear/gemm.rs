@@ -9,6 +9,7 @@ use std::ops::Range;
 use float8::F8E4M3;
 use half::{bf16, f16};
 
+use crate::ops::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::vector::{Avx2, Avx512};
 use crate::ops::simd::{
@@ -241,13 +242,13 @@ unsafe fn matrix_matrix<V: Vector, W: Element>(
     let k = weight.k;
     let padded = k.next_multiple_of(V::LANES);
     let chunk = K_CHUNK.min(padded);
-    let mut widened = vec![0.0f32; WEIGHT_ROWS * chunk];
-    let mut packed = vec![0.0f32; X_ROWS.min(out.len()) * padded];
+    let mut widened = Scratch::new(WEIGHT_ROWS * chunk);
+    let mut packed = Scratch::new(X_ROWS.min(out.len()) * padded);
     let tiles_per_column = X_ROWS.div_ceil(V::TILE_ROWS);
     let tile_lanes = TILE_WEIGHT_ROWS * V::TILE_ROWS * V::LANES;
     // Lanes of the unfinished outputs between chunks of k.
     let unfinished = if k > chunk { WEIGHT_ROWS.div_ceil(TILE_WEIGHT_ROWS) * tiles_per_column * tile_lanes } else { 0 };
-    let mut lanes = vec![0.0f32; unfinished];
+    let mut lanes = Scratch::new(unfinished);
 
     for (x, out) in x.chunks(X_ROWS * k.max(1)).zip(out.chunks_mut(X_ROWS)) {
         // Rows of a tile side by side, a register of each in turn.

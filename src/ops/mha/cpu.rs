@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use crate::ops::attention::PARALLEL_WORK;
 use crate::ops::attention::rows::{Rows, readable};
-use crate::ops::attention::scratch::Scratch;
 use crate::ops::attention::tile::{Softmax, TILE, Tile, lane_width, padded, step};
 use crate::ops::layout::BatchLayout;
+use crate::ops::scratch::Scratch;
 use crate::ops::simd::{Isa, isa};
 
 /// Query rows that share a copied tile of keys.

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::score::{Keys, Row, by_columns, rows_suffice, score};
 use crate::ops::attention::PARALLEL_WORK;
 use crate::ops::attention::rows::{Rows, readable};
-use crate::ops::attention::scratch::Scratch;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
+use crate::ops::scratch::Scratch;
 use crate::ops::simd::{Isa, isa};
 
 /// Query rows that share a page of keys while it is in the cache.
