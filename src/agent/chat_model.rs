@@ -95,6 +95,11 @@ pub struct ChatUsage {
     pub reasoning_tokens: usize,
 }
 
+impl ChatUsage {
+    /// The most tokens that a count can mean: more is a mistake, and sums of it would overflow.
+    pub(super) const MOST: usize = if usize::BITS < 64 { 1 << 30 } else { 1 << 48 };
+}
+
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatResponse {
