@@ -82,11 +82,21 @@ pub enum AgentError {
         problem: String,
     },
     /// A trace could not be written or read.
-    #[error("{}: {message}", one_line_path(path))]
+    #[error(
+        "{}{}{}: {}",
+        one_line_path(path),
+        line.map(|line| format!(": line {line}")).unwrap_or_default(),
+        field.as_ref().map(|field| format!(": `{field}`")).unwrap_or_default(),
+        shown(message, LONGEST_MESSAGE)
+    )]
     Trace {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The line at fault, from 1, if it is one.
+        line: Option<usize>,
+        /// The field of its record at fault, if it is one, e.g. `usage.prompt_tokens`.
+        field: Option<String>,
+        /// Why.
         message: String,
     },
 }
