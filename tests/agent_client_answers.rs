@@ -3,7 +3,9 @@
 
 mod agent_client_support;
 
-use agent_client_support::{Server, delta, end, quick, stream, whole};
+use std::io::Write;
+
+use agent_client_support::{Reply, STREAM_HEAD, Server, delta, end, quick, stream, whole};
 use deepseek_v32::agent::{AgentError, ChatModel, ChatRequest, ChatResponse, OpenAiChat};
 use deepseek_v32::chat::Message;
 
@@ -61,6 +63,26 @@ fn streams_that_are_no_answer() {
     let parts = delta(r#"{"content":[{"type":"text","text":"Hel"},{"type":"text","text":"lo."}]}"#);
     let server = Server::new(vec![stream(beside.to_string() + &parts + &end("stop"), usize::MAX)]);
     assert_eq!(ask(&server).unwrap().message.content, "Hello.");
+}
+
+/// A stream that ends within an event broke off, and an answer of which nothing was told is asked for again.
+#[test]
+fn streams_that_break_off() {
+    let event = delta(r#"{"content":"Größe"}"#);
+    let within = event.find('ö').unwrap() + 1;
+    for kept in [0, 3, 20, within, event.len() - 4] {
+        let piece = event.as_bytes()[..kept].to_vec();
+        let cut: Reply = Box::new(move |connection| {
+            connection.write_all(STREAM_HEAD.replace("Transfer-Encoding: chunked\r\n", "").as_bytes()).unwrap();
+            connection.write_all(&piece).unwrap();
+        });
+        let server = Server::new(vec![cut, stream(hello(), usize::MAX)]);
+        assert_eq!(ask(&server).unwrap().message.content, "Hello.", "{kept} bytes");
+        assert_eq!(server.received().len(), 2);
+    }
+    // What had ended before has ended.
+    let cut = hello().replace("data: [DONE]\n\n", "data: {\"choices\": [");
+    assert_eq!(ask(&Server::new(vec![stream(cut, usize::MAX)])).unwrap().message.content, "Hello.");
 }
 
 #[test]

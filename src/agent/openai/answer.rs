@@ -1,5 +1,6 @@
 //! Chunks of a server to an answer.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::agent::chat_model::{ChatResponse, ChatUsage, Finish};
@@ -82,6 +83,17 @@ impl Answer {
             return Ok(Vec::new());
         }
         self.read(data, "delta")
+    }
+
+    /// Takes the data of the last event, where the end of the event is missing. Data that breaks off was never said.
+    ///
+    /// # Errors
+    /// As [`Self::event`].
+    pub fn last_event(&mut self, data: &str) -> Result<Vec<Delta>> {
+        match serde_json::from_str::<IgnoredAny>(data) {
+            Err(error) if error.is_eof() => Ok(Vec::new()),
+            _ => self.event(data),
+        }
     }
 
     /// Takes a whole answer.

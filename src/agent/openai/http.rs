@@ -52,6 +52,8 @@ pub(super) enum Ended {
 pub(super) enum Data<'a> {
     /// The data of an event.
     Event(&'a str),
+    /// The data of the last event, whose end is missing.
+    LastEvent(&'a str),
     /// All of it.
     Whole(&'a str),
 }
@@ -145,7 +147,7 @@ impl Client {
             }
         }
         if ok && events {
-            return parser.finish(&mut on_event).map_err(unanswered);
+            return parser.finish(&mut |data: &str| on_data(Data::LastEvent(data))).map_err(unanswered);
         }
         if ok {
             let text = String::from_utf8(whole).map_err(|error| unanswered(format!("no UTF-8: {error}").into()))?;

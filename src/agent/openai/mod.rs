@@ -54,6 +54,7 @@ impl OpenAiChat {
         let finish = self.client.post(body, cancel, &mut |data| {
             let deltas = match data {
                 Data::Event(data) => answer.event(data)?,
+                Data::LastEvent(data) => answer.last_event(data)?,
                 Data::Whole(data) => answer.whole(data)?,
             };
             for delta in deltas {
