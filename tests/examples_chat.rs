@@ -174,9 +174,9 @@ fn the_agent_s_trace() {
     let args = ["--prompt", "What time is it in Tokyo?", "--trace", trace.to_str().unwrap()];
     let first = tool_calling(&args);
     fails(example("tool_calling").args(args), 1, &[args[3], "exists"]);
-    let again = tool_calling(&[&args[..], &["--resume"]].concat());
-    // What has ended is not done again.
-    assert_eq!(again.trim_start(), first.lines().last().unwrap().to_string() + "\n");
+    let again = tool_calling(&["--trace", args[3], "--resume"]);
+    // What has ended is not done again, but told.
+    assert!(first.ends_with(&again) && again.lines().count() == 3 && !again.starts_with('\n'), "{again}");
 }
 
 /// A chat that does not fit the context: what each strategy of context management makes of it.
@@ -293,7 +293,14 @@ fn a_chat_s_mistakes() {
     ] {
         failed(&with_input(&mut example("chat"), input), 1, &[part], input);
     }
-    failed(&with_input(&mut example("chat"), b"\xff\n"), 1, &["standard input", "UTF-8"], "bytes");
+    // Of what can't be read, the chat says so and goes on.
+    for (line, problem) in
+        [(b"price \xff\xfe".to_vec(), "is not UTF-8"), (vec![b'x'; 20 << 20], "is longer than 16 MB")]
+    {
+        let output = with_input(example("chat").args(["--thinking", "off"]), [&line, &b"\nHello!"[..]].concat());
+        failed(&output, 0, &["standard input: line 1 ", problem], problem);
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with("Hello! How can I help you?\n"));
+    }
     for (args, status, part) in [
         (["-n", "0"], 1, "--max-tokens is 0: expected at least 1"),
         (["-n", "-3"], 2, "'--max-tokens <MAX_TOKENS>'"),

@@ -6,17 +6,18 @@
 //! ```
 //!
 //! Lines that begin with `/` are commands: `/help` lists them. Reads whole lines from standard input, so a conversation
-//! can be piped in.
+//! can be piped in. Ctrl-C stops an answer, and ends the chat where none is being written.
 
 #[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../tool_calling/expression.rs"]
 mod expression;
+mod interrupt;
 #[path = "../tool_calling/tools.rs"]
 mod tools;
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,11 +25,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
 use common::printer::{Printer, stop_name};
+use common::terminal::{complain, escaped_lines};
 use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, LocalChat, Outcome, Stop, Toolbox};
 use deepseek_v32::chat::{Message, Version};
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
+use interrupt::Answering;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -86,10 +89,11 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
+    let config = GenerationConfig::load(&dir)?.unwrap_or_default();
     let options = AgentOptions {
         thinking: args.thinking == Switch::On,
-        params: params(&args, &dir)?,
-        max_answer_tokens: args.max_tokens,
+        params: params(&args, &config),
+        max_answer_tokens: args.max_tokens.or(config.max_new_tokens),
         ..AgentOptions::default()
     };
     common::check_agent(&options)?;
@@ -109,16 +113,23 @@ fn run(args: Args) -> Result<()> {
     }
     let interactive = std::io::stdin().is_terminal();
     if interactive {
+        interrupt::listen()?;
         let (name, dir) = (chat.model.name().to_string(), one_line_path(&chat.dir));
         chat.print(&format!("{name} ({dir}). /help lists the commands."))?;
     }
-    let mut lines = std::io::stdin().lock().lines();
-    loop {
+    let mut input = std::io::stdin().lock();
+    for number in 1.. {
         if interactive {
             write!(chat.out, "> ").and_then(|()| chat.out.flush()).context("standard output")?;
         }
-        let Some(line) = lines.next() else { break };
-        let line = line.context("standard input")?;
+        let line = match read_line(&mut input).context("standard input")? {
+            None => break,
+            Some(Ok(line)) => line,
+            Some(Err(problem)) => {
+                complain(&format!("standard input: line {number} is {problem} and is passed over"));
+                continue;
+            }
+        };
         let line = line.trim();
         let done = match line.strip_prefix('/') {
             _ if line.is_empty() => Ok(false),
@@ -130,12 +141,26 @@ fn run(args: Args) -> Result<()> {
             Ok(false) => {}
             // A person tries again; a script wants to know.
             Err(error) if interactive && !error.is::<std::io::Error>() => {
-                eprintln!("error: {}", common::error_line(&error));
+                complain(&format!("error: {}", common::error_line(&error)));
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// The next line, or what is wrong with it; `None` at the end.
+fn read_line(input: &mut impl BufRead) -> std::io::Result<Option<std::result::Result<String, &'static str>>> {
+    const LONGEST: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    if input.take(LONGEST).read_until(b'\n', &mut bytes)? == 0 {
+        return Ok(None);
+    }
+    if bytes.len() as u64 == LONGEST && !bytes.ends_with(b"\n") {
+        input.skip_until(b'\n')?;
+        return Ok(Some(Err("longer than 16 MB")));
+    }
+    Ok(Some(String::from_utf8(bytes).map_err(|_| "not UTF-8")))
 }
 
 /// The checkpoint's engine. The conversation so far stays in its cache.
@@ -150,11 +175,14 @@ fn load(args: &Args, dir: &Path) -> Result<LocalChat> {
     })
 }
 
-fn params(args: &Args, dir: &Path) -> Result<SamplingParams> {
-    let defaults = GenerationConfig::load(dir)?.filter(|config| config.do_sample != Some(false)).unwrap_or_default();
-    let temperature = args.temperature.or(defaults.temperature).unwrap_or(0.0);
-    let top_p = args.top_p.or(defaults.top_p).unwrap_or(1.0);
-    Ok(SamplingParams { temperature, top_p, seed: Some(args.seed), ..SamplingParams::default() })
+fn params(args: &Args, config: &GenerationConfig) -> SamplingParams {
+    let recommended = SamplingParams::recommended(config);
+    SamplingParams {
+        temperature: args.temperature.unwrap_or(recommended.temperature),
+        top_p: args.top_p.unwrap_or(recommended.top_p),
+        seed: Some(args.seed),
+        ..recommended
+    }
 }
 
 struct Chat<W> {
@@ -178,7 +206,7 @@ const HELP: &str = "\
 
 impl<W: Write> Chat<W> {
     fn print(&mut self, line: &str) -> Result<()> {
-        writeln!(self.out, "{line}").context("standard output")
+        writeln!(self.out, "{}", escaped_lines(line)).context("standard output")
     }
 
     /// Carries out a command; `true` ends the chat.
@@ -230,6 +258,7 @@ impl<W: Write> Chat<W> {
         messages.push(Message::user(text));
         let tools = if self.with_tools { self.toolbox.clone() } else { Toolbox::new() };
         let mut printer = Printer::new(&mut self.out);
+        let _answering = Answering::new(printer.cancel());
         let agent = Agent::new(self.model.clone(), tools).with_options(self.options.clone());
         let Outcome { messages, stop, usage, .. } =
             agent.with_cancel(printer.cancel()).run(messages, &mut |event| printer.event(event))?;

@@ -1,8 +1,9 @@
 //! What the examples share: choice of checkpoint, loading with a spinner, what an agent prints, errors as one line.
 
 pub mod printer;
+pub mod terminal;
 
-use std::io::Read;
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::GenerationError;
 use deepseek_v32::model::{Model, Precision};
 use deepseek_v32::weights::{self, LoadOptions, Progress};
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use terminal::{complain, escaped, takes_codes};
 
 /// Dtype of activations and cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,11 +70,10 @@ fn answer<A: Parser>(usage_status: u8, run: impl FnOnce(A) -> Result<()>) -> Exi
     match A::try_parse() {
         Ok(args) => report(run(args)),
         Err(error) if error.use_stderr() => {
-            eprintln!("{}", usage_line(&error.render().to_string()));
+            complain(&usage_line(&error.render().to_string()));
             ExitCode::from(usage_status)
         }
-        // The help, which nobody need read to its end.
-        Err(help) => report(help.print().context("standard output")),
+        Err(help) => report(help.print().and_then(|()| std::io::stdout().flush()).context("standard output")),
     }
 }
 
@@ -81,8 +82,7 @@ fn usage_line(message: &str) -> String {
     const LONGEST: usize = 400;
     let hint = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more information");
     let words: Vec<_> = message.lines().map(str::trim).take_while(hint).filter(|line| !line.is_empty()).collect();
-    let escaped = |c: char| if c.is_control() { c.escape_debug().collect() } else { vec![c] };
-    let line: Vec<char> = words.join(" ").chars().flat_map(escaped).collect();
+    let line: Vec<char> = escaped(&words.join(" "), &[]).chars().collect();
     if line.len() <= LONGEST {
         return line.into_iter().collect();
     }
@@ -203,6 +203,9 @@ pub fn with_spinner<T, E: Into<anyhow::Error>>(
     load: impl FnOnce(&(dyn Fn(Progress) + Send + Sync)) -> std::result::Result<T, E>,
 ) -> Result<T> {
     let spinner = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
+    if !takes_codes(std::io::stderr().is_terminal()) {
+        spinner.set_draw_target(ProgressDrawTarget::hidden());
+    }
     spinner.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
     spinner.enable_steady_tick(Duration::from_millis(80));
     let name = one_line_path(dir);
@@ -215,8 +218,24 @@ pub fn with_spinner<T, E: Into<anyhow::Error>>(
     loaded.map_err(Into::into)
 }
 
-/// Ends an example: an error becomes one line on standard error and exit status 1. A reader of standard output that has
-/// seen enough is no error.
+/// A run that came to no answer, and why. The exit status says so.
+#[derive(Debug)]
+pub struct NoAnswer(pub String);
+
+impl NoAnswer {
+    const STATUS: u8 = 3;
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no answer: {}", self.0)
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// Ends an example: an error becomes one line on standard error and exit status 1, or that of [`NoAnswer`]. A reader of
+/// standard output that has seen enough is no error.
 fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
@@ -225,8 +244,8 @@ fn report(result: Result<()>) -> ExitCode {
     if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", error_line(&error));
-    ExitCode::FAILURE
+    complain(&format!("error: {}", error_line(&error)));
+    if error.is::<NoAnswer>() { ExitCode::from(NoAnswer::STATUS) } else { ExitCode::FAILURE }
 }
 
 /// An error and its causes on one line. A cause that its effect's message already quotes is not said twice.

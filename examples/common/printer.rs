@@ -7,6 +7,8 @@ use deepseek_v32::agent::{AgentEvent, AgentEventKind, Stop};
 use deepseek_v32::chat::Delta;
 use deepseek_v32::generation::Cancel;
 
+use super::terminal::{complain, escaped_lines, takes_codes};
+
 /// Prints events as they come: reasoning dimmed, if a terminal shows it. Once nobody reads any more, the agent is
 /// stopped.
 pub struct Printer<W: Write> {
@@ -29,7 +31,7 @@ enum Printed {
 impl<W: Write> Printer<W> {
     /// To standard output, or what stands for it.
     pub fn new(out: W) -> Self {
-        let dims = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let dims = takes_codes(std::io::stdout().is_terminal());
         Self { out, cancel: Cancel::new(), written: Ok(()), dims, state: Printed::Line }
     }
 
@@ -57,6 +59,11 @@ impl<W: Write> Printer<W> {
                 let (strategy, steps, before) = (managed.strategy, managed.discarded_steps, managed.tokens_before);
                 self.line(&format!("[{strategy}: {before} tokens, {steps} steps discarded{after}]"));
             }
+            AgentEventKind::RecordDropped { line } => {
+                complain(&format!(
+                    "the trace's last record, line {line}, was not written to its end and does not count"
+                ));
+            }
             _ => {}
         }
     }
@@ -64,14 +71,14 @@ impl<W: Write> Printer<W> {
     /// A line of its own.
     pub fn line(&mut self, line: &str) {
         self.end_line();
-        self.write(&format!("{}\n", harmless(line)));
+        self.write(&format!("{}\n", escaped_lines(line)));
     }
 
     /// A line that is dimmed where reasoning is.
     pub fn dim_line(&mut self, line: &str) {
         self.end_line();
         let (begin, end) = if self.dims { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-        self.write(&format!("{begin}{}{end}\n", harmless(line)));
+        self.write(&format!("{begin}{}{end}\n", escaped_lines(line)));
     }
 
     fn end_line(&mut self) {
@@ -90,7 +97,7 @@ impl<W: Write> Printer<W> {
             }
             self.state = state;
         }
-        written.push_str(&harmless(text));
+        written.push_str(&escaped_lines(text));
         self.write(&written);
     }
 
@@ -109,11 +116,6 @@ impl<W: Write> Drop for Printer<W> {
     fn drop(&mut self) {
         self.end_line();
     }
-}
-
-/// What comes from a model or a tool must not steer the terminal.
-fn harmless(text: &str) -> String {
-    text.chars().filter(|&c| c == '\n' || c == '\t' || !c.is_control()).collect()
 }
 
 /// The name of a reason to stop.

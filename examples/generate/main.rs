@@ -12,13 +12,15 @@
 mod common;
 mod trace;
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use common::terminal::escaped_lines;
 use deepseek_v32::Config;
 use deepseek_v32::error::one_line_path;
 use deepseek_v32::generation::{
@@ -138,7 +140,7 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let mut written = Ok(());
     let completion = engine.generate(request, |token| {
         if !args.json && written.is_ok() {
-            written = out.write_all(token.text.as_bytes()).and_then(|()| out.flush());
+            written = out.write_all(shown(&token.text).as_bytes()).and_then(|()| out.flush());
             if written.is_err() {
                 cancel.cancel();
             }
@@ -150,6 +152,11 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
         false => print_text(&mut out, &completion, &engine, load_time.as_secs_f64()),
     });
     written.context("standard output")
+}
+
+/// What the model wrote: as it is, unless it could steer a terminal.
+fn shown(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { escaped_lines(text).into() } else { text.into() }
 }
 
 /// An error with what the library cannot know: the option that a parameter is from, the prompt's file, the checkpoint.
@@ -222,7 +229,7 @@ fn print_text(
     load_seconds: f64,
 ) -> Result<()> {
     let streamed: usize = completion.tokens.iter().map(|token| token.text.len()).sum();
-    writeln!(out, "{}", completion.text.get(streamed..).unwrap_or_default())?;
+    writeln!(out, "{}", shown(completion.text.get(streamed..).unwrap_or_default()))?;
     let name = |id: u32| {
         let text = engine.tokenizer().and_then(|tokenizer| tokenizer.decode(&[id], Default::default()).ok());
         format!("{:?}", text.unwrap_or_default())

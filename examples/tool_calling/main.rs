@@ -10,7 +10,8 @@
 //! cargo run --release --example tool_calling -- --replay examples/assets/tiny-v32/golden.json
 //! ```
 //!
-//! `own_tools.rs` says what `--tools` reads.
+//! Exit status: 0 after an answer, 1 after an error, 2 for wrong arguments, 3 where a run ended at a limit, without an
+//! answer. `own_tools.rs` says what `--tools` reads.
 
 #[allow(dead_code)] // other examples use the rest
 #[path = "../common/mod.rs"]
@@ -23,14 +24,17 @@ mod replay;
 mod tools;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use common::NoAnswer;
 use common::printer::{Printer, stop_name};
-use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome};
+use deepseek_v32::agent::{
+    Agent, AgentEvent, AgentEventKind, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome, Stop,
+};
 use deepseek_v32::chat::Message;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;
@@ -41,8 +45,13 @@ const DEFAULT_PROMPT: &str = "Calculate 177 times 579. And: What is the price of
 /// Tokens of ended requests that are kept for the next.
 const PREFIX_TOKENS: usize = 16_384;
 
+const DEFAULT_STEPS: usize = 20;
+
+const EXIT_STATUS: &str = "Exit status: 0 after an answer, 1 after an error, 2 for wrong arguments, 3 where a run ended without \
+an answer: at its limit of steps or tokens, or in a full context";
+
 #[derive(Debug, Parser)]
-#[command(about = "Answers with the help of tools")]
+#[command(about = "Answers with the help of tools", after_help = EXIT_STATUS)]
 struct Args {
     /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one. With --base-url: the
     /// model's name there.
@@ -69,9 +78,9 @@ struct Args {
     /// Do not think.
     #[arg(long)]
     no_thinking: bool,
-    /// Most answers of the model.
-    #[arg(long, default_value_t = 20)]
-    steps: usize,
+    /// Most answers of the model; with --resume, a new limit. Default: 20, or what the trace says.
+    #[arg(long)]
+    steps: Option<usize>,
     /// What to do when the context fills: none, summary, discard-75, discard-all, parallel-fewest-step[:RUNS].
     #[arg(long, default_value = "none")]
     context: ContextManagement,
@@ -84,8 +93,8 @@ struct Args {
     /// Write everything down in a new file.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Go on where the trace ends.
-    #[arg(long, requires = "trace")]
+    /// Go on where the trace ends, as it began. Of a run that has ended, the answer is printed.
+    #[arg(long, requires = "trace", conflicts_with_all = ["prompt", "system", "thinking", "no_thinking", "context", "temperature", "seed"])]
     resume: bool,
     /// Dtype of activations and cache.
     #[arg(long, value_enum, default_value = "f32")]
@@ -112,7 +121,7 @@ fn run(args: Args) -> Result<()> {
     let options = AgentOptions {
         thinking: !args.no_thinking,
         params: SamplingParams::sampled(args.temperature, args.seed),
-        max_steps: args.steps,
+        max_steps: args.steps.unwrap_or(DEFAULT_STEPS),
         context: args.context,
         ..AgentOptions::default()
     };
@@ -138,20 +147,57 @@ fn run(args: Args) -> Result<()> {
     let agent = Agent::new(model, tools).with_options(options).with_cancel(printer.cancel());
     let mut messages = vec![Message::system(&args.system)];
     for prompt in &args.prompt {
-        if !args.resume {
-            printer.line(&format!("> {prompt}"));
-        }
-        messages.push(Message::user(prompt));
-        let mut on_event = |event| printer.event(event);
         let outcome = match &args.trace {
-            Some(trace) if args.resume => agent.resume(trace, &mut on_event)?,
-            Some(trace) => agent.run_traced(messages, trace, &mut on_event)?,
-            None => agent.run(messages, &mut on_event)?,
+            Some(trace) if args.resume => resume(&agent, trace, args.steps, &mut printer)?,
+            trace => {
+                printer.line(&format!("> {prompt}"));
+                messages.push(Message::user(prompt));
+                let mut on_event = |event| printer.event(event);
+                match trace {
+                    Some(trace) => agent.run_traced(messages, trace, &mut on_event)?,
+                    None => agent.run(messages, &mut on_event)?,
+                }
+            }
         };
         end(&mut printer, &outcome);
+        if let Some(why) = why_no_answer(&outcome) {
+            printer.finish()?;
+            return Err(NoAnswer(why).into());
+        }
         messages = outcome.messages;
     }
     printer.finish()
+}
+
+/// Goes on with a trace. An answer that it has already is printed.
+fn resume(agent: &Agent, trace: &Path, steps: Option<usize>, printer: &mut Printer<impl Write>) -> Result<Outcome> {
+    let mut answered = false;
+    let mut on_event = |event: AgentEvent| {
+        answered |= matches!(event.kind, AgentEventKind::Answered { .. });
+        printer.event(event);
+    };
+    let outcome = match steps {
+        Some(steps) => agent.resume_with_max_steps(trace, steps, &mut on_event)?,
+        None => agent.resume(trace, &mut on_event)?,
+    };
+    if let Some(message) = outcome.message.as_ref().filter(|_| !answered && outcome.runs.len() == 1)
+        && !message.content.is_empty()
+    {
+        printer.line(&message.content);
+    }
+    Ok(outcome)
+}
+
+/// Why a run came to no answer, if it did not.
+fn why_no_answer(outcome: &Outcome) -> Option<String> {
+    match outcome.stop {
+        Stop::Answer => None,
+        Stop::StepLimit => Some(format!("the limit is reached after {} steps (--steps)", outcome.steps)),
+        Stop::TokenLimit => Some("the last one was cut off at the limit of tokens".to_string()),
+        Stop::TimeLimit => Some("the time is over".to_string()),
+        Stop::Cancelled => Some("the run was cancelled".to_string()),
+        Stop::ContextFull => Some("the context is full (--context says what may go)".to_string()),
+    }
 }
 
 fn load(args: &Args) -> Result<LocalChat> {

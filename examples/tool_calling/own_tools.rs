@@ -10,6 +10,7 @@
 //!   "result": "21 degrees and sunny"}]
 //! ```
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -61,7 +62,8 @@ fn add(toolbox: Toolbox, entry: &Json) -> Result<Toolbox> {
 fn ask(name: &str, arguments: &Json) -> Result<String, ToolFailure> {
     static ASKING: Mutex<()> = Mutex::new(());
     let _turn = ASKING.lock();
-    eprint!("{}", one_line(&format!("result of {name}({arguments})? ")));
+    // Where it can't be shown, there may still be somebody who types.
+    let _ = write!(std::io::stderr(), "{}", one_line(&format!("result of {name}({arguments})? ")));
     let mut line = String::new();
     match std::io::stdin().read_line(&mut line)? {
         0 => Err("nobody answered".into()),

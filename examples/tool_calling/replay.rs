@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use deepseek_v32::agent::{ChatModel, ChatRequest, LocalChat};
 use deepseek_v32::chat::Message;
 use deepseek_v32::error::{one_line, one_line_path};
@@ -36,24 +36,24 @@ pub fn replay(chat: &LocalChat, file: &Path, out: &mut impl Write) -> Result<()>
         .map_err(|error| anyhow!("{}: {}", one_line_path(file), one_line(&error.to_string())))?;
     ensure!(!recording.samples.is_empty(), "{}: `samples` is empty", one_line_path(file));
     let mut differ = 0;
+    let mut print = |line: String| writeln!(out, "{line}").context("standard output");
     for (i, sample) in recording.samples.iter().enumerate() {
         match play(chat, sample) {
-            Ok(calls) => writeln!(
-                out,
+            Ok(calls) => print(format!(
                 "{i:>3} {:<8} prompt {:>4} tokens, answer {:>3} tokens, {calls} calls: identical",
-                sample.mode,
+                one_line(&sample.mode),
                 sample.prompt_ids.len(),
                 sample.generated_ids.len()
-            )?,
+            ))?,
             Err(error) => {
                 differ += 1;
-                writeln!(out, "{i:>3} {:<8} {error}", sample.mode)?;
+                print(format!("{i:>3} {:<8} {}", one_line(&sample.mode), common::error_line(&error)))?;
             }
         }
     }
     let count = recording.samples.len();
     let same = count - differ;
-    writeln!(out, "{same} of {count} conversations identical: prompt text, prompt ids, answer ids, message")?;
+    print(format!("{same} of {count} conversations identical: prompt text, prompt ids, answer ids, message"))?;
     if differ > 0 {
         bail!("{}: {differ} conversations differ", one_line_path(file));
     }

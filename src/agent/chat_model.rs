@@ -97,6 +97,22 @@ pub struct ChatUsage {
     pub reasoning_tokens: usize,
 }
 
+impl ChatUsage {
+    /// The most tokens that a count can mean: more is a mistake.
+    pub(super) const MOST: usize = if usize::BITS < 64 { 1 << 30 } else { 1 << 48 };
+
+    /// The first count that means nothing, with its field.
+    pub(super) fn meaningless(&self) -> Option<(&'static str, usize)> {
+        let counts = [
+            ("prompt_tokens", self.prompt_tokens),
+            ("cached_tokens", self.cached_tokens),
+            ("completion_tokens", self.completion_tokens),
+            ("reasoning_tokens", self.reasoning_tokens),
+        ];
+        counts.into_iter().find(|(_, count)| *count > Self::MOST)
+    }
+}
+
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatResponse {

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use crate::chat::{ChatError, ToolError};
+use crate::config::show::shown;
 use crate::error::{one_line, one_line_path};
 use crate::generation::GenerationError;
+
+/// The longest that what a server says may be in a message, in characters.
+const LONGEST_MESSAGE: usize = 400;
 
 /// An error of the agent layer.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,7 @@ pub enum AgentError {
         needs: &'static str,
     },
     /// An option is outside its range.
-    #[error("{name} is {value}: expected {expected}")]
+    #[error("{name} is {}: expected {expected}", one_line(value))]
     Option {
         /// The field's name.
         name: &'static str,
@@ -60,21 +64,39 @@ pub enum AgentError {
         expected: &'static str,
     },
     /// A server answered with an error, or not at all.
-    #[error("{url}: {message}")]
+    #[error("{}: {}", one_line(url), shown(message, LONGEST_MESSAGE))]
     Remote {
-        /// The address.
+        /// The address, without a user and a password.
         url: String,
         /// HTTP status, if there was an answer.
         status: Option<u16>,
         /// Why.
         message: String,
     },
+    /// What a server sent in place of an answer does not follow the protocol. Asked again, it would say the same.
+    #[error("{}: not an answer: {}", one_line(url), shown(problem, LONGEST_MESSAGE))]
+    NotAnAnswer {
+        /// The address, without a user and a password.
+        url: String,
+        /// The field at fault, what it is and what it should be.
+        problem: String,
+    },
     /// A trace could not be written or read.
-    #[error("{}: {message}", one_line_path(path))]
+    #[error(
+        "{}{}{}: {}",
+        one_line_path(path),
+        line.map(|line| format!(": line {line}")).unwrap_or_default(),
+        field.as_ref().map(|field| format!(": `{field}`")).unwrap_or_default(),
+        shown(message, LONGEST_MESSAGE)
+    )]
     Trace {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The line at fault, from 1, if it is one.
+        line: Option<usize>,
+        /// The field of its record at fault, if it is one, e.g. `usage.prompt_tokens`.
+        field: Option<String>,
+        /// Why.
         message: String,
     },
 }

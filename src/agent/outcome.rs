@@ -69,6 +69,11 @@ pub enum AgentEventKind {
     },
     /// The context was managed.
     ContextManaged(Managed),
+    /// The last record of a trace that is resumed was not written to its end: it does not count and is written over.
+    RecordDropped {
+        /// Its line, from 1.
+        line: usize,
+    },
     /// The run has ended.
     Finished(Stop),
 }
@@ -109,16 +114,17 @@ pub struct RunReport {
 
 impl std::ops::AddAssign for ChatUsage {
     fn add_assign(&mut self, other: Self) {
-        self.prompt_tokens += other.prompt_tokens;
-        self.cached_tokens += other.cached_tokens;
-        self.completion_tokens += other.completion_tokens;
-        self.reasoning_tokens += other.reasoning_tokens;
+        // What servers count need not be true.
+        self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
+        self.reasoning_tokens = self.reasoning_tokens.saturating_add(other.reasoning_tokens);
     }
 }
 
 impl ChatUsage {
     /// Tokens of prompt and answer together.
     pub fn total(&self) -> usize {
-        self.prompt_tokens + self.completion_tokens
+        self.prompt_tokens.saturating_add(self.completion_tokens)
     }
 }

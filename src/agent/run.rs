@@ -27,6 +27,8 @@ pub(super) struct Run<'a> {
     pub trace: Option<&'a Trace>,
     pub on_event: &'a mut dyn FnMut(AgentEvent),
     pub started: Instant,
+    /// A record that is written before the next one: what nothing comes of is not written.
+    pub unwritten: Option<Record>,
 }
 
 /// Tokens of a prompt.
@@ -96,7 +98,7 @@ impl Run<'_> {
         if let Some(stop) = self.interrupted() {
             return Ok(Some(stop));
         }
-        if self.state.steps >= self.options.max_steps {
+        if self.state.steps >= self.state.max_steps {
             return Ok(Some(Stop::StepLimit));
         }
         let mut request = self.request();
@@ -153,7 +155,7 @@ impl Run<'_> {
     /// Most tokens of the next answer; an error if there are none left.
     fn tokens_left(&self, prompt: Count) -> std::result::Result<Option<usize>, Stop> {
         let Some(most) = self.options.max_tokens else { return Ok(self.options.max_answer_tokens) };
-        let spent = self.state.usage.total() + prompt.tokens().unwrap_or(0);
+        let spent = self.state.usage.total().saturating_add(prompt.tokens().unwrap_or(0));
         let left = most.checked_sub(spent).filter(|left| *left > 0).ok_or(Stop::TokenLimit)?;
         Ok(Some(self.options.max_answer_tokens.map_or(left, |most| most.min(left))))
     }
@@ -309,6 +311,9 @@ impl Run<'_> {
     /// Writes a record, then lets it count.
     fn record(&mut self, record: Record) -> Result<()> {
         if let Some(trace) = self.trace {
+            if let Some(first) = self.unwritten.take() {
+                trace.write(self.run, self.seconds(), &first)?;
+            }
             trace.write(self.run, self.seconds(), &record)?;
         }
         let applied = self.state.apply(record);

@@ -4,7 +4,7 @@ use super::chat_model::{ChatUsage, Finish};
 use super::context::Managed;
 use super::outcome::Stop;
 use super::toolbox::CallResult;
-use super::trace::Record;
+use super::trace::{Fault, Record};
 use crate::chat::{Message, ToolCall};
 
 /// Where a run stands. It changes by [`State::apply`] alone, so that a run that is read back from its trace stands
@@ -26,12 +26,14 @@ pub(super) struct State {
     pub usage: ChatUsage,
     pub managed: Vec<Managed>,
     pub stop: Option<Stop>,
+    /// Most answers.
+    pub max_steps: usize,
     /// Time spent before this process.
     pub seconds: f64,
 }
 
 impl State {
-    pub fn new(messages: Vec<Message>) -> Self {
+    pub fn new(messages: Vec<Message>, max_steps: usize) -> Self {
         Self {
             messages,
             answer: None,
@@ -43,6 +45,7 @@ impl State {
             usage: ChatUsage::default(),
             managed: Vec::new(),
             stop: None,
+            max_steps,
             seconds: 0.0,
         }
     }
@@ -58,25 +61,44 @@ impl State {
     ///
     /// # Errors
     /// It can't come here.
-    pub fn apply(&mut self, record: Record) -> Result<(), String> {
+    pub fn apply(&mut self, record: Record) -> Result<(), Fault> {
+        if let Record::Limit { max_steps } = record {
+            return if self.takes_limit(max_steps) {
+                (self.max_steps, self.stop) = (max_steps, None);
+                Ok(())
+            } else {
+                Err(Fault::new("a new limit after the end"))
+            };
+        }
         if self.stop.is_some() {
-            return Err("a record after the end".to_string());
+            return Err(Fault::new("a record after the end"));
+        }
+        let what = match record {
+            Record::Answer { .. } => "an answer",
+            Record::Managed { .. } => "a managed context",
+            Record::End { .. } => "the end",
+            Record::Begin(_) | Record::Result { .. } | Record::Limit { .. } => "",
+        };
+        if !what.is_empty() && !self.pending().is_empty() {
+            return Err(Fault::new(format!("{what} before the results of the calls")));
         }
         match record {
-            Record::Begin(_) => return Err("a second beginning".to_string()),
-            Record::Answer { message, finish, usage } => {
-                if !self.pending().is_empty() {
-                    return Err("an answer before the results of the calls".to_string());
+            Record::Begin(_) | Record::Limit { .. } => return Err(Fault::new("a second beginning")),
+            Record::Answer { message, finish, usage } => self.answered(message, finish, usage),
+            Record::Result { call, name, content, failed } => {
+                let called = self.answer.as_ref().and_then(|answer| answer.tool_calls.get(call));
+                let called = called.map(|call| call.name.clone()).unwrap_or_default();
+                match self.results.get_mut(call) {
+                    Some(None) if called != name => {
+                        return Err(Fault::field("name", format!("is {name:?}, but call {call} is of {called:?}")));
+                    }
+                    Some(place @ None) => {
+                        *place = Some(CallResult { content, failed });
+                        self.add_results();
+                    }
+                    _ => return Err(Fault::field("call", format!("a result of call {call}, which waits for none"))),
                 }
-                self.answered(message, finish, usage);
             }
-            Record::Result { call, content, failed, .. } => match self.results.get_mut(call) {
-                Some(place @ None) => {
-                    *place = Some(CallResult { content, failed });
-                    self.add_results();
-                }
-                _ => return Err(format!("a result of call {call}, which waits for none")),
-            },
             Record::Managed { managed, messages, question } => {
                 self.steps += usize::from(managed.summary_usage.is_some());
                 self.usage += managed.summary_usage.unwrap_or_default();
@@ -89,6 +111,15 @@ impl State {
             Record::End { stop } => self.stop = Some(stop),
         }
         Ok(())
+    }
+
+    /// Whether a new limit changes anything: a run that ended otherwise than at its old one has ended.
+    pub fn takes_limit(&self, max_steps: usize) -> bool {
+        match self.stop {
+            None => max_steps != self.max_steps,
+            Some(Stop::StepLimit) => max_steps > self.steps,
+            Some(_) => false,
+        }
     }
 
     fn answered(&mut self, message: Message, finish: Finish, usage: ChatUsage) {

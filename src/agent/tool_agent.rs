@@ -9,11 +9,11 @@ use super::chat_model::{ChatModel, ChatUsage};
 use super::context::ContextManagement;
 use super::error::Result;
 use super::options::AgentOptions;
-use super::outcome::{AgentEvent, Outcome, RunReport, Stop};
+use super::outcome::{AgentEvent, AgentEventKind, Outcome, RunReport, Stop};
 use super::run::Run;
 use super::state::State;
 use super::toolbox::Toolbox;
-use super::trace::{Begin, Trace, problem};
+use super::trace::{Begin, Fault, Opened, Record, Trace};
 use crate::chat::Message;
 use crate::generation::{Cancel, GenerationError};
 
@@ -79,7 +79,7 @@ impl Agent {
     /// If the model fails or refuses the conversation. What goes wrong in a tool is no error: the model is told.
     pub fn run(&self, messages: impl Into<Vec<Message>>, on_event: &mut dyn FnMut(AgentEvent)) -> Result<Outcome> {
         self.options.validate()?;
-        self.work(&self.options, states(&self.options, messages.into()), None, on_event)
+        self.work(&self.options, states(&self.options, messages.into()), None, None, on_event)
     }
 
     /// As [`Self::run`], writing everything down in a new file as it happens; see [`Self::resume`].
@@ -102,44 +102,78 @@ impl Agent {
         };
         self.options.validate()?;
         let trace = Trace::create(path.as_ref(), begin)?;
-        self.work(&self.options, states(&self.options, messages), Some(&trace), on_event)
+        self.work(&self.options, states(&self.options, messages), Some(&trace), None, on_event)
     }
 
     /// Goes on with a run from its trace, with the options it began with, as if it had never been interrupted. Answers and
     /// results that were recorded are not asked for again; a call that was at work is made again. A run that had ended
-    /// comes back as it was.
+    /// comes back as it was. A last record that was not written to its end does not count, which is told
+    /// ([`AgentEventKind::RecordDropped`]). Nothing is written before something happens.
     ///
     /// # Errors
-    /// As [`Self::run_traced`]; [`AgentError::Trace`](super::AgentError::Trace) also if the file is no trace, or that of an
-    /// agent with other tools.
+    /// As [`Self::run_traced`]; [`AgentError::Trace`](super::AgentError::Trace) also if the file is no regular file or no
+    /// trace, or that of an agent with another model or other tools.
     pub fn resume(&self, path: impl AsRef<Path>, on_event: &mut dyn FnMut(AgentEvent)) -> Result<Outcome> {
-        let path = path.as_ref();
-        let (trace, begin, lines) = Trace::open(path)?;
-        if begin.tools != self.tools.tools() {
-            return Err(problem(path, "was written by an agent with other tools"));
-        }
-        begin.options.validate().map_err(|error| problem(path, format!("line 1: {error}")))?;
-        let mut states = states(&begin.options, begin.messages);
-        for (i, line) in lines.into_iter().enumerate() {
-            let number = i + 2;
-            let state = states.get_mut(line.run).ok_or_else(|| problem(path, format!("line {number}: no such run")))?;
-            state.seconds = line.seconds;
-            state.apply(line.record).map_err(|text| problem(path, format!("line {number}: {text}")))?;
-        }
-        self.work(&begin.options, states, Some(&trace), on_event)
+        self.resume_to(path.as_ref(), None, on_event)
     }
 
-    /// Works on runs until they end.
+    /// As [`Self::resume`], with another [`AgentOptions::max_steps`], which the trace keeps: a run that had ended at its
+    /// limit goes on if this one allows more. In parallel runs, it is each run's.
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub fn resume_with_max_steps(
+        &self,
+        path: impl AsRef<Path>,
+        max_steps: usize,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<Outcome> {
+        self.resume_to(path.as_ref(), Some(max_steps), on_event)
+    }
+
+    fn resume_to(
+        &self,
+        path: &Path,
+        max_steps: Option<usize>,
+        on_event: &mut dyn FnMut(AgentEvent),
+    ) -> Result<Outcome> {
+        let Opened { trace, begin, lines, torn } = Trace::open(path)?;
+        begin.check(self.model.name(), &self.tools.tools()).map_err(|fault| fault.at(1).of(path))?;
+        let mut states = states(&begin.options, begin.messages);
+        for (i, line) in lines.into_iter().enumerate() {
+            let (runs, run) = (states.len(), line.run);
+            let state =
+                states.get_mut(run).ok_or_else(|| Fault::field("run", format!("is {run}: no such run of {runs}")));
+            let applied = state.and_then(|state| {
+                state.seconds = line.seconds;
+                state.apply(line.record)
+            });
+            applied.map_err(|fault| fault.at(i + 2).of(path))?;
+        }
+        if let Some(line) = torn {
+            on_event(AgentEvent { run: 0, step: states[0].steps, kind: AgentEventKind::RecordDropped { line } });
+        }
+        self.work(&begin.options, states, Some(&trace), max_steps, on_event)
+    }
+
+    /// Works on runs until they end; with a limit, with that one instead of their own.
     fn work(
         &self,
         options: &AgentOptions,
         states: Vec<State>,
         trace: Option<&Trace>,
+        max_steps: Option<usize>,
         on_event: &mut dyn FnMut(AgentEvent),
     ) -> Result<Outcome> {
         let started = Instant::now();
-        let go = |run: usize, state: State, on_event: &mut dyn FnMut(AgentEvent)| {
-            let mut run = Run { agent: self, options, run, state, trace, on_event, started };
+        let go = |run: usize, mut state: State, on_event: &mut dyn FnMut(AgentEvent)| {
+            let limit = max_steps.filter(|max_steps| state.takes_limit(*max_steps));
+            let unwritten = limit.map(|max_steps| Record::Limit { max_steps });
+            if let Some(limit) = &unwritten {
+                let applied = state.apply(limit.clone());
+                debug_assert_eq!(applied, Ok(()));
+            }
+            let mut run = Run { agent: self, options, run, state, trace, on_event, started, unwritten };
             let result = run.finish();
             (run.state, result)
         };
@@ -175,7 +209,7 @@ fn states(options: &AgentOptions, messages: Vec<Message>) -> Vec<State> {
         ContextManagement::ParallelFewestStep { runs } => runs,
         _ => 1,
     };
-    vec![State::new(messages); runs]
+    vec![State::new(messages, options.max_steps); runs]
 }
 
 impl std::fmt::Debug for Agent {

@@ -2,13 +2,15 @@
 //!
 //! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. The
 //! kinds are `begin` (once: model, options, tools, messages), `answer`, `result`, `managed` (the context was managed:
-//! the messages after it) and `end`. A last line that was not written to its end counts as not written.
+//! the messages after it), `end` and `limit` (another number of steps, also behind an `end` at the old one). A last line
+//! that was not written to its end counts as not written.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::chat_model::{ChatUsage, Finish};
@@ -17,6 +19,7 @@ use super::error::{AgentError, Result};
 use super::options::AgentOptions;
 use super::outcome::Stop;
 use crate::chat::{Message, Tool};
+use crate::generation::GenerationError;
 
 /// The version of the format.
 const SCHEMA_VERSION: u32 = 1;
@@ -44,6 +47,83 @@ pub(super) enum Record {
     Managed { managed: Managed, messages: Vec<Message>, question: Option<String> },
     /// The run ended.
     End { stop: Stop },
+    /// The run was given another limit.
+    Limit { max_steps: usize },
+}
+
+impl Begin {
+    /// Whether an agent may go on with it.
+    pub fn check(&self, model: &str, tools: &[Tool]) -> std::result::Result<(), Fault> {
+        if self.model != model {
+            return Err(Fault::field("model", format!("is {:?}, but the agent's model is {model:?}", self.model)));
+        }
+        if self.tools != tools {
+            return Err(Fault::field("tools", "was written by an agent with other tools"));
+        }
+        let params = self.options.params.validate(usize::MAX).map_err(AgentError::from);
+        self.options.validate().and(params).map_err(|error| match error {
+            AgentError::Option { name, value, expected } => {
+                Fault::field(format!("options.{name}"), format!("is {value}: expected {expected}"))
+            }
+            AgentError::Generation(GenerationError::Parameter { name, value, expected }) => {
+                Fault::field(format!("options.params.{name}"), format!("is {value}: expected {expected}"))
+            }
+            error => Fault::new(error),
+        })
+    }
+}
+
+impl Line {
+    /// Whether its numbers can be.
+    fn check(&self) -> std::result::Result<(), Fault> {
+        if self.schema_version != SCHEMA_VERSION {
+            let problem = format!("is {}, expected {SCHEMA_VERSION}", self.schema_version);
+            return Err(Fault::field("schema_version", problem));
+        }
+        if !self.seconds.is_finite() || self.seconds < 0.0 {
+            return Err(Fault::field("seconds", format!("is {}, expected a finite number >= 0", self.seconds)));
+        }
+        let usage = match &self.record {
+            Record::Answer { usage, .. } => Some(("usage", *usage)),
+            Record::Managed { managed, .. } => managed.summary_usage.map(|usage| ("managed.summary_usage", usage)),
+            Record::Begin(_) | Record::Result { .. } | Record::End { .. } | Record::Limit { .. } => None,
+        };
+        match usage.and_then(|(place, usage)| Some((place, usage.meaningless()?))) {
+            Some((place, (field, count))) => {
+                let problem = format!("is {count}, expected at most {}", ChatUsage::MOST);
+                Err(Fault::field(format!("{place}.{field}"), problem))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with a trace, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Fault {
+    line: Option<usize>,
+    field: Option<String>,
+    problem: String,
+}
+
+impl Fault {
+    pub fn new(problem: impl ToString) -> Self {
+        Self { line: None, field: None, problem: problem.to_string() }
+    }
+
+    pub fn field(field: impl ToString, problem: impl ToString) -> Self {
+        Self { field: Some(field.to_string()), ..Self::new(problem) }
+    }
+
+    /// The same in a line.
+    pub fn at(self, line: usize) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    /// The error of a file.
+    pub fn of(self, path: &Path) -> AgentError {
+        AgentError::Trace { path: path.to_path_buf(), line: self.line, field: self.field, message: self.problem }
+    }
 }
 
 /// A line.
@@ -60,7 +140,27 @@ pub(super) struct Line<R = Record> {
 #[derive(Debug)]
 pub(super) struct Trace {
     path: PathBuf,
-    file: Mutex<File>,
+    end: Mutex<End>,
+}
+
+/// The end of a trace's file.
+#[derive(Debug)]
+struct End {
+    file: File,
+    /// Bytes of the file that count; what is behind them goes before something is written.
+    length: u64,
+    /// Whether the last line lacks its line break.
+    open: bool,
+}
+
+/// A trace as it was found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub trace: Trace,
+    pub begin: Begin,
+    pub lines: Vec<Line>,
+    /// A last line that was not written to its end.
+    pub torn: Option<usize>,
 }
 
 impl Trace {
@@ -73,24 +173,36 @@ impl Trace {
         if read.record != begin {
             return Err(problem(path, "the options or messages can't be recorded exactly"));
         }
-        let file = File::create_new(path).map_err(|error| problem(path, error))?;
-        let trace = Self { path: path.to_path_buf(), file: Mutex::new(file) };
-        trace.append(&text)?;
+        let file = File::create_new(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => problem(path, "exists already, and what exists is never overwritten"),
+            _ => problem(path, error),
+        })?;
+        let trace = Self::new(path, End { file, length: 0, open: false });
+        // An empty file would stand in the way of the next attempt.
+        trace.append(&text).inspect_err(|_| drop(fs::remove_file(path)))?;
         Ok(trace)
     }
 
-    /// Opens a trace and reads it; what follows its last whole line is cut off.
-    pub fn open(path: &Path) -> Result<(Self, Begin, Vec<Line>)> {
+    /// Opens a trace and reads it.
+    pub fn open(path: &Path) -> Result<Opened> {
         let io = |error| problem(path, error);
+        // What is no regular file may have no end, or wait for a writer.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(problem(path, "is no regular file, and only such can be resumed"));
+        }
         let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let (begin, lines) = read(&bytes[..whole]).map_err(|text| problem(path, text))?;
-        if whole < bytes.len() {
-            file.set_len(whole as u64).map_err(io)?;
-        }
-        Ok((Self { path: path.to_path_buf(), file: Mutex::new(file) }, begin, lines))
+        let last = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let whole = if is_torn(&bytes[last..]) { last } else { bytes.len() };
+        let (begin, lines) = read(&bytes[..whole]).map_err(|fault| fault.of(path))?;
+        let torn = (whole < bytes.len()).then_some(lines.len() + 2);
+        let end = End { file, length: whole as u64, open: whole > last };
+        Ok(Opened { trace: Self::new(path, end), begin, lines, torn })
+    }
+
+    fn new(path: &Path, end: End) -> Self {
+        Self { path: path.to_path_buf(), end: Mutex::new(end) }
     }
 
     /// Appends a record.
@@ -99,8 +211,24 @@ impl Trace {
     }
 
     fn append(&self, line: &str) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(line.as_bytes()).and_then(|()| file.flush()).map_err(|error| problem(&self.path, error))
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        end.append(line).map_err(|error| problem(&self.path, error))
+    }
+}
+
+impl End {
+    fn append(&mut self, line: &str) -> std::io::Result<()> {
+        if self.file.metadata()?.len() > self.length {
+            self.file.set_len(self.length)?;
+        }
+        let line = if self.open { &format!("\n{line}") } else { line };
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
+        match written {
+            Ok(()) => (self.length, self.open) = (self.length + line.len() as u64, false),
+            // Half a record would stand before those of other runs.
+            Err(_) => drop(self.file.set_len(self.length)),
+        }
+        written
     }
 }
 
@@ -110,29 +238,42 @@ fn line(path: &Path, run: usize, seconds: f64, record: &Record) -> Result<String
     Ok(serde_json::to_string(&line).map_err(|error| problem(path, error))? + "\n")
 }
 
+/// Whether a last line without a line break ends within its record.
+fn is_torn(line: &[u8]) -> bool {
+    match std::str::from_utf8(line) {
+        Ok(text) => serde_json::from_str::<IgnoredAny>(text).is_err_and(|error| error.is_eof()),
+        Err(error) => error.error_len().is_none(),
+    }
+}
+
 /// The beginning and the rest of a trace of whole lines.
-fn read(bytes: &[u8]) -> std::result::Result<(Begin, Vec<Line>), String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+fn read(bytes: &[u8]) -> std::result::Result<(Begin, Vec<Line>), Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Fault::new("no UTF-8").at(line)
+    })?;
     let mut begin = None;
     let mut lines = Vec::new();
     for (at, text) in text.lines().enumerate() {
         let at = at + 1;
-        let line: Line = serde_json::from_str(text).map_err(|error| format!("line {at}: {error}"))?;
-        if line.schema_version != SCHEMA_VERSION {
-            let version = line.schema_version;
-            return Err(format!("line {at}: schema_version is {version}, expected {SCHEMA_VERSION}"));
-        }
+        let line: Line = serde_json::from_str(text).map_err(|error| {
+            let text = error.to_string();
+            // Of a text of one line, the column is of use.
+            let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
+            Fault::new(format!("{problem}, column {}", error.column())).at(at)
+        })?;
+        line.check().map_err(|fault| fault.at(at))?;
         match (line.record, &begin) {
             (Record::Begin(record), None) => begin = Some(record),
-            (Record::Begin(_), Some(_)) => return Err(format!("line {at}: a second beginning")),
-            (_, None) => return Err(format!("line {at}: expected the beginning")),
+            (Record::Begin(_), Some(_)) => return Err(Fault::new("a second beginning").at(at)),
+            (_, None) => return Err(Fault::new("expected the beginning").at(at)),
             (record, Some(_)) => lines.push(Line { record, ..line }),
         }
     }
-    Ok((begin.ok_or("holds no whole record")?, lines))
+    Ok((begin.ok_or_else(|| Fault::new("holds no whole record"))?, lines))
 }
 
-/// An error of a trace.
-pub(super) fn problem(path: &Path, message: impl ToString) -> AgentError {
-    AgentError::Trace { path: path.to_path_buf(), message: message.to_string() }
+/// An error of a trace's file.
+fn problem(path: &Path, message: impl ToString) -> AgentError {
+    Fault::new(message).of(path)
 }

@@ -149,6 +149,7 @@ pub fn kinds(events: &[AgentEvent]) -> Vec<&'static str> {
         AgentEventKind::Call(_) => "call",
         AgentEventKind::Result { .. } => "result",
         AgentEventKind::ContextManaged(_) => "managed",
+        AgentEventKind::RecordDropped { .. } => "dropped",
         AgentEventKind::Finished(_) => "finished",
     };
     events.iter().map(kind).collect()

@@ -1,10 +1,15 @@
 //! Chunks of a server to an answer.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::agent::chat_model::{ChatResponse, ChatUsage, Finish};
 use crate::agent::local::call_id;
 use crate::chat::{Accumulator, Delta, Json};
+use crate::config::show::shown;
+
+/// How much of a value that should be another is quoted, in characters.
+const QUOTED: usize = 60;
 
 /// An answer in progress.
 #[derive(Debug)]
@@ -12,9 +17,32 @@ pub(super) struct Answer {
     message: Accumulator,
     calls: Vec<Call>,
     finish: Option<Finish>,
+    /// The server says that calls are to be made.
+    calls_tools: bool,
+    /// Whether there was a choice at all.
+    begun: bool,
     done: bool,
     usage: ChatUsage,
 }
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The server says that it failed.
+    Failed(String),
+    /// What it says is no answer.
+    NotAnAnswer(String),
+    /// The connection ended first.
+    Broken,
+}
+
+impl From<String> for Unanswered {
+    fn from(problem: String) -> Self {
+        Self::NotAnAnswer(problem)
+    }
+}
+
+type Result<T> = std::result::Result<T, Unanswered>;
 
 /// A call in progress.
 #[derive(Debug, Default)]
@@ -31,14 +59,22 @@ struct Call {
 
 impl Answer {
     pub fn new() -> Self {
-        Self { message: Accumulator::new(), calls: Vec::new(), finish: None, done: false, usage: ChatUsage::default() }
+        Self {
+            message: Accumulator::new(),
+            calls: Vec::new(),
+            finish: None,
+            calls_tools: false,
+            begun: false,
+            done: false,
+            usage: ChatUsage::default(),
+        }
     }
 
-    /// Takes the data of an event, or a whole answer.
+    /// Takes the data of an event.
     ///
     /// # Errors
-    /// It is none, or says that the server failed.
-    pub fn chunk(&mut self, data: &str) -> Result<Vec<Delta>, String> {
+    /// It does not belong to an answer, or says that the server failed.
+    pub fn event(&mut self, data: &str) -> Result<Vec<Delta>> {
         if self.done || data.trim().is_empty() {
             return Ok(Vec::new());
         }
@@ -46,38 +82,109 @@ impl Answer {
             self.done = true;
             return Ok(Vec::new());
         }
-        let chunk: Value = serde_json::from_str(data).map_err(|error| format!("the answer is no JSON: {error}"))?;
-        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            return Err(error_text(error));
+        self.read(data, "delta")
+    }
+
+    /// Takes the data of the last event, where the end of the event is missing. Data that breaks off was never said.
+    ///
+    /// # Errors
+    /// As [`Self::event`].
+    pub fn last_event(&mut self, data: &str) -> Result<Vec<Delta>> {
+        match serde_json::from_str::<IgnoredAny>(data) {
+            Err(error) if error.is_eof() => Ok(Vec::new()),
+            _ => self.event(data),
         }
-        if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
+    }
+
+    /// Takes a whole answer.
+    ///
+    /// # Errors
+    /// It is none, or says that the server failed.
+    pub fn whole(&mut self, data: &str) -> Result<Vec<Delta>> {
+        self.done = true;
+        self.read(data, "message")
+    }
+
+    /// Takes an object of the protocol, whose choices have what was said in `part`.
+    fn read(&mut self, data: &str, part: &str) -> Result<Vec<Delta>> {
+        let chunk: Value = serde_json::from_str(data).map_err(|error| format!("it is no JSON: {error}"))?;
+        if !chunk.is_object() {
+            return Err(unexpected("it", &chunk, "an object"));
+        }
+        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
+            return Err(Unanswered::Failed(error_text(error)));
+        }
+        let usage = chunk.get("usage").filter(|usage| usage.is_object());
+        if let Some(usage) = usage {
             self.usage = read_usage(usage);
         }
+        let choices = match chunk.get("choices") {
+            Some(Value::Array(choices)) => choices.as_slice(),
+            // The last chunk of some servers.
+            None | Some(Value::Null) if usage.is_some() && part == "delta" => &[],
+            None => return Err(unexpected("it", &chunk, "an object with `choices`")),
+            Some(other) => return Err(unexpected("choices", other, "a list")),
+        };
         let mut deltas = Vec::new();
-        let choices = chunk.get("choices").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         for choice in choices.iter().filter(|choice| choice.get("index").and_then(Value::as_u64).unwrap_or(0) == 0) {
-            if let Some(delta) = choice.get("delta").or(choice.get("message")) {
-                self.delta(delta, &mut deltas);
-            }
-            match choice.get("finish_reason").and_then(Value::as_str) {
-                None => {}
-                Some("stop" | "tool_calls" | "function_call") => self.finish = Some(Finish::Stop),
-                Some("length") => self.finish = Some(Finish::Length),
-                Some(other) => return Err(format!("the answer ended with {other:?}")),
-            }
+            self.choice(choice, part, &mut deltas)?;
         }
         deltas.iter().for_each(|delta| self.message.push(delta.clone()));
         Ok(deltas)
     }
 
-    fn delta(&mut self, delta: &Value, deltas: &mut Vec<Delta>) {
-        let reasoning = delta.get("reasoning_content").filter(|value| !value.is_null()).or(delta.get("reasoning"));
-        let told = |value: Option<&Value>| value.map(text).filter(|text| !text.is_empty());
-        deltas.extend(told(reasoning).map(Delta::Reasoning));
-        deltas.extend(told(delta.get("content")).map(Delta::Content));
-        for part in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
-            self.call(part, deltas);
+    fn choice(&mut self, choice: &Value, part: &str, deltas: &mut Vec<Delta>) -> Result<()> {
+        if !choice.is_object() {
+            return Err(unexpected("choices[0]", choice, "an object"));
         }
+        match choice.get(part) {
+            Some(said @ Value::Object(_)) => self.delta(said, part, deltas)?,
+            None | Some(Value::Null) if part == "delta" => {}
+            None => return Err(unexpected("choices[0]", choice, "an object with `message`")),
+            Some(other) => return Err(unexpected(&format!("choices[0].{part}"), other, "an object")),
+        }
+        self.begun = true;
+        match choice.get("finish_reason") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(reason)) => match reason.as_str() {
+                "stop" => self.finish = Some(Finish::Stop),
+                "tool_calls" | "function_call" => (self.finish, self.calls_tools) = (Some(Finish::Stop), true),
+                "length" => self.finish = Some(Finish::Length),
+                other => return Err(Unanswered::Failed(format!("the answer ended with {other:?}"))),
+            },
+            Some(other) => return Err(unexpected("choices[0].finish_reason", other, "a string")),
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: &Value, part: &str, deltas: &mut Vec<Delta>) -> Result<()> {
+        let told = |field: &str| match delta.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match text(value) {
+                Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+                None => Err(unexpected(&format!("choices[0].{part}.{field}"), value, "a string")),
+            },
+        };
+        let reasoning = told("reasoning_content")?.map_or_else(|| told("reasoning"), |text| Ok(Some(text)))?;
+        deltas.extend(reasoning.map(Delta::Reasoning));
+        deltas.extend(told("content")?.map(Delta::Content));
+        let calls = match delta.get("tool_calls") {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(calls)) => calls.as_slice(),
+            Some(other) => return Err(unexpected(&format!("choices[0].{part}.tool_calls"), other, "a list")),
+        };
+        for (i, call) in calls.iter().enumerate() {
+            let field = || format!("choices[0].{part}.tool_calls[{i}]");
+            if !call.is_object() {
+                return Err(unexpected(&field(), call, "an object"));
+            }
+            let name = call.get("function").and_then(|function| function.get("name"));
+            if let Some(name) = name.filter(|name| !name.is_null() && !name.is_string()) {
+                return Err(unexpected(&format!("{}.function.name", field()), name, "a string"));
+            }
+            self.call(call, deltas);
+        }
+        Ok(())
     }
 
     /// A part of a call. Servers number the calls; those that don't, give them ids.
@@ -123,14 +230,23 @@ impl Answer {
     /// The end of the answer: the last deltas, and the whole.
     ///
     /// # Errors
-    /// The server did not say that it is the end.
-    pub fn finish(mut self, cancelled: bool) -> Result<(Vec<Delta>, ChatResponse), String> {
+    /// The server did not say that it is the end, or a call lacks its name.
+    pub fn finish(mut self, cancelled: bool) -> Result<(Vec<Delta>, ChatResponse)> {
         let finish = match self.finish {
             _ if cancelled => Finish::Cancelled,
             Some(finish) => finish,
-            None if self.done => Finish::Stop,
-            None => return Err("the connection ended before the answer did".to_string()),
+            None if self.begun && self.done => return Err("it ends without a `finish_reason`".to_string().into()),
+            None if self.done => return Err("it has no choice of index 0".to_string().into()),
+            None => return Err(Unanswered::Broken),
         };
+        if finish == Finish::Stop {
+            if let Some(at) = self.calls.iter().position(|call| call.place.is_none()) {
+                return Err(format!("tool_calls[{at}] has no name").into());
+            }
+            if self.calls_tools && self.calls.is_empty() {
+                return Err("its `finish_reason` is \"tool_calls\", but it has no calls".to_string().into());
+            }
+        }
         let (mut deltas, mut ids) = (Vec::new(), Vec::new());
         self.calls.sort_by_key(|call| call.place);
         for (call, index) in self.calls.iter().filter_map(|call| call.place.map(|place| (call, place))) {
@@ -154,19 +270,27 @@ impl Answer {
     }
 }
 
-/// Text, or the text of a list of parts.
-fn text(value: &Value) -> String {
+/// A value that should be another.
+fn unexpected(field: &str, value: &Value, expected: &str) -> Unanswered {
+    format!("{field} is {}, expected {expected}", shown(&value.to_string(), QUOTED)).into()
+}
+
+/// Text, or the text of a list of parts; `None` if it is something else.
+fn text(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect(),
-        _ => String::new(),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) if parts.iter().all(Value::is_object) => {
+            Some(parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect())
+        }
+        _ => None,
     }
 }
 
 fn read_usage(usage: &Value) -> ChatUsage {
     let count = |path: &[&str]| {
         let value = path.iter().try_fold(usage, |value, key| value.get(key));
-        value.and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok())
+        let count = value.and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
+        count.filter(|count| *count <= ChatUsage::MOST)
     };
     ChatUsage {
         prompt_tokens: count(&["prompt_tokens"]).unwrap_or(0),

@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ureq::http::{HeaderMap, Uri};
+use ureq::http::HeaderMap;
 
-use super::answer::error_text;
+use super::address::Address;
+use super::answer::{Unanswered, error_text};
 use super::options::OpenAiOptions;
 use super::sse::Events;
 use crate::agent::error::{AgentError, Result};
@@ -27,7 +28,7 @@ const QUOTED: usize = 300;
 
 /// A server.
 pub(super) struct Client {
-    pub url: String,
+    pub address: Address,
     pub model: String,
     pub options: OpenAiOptions,
     agent: ureq::Agent,
@@ -46,6 +47,19 @@ pub(super) enum Ended {
         retry_after: Option<Option<Duration>>,
     },
 }
+
+/// What a server answers.
+pub(super) enum Data<'a> {
+    /// The data of an event.
+    Event(&'a str),
+    /// The data of the last event, whose end is missing.
+    LastEvent(&'a str),
+    /// All of it.
+    Whole(&'a str),
+}
+
+/// Takes what a server answers.
+type OnData<'a> = dyn FnMut(Data<'_>) -> std::result::Result<(), Unanswered> + 'a;
 
 /// What the thread of a request says.
 enum Said {
@@ -66,12 +80,7 @@ enum Said {
 impl Client {
     pub fn new(base_url: &str, model: String, options: OpenAiOptions) -> Result<Self> {
         options.validate()?;
-        let uri: Option<Uri> = base_url.parse().ok();
-        let scheme = uri.as_ref().and_then(Uri::scheme_str);
-        if !matches!(scheme, Some("http" | "https")) || uri.as_ref().and_then(Uri::host).is_none() {
-            let expected = "an address that begins with http:// or https://";
-            return Err(AgentError::Option { name: "base_url", value: base_url.to_string(), expected });
-        }
+        let address = Address::new(base_url)?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -82,7 +91,7 @@ impl Client {
             .max_idle_connections_per_host(options.max_concurrent)
             .build();
         Ok(Self {
-            url: format!("{}/chat/completions", base_url.trim_end_matches('/')),
+            address,
             model,
             agent: ureq::Agent::new_with_config(config),
             slots: Slots::new(options.max_concurrent),
@@ -91,15 +100,10 @@ impl Client {
     }
 
     /// Sends a request and passes on the data of its answer's events, or the whole answer if it is not streamed.
-    pub fn post(
-        &self,
-        body: &str,
-        cancel: &Cancel,
-        on_data: &mut dyn FnMut(&str) -> std::result::Result<(), String>,
-    ) -> std::result::Result<(), Ended> {
+    pub fn post(&self, body: &str, cancel: &Cancel, on_data: &mut OnData<'_>) -> std::result::Result<(), Ended> {
         let _slot = self.slots.take(cancel)?;
         let (said, heard) = mpsc::channel();
-        let (agent, url, body) = (self.agent.clone(), self.url.clone(), body.to_string());
+        let (agent, url, body) = (self.agent.clone(), self.address.url.clone(), body.to_string());
         let key = self.options.api_key.clone();
         let work = move || send(&agent, &url, key.as_deref(), &body, &said);
         // The thread outlives a request that is given up, until the server says something or a timeout comes.
@@ -114,22 +118,26 @@ impl Client {
         &self,
         heard: &Receiver<Said>,
         cancel: &Cancel,
-        on_data: &mut dyn FnMut(&str) -> std::result::Result<(), String>,
+        on_data: &mut OnData<'_>,
     ) -> std::result::Result<(), Ended> {
         let (status, events, retry_after) = match next(heard, cancel)? {
             Said::Head { status, events, retry_after } => (status, events, retry_after),
             Said::Failed { message, may_pass } => return Err(self.failed(None, message, may_pass.then_some(None))),
-            Said::Bytes(_) | Said::End => return Err(self.broken("no answer".to_string())),
+            Said::Bytes(_) | Said::End => return Err(self.broken()),
         };
         let ok = (200..300).contains(&status);
         let mut parser = Events::default();
         let mut whole = Vec::new();
-        let broken = |message: String| self.failed(Some(status), message, None);
+        let unanswered = |why| self.unanswered(Some(status), why);
+        let mut on_event = |data: &str| on_data(Data::Event(data));
         loop {
             match next(heard, cancel)? {
-                Said::Bytes(bytes) if ok && events => parser.push(&bytes, on_data).map_err(broken)?,
+                Said::Bytes(bytes) if ok && events => parser.push(&bytes, &mut on_event).map_err(unanswered)?,
                 Said::Bytes(bytes) if whole.len() + bytes.len() <= MAX_BODY => whole.extend_from_slice(&bytes),
-                Said::Bytes(_) => return Err(broken(format!("an answer of more than {MAX_BODY} bytes"))),
+                Said::Bytes(_) => {
+                    let message = format!("an answer of more than {MAX_BODY} bytes");
+                    return Err(self.failed(Some(status), message, None));
+                }
                 Said::End => break,
                 Said::Failed { .. } if !ok => break,
                 Said::Failed { message, may_pass } => {
@@ -139,23 +147,35 @@ impl Client {
             }
         }
         if ok && events {
-            return parser.finish(on_data).map_err(broken);
+            return parser.finish(&mut |data: &str| on_data(Data::LastEvent(data))).map_err(unanswered);
         }
         if ok {
-            let text = String::from_utf8(whole).map_err(|_| broken("the answer is no UTF-8".to_string()))?;
-            return on_data(&text).map_err(broken);
+            let text = String::from_utf8(whole).map_err(|error| unanswered(format!("no UTF-8: {error}").into()))?;
+            return on_data(Data::Whole(&text)).map_err(unanswered);
         }
         let may_pass = matches!(status, 408 | 409 | 429 | 500..=599);
         Err(self.failed(Some(status), message(status, &whole), may_pass.then_some(retry_after)))
     }
 
     fn failed(&self, status: Option<u16>, message: String, retry_after: Option<Option<Duration>>) -> Ended {
-        Ended::Failed { error: AgentError::Remote { url: self.url.clone(), status, message }, retry_after }
+        Ended::Failed { error: AgentError::Remote { url: self.address.shown.clone(), status, message }, retry_after }
     }
 
-    /// An answer that is none. A connection that ended too early may hold next time.
-    pub fn broken(&self, message: String) -> Ended {
-        self.failed(None, message, Some(None))
+    /// The end of an attempt whose status promised an answer. A connection that ended too early may hold next time.
+    pub fn unanswered(&self, status: Option<u16>, why: Unanswered) -> Ended {
+        match why {
+            Unanswered::Failed(message) => self.failed(status, message, None),
+            Unanswered::NotAnAnswer(problem) => {
+                let url = self.address.shown.clone();
+                Ended::Failed { error: AgentError::NotAnAnswer { url, problem }, retry_after: None }
+            }
+            Unanswered::Broken => self.broken(),
+        }
+    }
+
+    /// A connection that ended before the answer did.
+    fn broken(&self) -> Ended {
+        self.failed(None, "the connection ended before the answer did".to_string(), Some(None))
     }
 
     /// The time before the next attempt; `None` if the server wants too long a one.

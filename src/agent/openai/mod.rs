@@ -1,5 +1,6 @@
 //! A server that speaks the OpenAI protocol as a model that chats.
 
+mod address;
 mod answer;
 mod body;
 mod http;
@@ -9,22 +10,23 @@ mod sse;
 use std::fmt;
 use std::sync::Arc;
 
-use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, Finish};
-use super::error::{AgentError, Result};
-use crate::chat::ToolChoice;
+use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
+use super::error::Result;
+use crate::chat::{Message, ToolChoice};
 use crate::generation::Cancel;
 use answer::Answer;
-use http::{Client, Ended};
+use http::{Client, Data, Ended};
 
 pub use options::{OpenAiOptions, ThinkingField};
 
 /// A model behind an OpenAI-compatible server. Clones share connections and the limit of requests at the same time.
 ///
 /// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
-/// doubles or that the server names, as long as nothing of an answer has been told. The `reasoning_content` of messages is
+/// doubles or that the server names, as long as nothing of an answer has been told. What is no answer by the protocol is
+/// an error at once ([`AgentError::NotAnAnswer`](super::AgentError::NotAnAnswer)). The `reasoning_content` of messages is
 /// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
 /// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set. A call that is required
-/// and that a whole answer lacks is an error ([`AgentError::Tool`]): there are servers that pass over `tool_choice`.
+/// and that a whole answer lacks is an error ([`AgentError::Tool`](super::AgentError::Tool)): there are servers that pass over `tool_choice`.
 #[derive(Clone)]
 pub struct OpenAiChat {
     client: Arc<Client>,
@@ -34,7 +36,8 @@ impl OpenAiChat {
     /// A model of a server; `base_url` is what `/chat/completions` is appended to, e.g. `http://localhost:8000/v1`.
     ///
     /// # Errors
-    /// [`AgentError::Option`] if the address is not one of `http` or `https`, or an option is outside its range.
+    /// [`AgentError::Option`](super::AgentError::Option) if the address is not one of `http` or `https`, its port is none,
+    /// or an option is outside its range.
     pub fn new(base_url: &str, model: impl Into<String>, options: OpenAiOptions) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(base_url, model.into(), options)?) })
     }
@@ -48,8 +51,13 @@ impl OpenAiChat {
         on_event: &mut dyn FnMut(ChatEvent),
     ) -> std::result::Result<ChatResponse, Ended> {
         let mut answer = Answer::new();
-        let finish = self.client.post(body, cancel, &mut |chunk| {
-            for delta in answer.chunk(chunk)? {
+        let finish = self.client.post(body, cancel, &mut |data| {
+            let deltas = match data {
+                Data::Event(data) => answer.event(data)?,
+                Data::LastEvent(data) => answer.last_event(data)?,
+                Data::Whole(data) => answer.whole(data)?,
+            };
+            for delta in deltas {
                 *told = true;
                 on_event(ChatEvent::Delta(delta));
             }
@@ -60,7 +68,7 @@ impl OpenAiChat {
             Err(ended) => return Err(ended),
             Ok(()) => false,
         };
-        let (rest, response) = answer.finish(cancelled).map_err(|message| self.client.broken(message))?;
+        let (rest, response) = answer.finish(cancelled).map_err(|why| self.client.unanswered(None, why))?;
         rest.into_iter().for_each(|delta| on_event(ChatEvent::Delta(delta)));
         Ok(response)
     }
@@ -103,13 +111,12 @@ impl ChatModel for OpenAiChat {
                 }
             }
         }
-        let (_, response) = Answer::new().finish(true).map_err(|message| AgentError::Remote {
-            url: self.client.url.clone(),
-            status: None,
-            message,
-        })?;
-        debug_assert_eq!(response.finish, Finish::Cancelled);
-        Ok(response)
+        Ok(ChatResponse {
+            message: Message::assistant(""),
+            text: String::new(),
+            finish: Finish::Cancelled,
+            usage: ChatUsage::default(),
+        })
     }
 }
 
@@ -125,7 +132,7 @@ fn as_chosen(response: ChatResponse, choice: &ToolChoice) -> Result<ChatResponse
 impl fmt::Debug for OpenAiChat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenAiChat")
-            .field("url", &self.client.url)
+            .field("url", &self.client.address.shown)
             .field("model", &self.client.model)
             .field("options", &self.client.options)
             .finish()

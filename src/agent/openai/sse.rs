@@ -44,10 +44,12 @@ impl Events {
         Ok(())
     }
 
-    /// The end of the stream: an event whose blank line is missing counts, too.
+    /// The end of the stream: an event whose blank line is missing counts, too, but for a line that breaks off within a
+    /// character.
     pub fn finish<E: From<String>>(&mut self, on_data: &mut dyn FnMut(&str) -> Result<(), E>) -> Result<(), E> {
         let line = std::mem::take(&mut self.line);
-        if !line.is_empty() {
+        let cut = std::str::from_utf8(&line).is_err_and(|error| error.error_len().is_none());
+        if !line.is_empty() && !cut {
             self.end_line(&line, on_data)?;
         }
         self.end_line(b"", on_data)
