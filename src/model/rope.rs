@@ -27,15 +27,17 @@ impl Rope {
     pub(super) fn new(cfg: &Config, device: &Device) -> Self {
         let dim = cfg.qk_rope_head_dim;
         let theta = cfg.rope.rope_theta;
-        // As in the reference, the power is rounded to f32 before anything is divided by it.
-        let powers = (0..dim / 2).map(|i| theta.powf((2 * i) as f64 / dim as f64) as f32);
+        // Every step is rounded to f32, the exponent too, and in the reference's order: half a unit in the last place of
+        // a frequency is a wrong angle some hundred tokens on.
+        let powers = (0..dim / 2).map(|i| theta.powf(((2 * i) as f32 / dim as f32) as f64) as f32);
         let (inv_freq, attention_factor) = match &cfg.rope.yarn {
             None => (powers.map(|p| 1.0 / p).collect(), 1.0),
             Some(yarn) => {
                 let (low, high) = correction_range(yarn, dim, theta);
                 let interpolate = |(i, power): (usize, f32)| {
-                    let ramp = (((i as f64 - low) / (high - low)) as f32).clamp(0.0, 1.0);
-                    (1.0 / (yarn.factor as f32 * power)) * ramp + (1.0 / power) * (1.0 - ramp)
+                    let ramp = ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                    let extrapolation = 1.0 - ramp;
+                    (1.0 / (yarn.factor as f32 * power)) * (1.0 - extrapolation) + (1.0 / power) * extrapolation
                 };
                 (powers.enumerate().map(interpolate).collect(), yarn.cos_sin_factor() as f32)
             }
@@ -108,6 +110,39 @@ mod tests {
                     assert!((found - expected).abs() <= tolerance, "{name} at {position}: {found} is not {expected}");
                 }
             }
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        qk_rope_head_dim: usize,
+        rope_theta: f64,
+        yarn: Option<GoldenYarn>,
+        inv_freq_bits: Vec<u32>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct GoldenYarn {
+        factor: f64,
+        original_max_position_embeddings: usize,
+        beta_fast: f64,
+        beta_slow: f64,
+    }
+
+    #[test]
+    fn inverse_frequencies_have_the_bits_of_the_reference() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rope_inv_freq.json");
+        let cases: Vec<Golden> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for Golden { qk_rope_head_dim, rope_theta, yarn, inv_freq_bits } in cases {
+            let mut cfg = Config { qk_rope_head_dim, ..Config::v32() };
+            let release = cfg.rope.yarn.take();
+            cfg.rope.rope_theta = rope_theta;
+            cfg.rope.yarn =
+                yarn.and_then(|GoldenYarn { factor, original_max_position_embeddings, beta_fast, beta_slow }| {
+                    release.map(|yarn| Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, ..yarn })
+                });
+            let found: Vec<_> = Rope::new(&cfg, &Device::Cpu).inv_freq.iter().map(|value| value.to_bits()).collect();
+            assert_eq!(found, inv_freq_bits, "{qk_rope_head_dim} {rope_theta} {:?}", cfg.rope.yarn);
         }
     }
 

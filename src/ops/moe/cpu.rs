@@ -15,6 +15,10 @@ use crate::ops::swiglu::cpu::swiglu_in_place;
 /// Most elements of the experts' outputs that are kept at once; tokens beyond are done in further rounds.
 const MAX_OUTPUTS: usize = 1 << 26;
 
+/// Most rows whose hidden values are kept at once: more would leave the cache, and take fresh memory each time. At least
+/// twice the 32 from which on a processor with AMX computes otherwise, so that no round is below them.
+const MLP_ROWS: usize = 192;
+
 /// [`mlp`](super::mlp) of CPU tensors.
 pub(super) fn mlp(
     x: &Tensor,
@@ -30,8 +34,14 @@ pub(super) fn mlp(
     if let Some(last) = dims.last_mut() {
         *last = expert.down.n;
     }
-    let mut out = run(vec![Batch { x: values.as_slice().to_vec(), expert: &expert }], mode)?;
-    to_tensor(out.pop().unwrap_or_default(), &dims, x.dtype())
+    let (rows, hidden) = (values.as_slice().len() / expert.gate.k.max(1), expert.gate.k);
+    let round = rows.div_ceil(rows.div_ceil(MLP_ROWS).max(1)).max(1);
+    let mut out = Vec::with_capacity(rows * expert.down.n);
+    for x in values.as_slice().chunks((round * hidden).max(1)) {
+        let outputs = run(vec![Batch { x: x.to_vec(), expert: &expert }], mode)?;
+        out.extend(outputs.into_iter().flatten());
+    }
+    to_tensor(out, &dims, x.dtype())
 }
 
 /// [`moe`](super::moe) of CPU tensors.
