@@ -499,6 +499,19 @@ fn quantization_must_be_block_fp8() {
     }
 }
 
+#[test]
+fn text_that_is_no_json_is_found_by_the_key_before_it() {
+    for (text, key) in [
+        (r#"{"model_type": "deepseek_v3", "rope_theta": NaN, "n_group": 1}"#, "\"rope_theta\""),
+        ("{\"model_type\": \"deepseek_v3\",\n  \"rms_norm_eps\":\n  -Infinity}", "\"rms_norm_eps\""),
+        (r#"{"eos_token_id": [1, x]}"#, "\"eos_token_id\""),
+        (r#"{"hidden_size": 1e999}"#, "\"hidden_size\""),
+    ] {
+        let error = Config::from_json(text).unwrap_err().to_string();
+        assert!(error.starts_with("invalid JSON") && error.contains(key), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_is_an_answer_or_an_error(text in "\\PC{0,200}") {

@@ -45,13 +45,16 @@ fn files_that_are_missing_or_no_files() {
             fs::remove_file(dir.join(file)).unwrap();
             symlink(dir.join(file), dir.join(file)).unwrap();
         });
-        refused(circle.path(), &[file]);
+        refused(circle.path(), &[circle.path().join(file).to_str().unwrap(), "symbolic links"]);
         let dangling = spoilt(&bf16_files(), 1, |dir| {
             fs::remove_file(dir.join(file)).unwrap();
             symlink(dir.join("nowhere"), dir.join(file)).unwrap();
         });
-        refused(dangling.path(), &[file]);
+        refused(dangling.path(), &[dangling.path().join(file).to_str().unwrap(), "No such file"]);
     }
+    let name = "generation_config.json";
+    let dangling = spoilt(&bf16_files(), 1, |dir| symlink(dir.join("nowhere"), dir.join(name)).unwrap());
+    fails(example("generate").arg("--model").arg(dangling.path()), 1, &[name, "No such file"]);
     let empty = tempfile::tempdir().unwrap();
     refused(empty.path(), &[empty.path().to_str().unwrap()]);
     refused(&empty.path().join("nowhere"), &["nowhere", "no such folder"]);

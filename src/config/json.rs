@@ -8,9 +8,31 @@ use serde_json::{Map, Number, Value};
 use super::show::{one_line, quoted};
 
 /// Parses `text`; unlike [`serde_json::from_str`], refuses an object that has a key twice. Depth is bounded by
-/// serde_json's recursion limit.
-pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str::<Strict>(text).map(|strict| strict.0)
+/// serde_json's recursion limit. Errors name the last key before the place.
+pub(crate) fn parse(text: &str) -> Result<Value, String> {
+    serde_json::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| match last_key(text, &error) {
+        Some(key) => format!("{error}, behind the key {}", quoted(key)),
+        None => error.to_string(),
+    })
+}
+
+/// The key that stands last before an error's place.
+fn last_key<'a>(text: &'a str, error: &serde_json::Error) -> Option<&'a str> {
+    if error.is_data() {
+        // It names the key itself.
+        return None;
+    }
+    let lines: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let before = text.as_bytes().get(..lines + error.column().saturating_sub(1))?;
+    let mut end = before.len();
+    while let Some(colon) = before[..end].iter().rposition(|&byte| byte == b':') {
+        if let Some(key) = before[..colon].trim_ascii_end().strip_suffix(b"\"") {
+            let start = key.iter().rposition(|&byte| byte == b'"')?;
+            return std::str::from_utf8(&key[start + 1..]).ok();
+        }
+        end = colon;
+    }
+    None
 }
 
 struct Strict(Value);

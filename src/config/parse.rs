@@ -155,6 +155,9 @@ fn read(o: Object) -> Result<Config> {
     let moe_size = |key: &str| if sparse { size(key) } else { Ok(o.usize(key)?.unwrap_or(0)) };
     let (n_group, topk_group) = groups(o)?;
     let num_attention_heads = size("num_attention_heads")?;
+    if num_attention_heads == 0 {
+        return Err(o.error("num_attention_heads", "must be at least 1, found 0".to_string()));
+    }
     if let Some(kv_heads) = o.usize("num_key_value_heads")?.filter(|heads| *heads != num_attention_heads) {
         let message = format!("MLA has as many as num_attention_heads ({num_attention_heads}), found {kv_heads}");
         return Err(o.error("num_key_value_heads", message));
@@ -289,7 +292,8 @@ fn routed_experts(o: Object, sparse: bool) -> Result<usize> {
 fn groups(o: Object) -> Result<(usize, usize)> {
     match (o.usize("n_group")?, o.usize("topk_group")?) {
         (Some(n_group), Some(topk_group)) => Ok((n_group, topk_group)),
-        (None, topk_group) => Ok((1, topk_group.unwrap_or(1))),
+        (None, None | Some(1)) => Ok((1, 1)),
+        (None, Some(topk_group)) => Err(o.error("n_group", format!("missing, but topk_group is {topk_group}"))),
         (Some(1), None) => Ok((1, 1)),
         (Some(n_group), None) => Err(o.error("topk_group", format!("missing, but n_group is {n_group}"))),
     }

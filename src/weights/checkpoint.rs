@@ -10,7 +10,9 @@ use safetensors::Dtype;
 use super::header::{TensorEntry, parse_header};
 use super::index::parse_index;
 use super::names::{self, EMBEDDING, HEAD, SCALE_SUFFIX, TensorKind};
-use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, io_error, read_text, require_file};
+use super::{
+    CONFIG_FILE, INDEX_FILE, MAX_CONFIG_BYTES, MAX_INDEX_BYTES, WEIGHTS_FILE, io_error, read_text, require_file,
+};
 use crate::config::{Config, IndexerType};
 use crate::error::{CheckpointProblem, TensorProblem};
 use crate::{Error, Result};
@@ -70,7 +72,7 @@ impl Checkpoint {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_path_buf();
         let config_path = dir.join(CONFIG_FILE);
-        let config_text = read_text(&config_path)?;
+        let config_text = read_text(&config_path, MAX_CONFIG_BYTES)?;
         let config = Config::from_json(&config_text).map_err(|source| Error::Config { path: config_path, source })?;
         let (shards, tensors) = open_shards(&dir)?;
         let mut checkpoint =
@@ -290,14 +292,19 @@ fn is_ignored(config: &Config, name: &str) -> bool {
 /// The file that says which tensors there are: the unsharded one if it exists, as in transformers.
 fn weights_path(dir: &Path) -> PathBuf {
     let (single, index) = (dir.join(WEIGHTS_FILE), dir.join(INDEX_FILE));
-    if single.exists() || !index.exists() { single } else { index }
+    if is_there(&single) || !is_there(&index) { single } else { index }
+}
+
+/// Whether there is something of this name, be it a link that leads nowhere.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 type Tensors = BTreeMap<String, Located>;
 
 fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
     let path = weights_path(dir);
-    if !path.exists() {
+    if !is_there(&path) {
         let problem = CheckpointProblem::NoWeights;
         return Err(Error::Checkpoint { path: dir.to_path_buf(), problem });
     }
@@ -306,13 +313,13 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
         let tensors = entries.into_iter().map(|(name, entry)| (name, Located { shard: 0, entry })).collect();
         return Ok((vec![shard], tensors));
     }
-    let weight_map = parse_index(&read_text(&path)?).map_err(|e| e.at(&path))?.weight_map;
+    let weight_map = parse_index(&read_text(&path, MAX_INDEX_BYTES)?).map_err(|e| e.at(&path))?.weight_map;
     let mut by_shard: BTreeMap<&str, &str> = BTreeMap::new();
     for (tensor, shard) in &weight_map {
         by_shard.entry(shard).or_insert(tensor);
     }
     for (shard, tensor) in &by_shard {
-        if !dir.join(shard).exists() {
+        if !is_there(&dir.join(shard)) {
             let problem = CheckpointProblem::MissingShard { shard: shard.to_string(), tensor: tensor.to_string() };
             return Err(Error::Checkpoint { path, problem });
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::read_text;
+use super::{MAX_CONFIG_BYTES, read_text};
 use crate::config::json;
 use crate::{ConfigError, Error, Result};
 
@@ -41,9 +41,11 @@ impl GenerationConfig {
     /// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
     pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let path = dir.as_ref().join(Self::FILE);
-        match read_text(&path) {
+        match read_text(&path, MAX_CONFIG_BYTES) {
             Ok(text) => Self::from_json(&text).map(Some).map_err(|source| Error::Config { path, source }),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -41,8 +41,10 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The index of a sharded checkpoint.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// The largest text file that is read: the index of the 671B model takes a tenth of it.
-const MAX_TEXT_BYTES: u64 = 1 << 27;
+/// The largest index that is read: that of the 671B model takes a tenth of it.
+const MAX_INDEX_BYTES: u64 = 1 << 27;
+/// The largest config that is read: a thousand times those of the releases.
+const MAX_CONFIG_BYTES: u64 = 1 << 22;
 
 /// Opens the checkpoint in `dir` and loads all of it.
 ///
@@ -66,7 +68,7 @@ pub fn load(
 /// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
 pub fn load_config(dir: impl AsRef<Path>) -> Result<Config> {
     let path = dir.as_ref().join(CONFIG_FILE);
-    let text = read_text(&path)?;
+    let text = read_text(&path, MAX_CONFIG_BYTES)?;
     Config::from_json(&text).map_err(|source| Error::Config { path, source })
 }
 
@@ -83,16 +85,16 @@ fn require_file(path: &Path) -> Result<()> {
     Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file")))
 }
 
-/// The text of a file of sane size.
-fn read_text(path: &Path) -> Result<String> {
+/// The text of a file of at most so many bytes.
+fn read_text(path: &Path, most: u64) -> Result<String> {
     let io = io_error(path);
     require_file(path)?;
     let file = std::fs::File::open(path).map_err(&io)?;
     let mut bytes = Vec::new();
-    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(&io)?;
-    let json = |message: &str| Error::Json { path: path.to_path_buf(), message: message.to_string() };
-    if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(json("absurdly large"));
+    file.take(most + 1).read_to_end(&mut bytes).map_err(&io)?;
+    let json = |message: String| Error::Json { path: path.to_path_buf(), message };
+    if bytes.len() as u64 > most {
+        return Err(json(format!("larger than {} MiB", most >> 20)));
     }
-    String::from_utf8(bytes).map_err(|_| json("not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| json("not UTF-8".to_string()))
 }
