@@ -94,7 +94,7 @@ fn run(args: Args) -> Result<()> {
     ensure!(context <= MAX_POSITIONS, beyond(MAX_POSITIONS.to_string()));
     if context > limit {
         // The numbers are well defined and other programs compute them too, so that they can be compared.
-        eprintln!("warning: {}", beyond(format!("max_position_embeddings {limit}")));
+        common::terminal::complain(&format!("warning: {}", beyond(format!("max_position_embeddings {limit}"))));
     }
     if args.selected {
         check_selected(model.config(), batch.len(), context)
@@ -312,7 +312,7 @@ impl Parity<'_> {
     /// Stores logits, which must be finite.
     fn put_logits(&mut self, name: &str, logits: Tensor) -> Result<()> {
         let finite = logits.flatten_all()?.to_vec1::<f32>()?.iter().all(|logit| logit.is_finite());
-        ensure!(finite, "{name} are not all finite: the weights overflow in this dtype");
+        ensure!(finite, "lm_head.weight: {name} are not all finite: the weights overflow in this dtype");
         self.put(name, logits);
         Ok(())
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
+use common::terminal;
 use deepseek_v32::agent::{ChatModel, ControlTokens, LocalChat};
 use deepseek_v32::chat::Version;
 use deepseek_v32::error::one_line;
@@ -172,7 +173,9 @@ fn run(args: Args) -> Result<()> {
         let (name, version) = (chat.name().to_string(), chat.version());
         writeln!(std::io::stdout(), "{name} ({version}) at http://{}", listener.local_addr()?).context("stdout")?;
         if open {
-            eprintln!("warning: everyone who reaches this machine may use the server; --api-key asks for a key");
+            terminal::complain(
+                "warning: everyone who reaches this machine may use the server; --api-key asks for a key",
+            );
         }
         Ok(Server::new(chat, options).serve(listener, end()).await?)
     })
@@ -183,7 +186,7 @@ async fn end() {
     signal().await;
     tokio::spawn(async {
         signal().await;
-        eprintln!("ended before its answers");
+        terminal::complain("ended before its answers");
         std::process::exit(130);
     });
 }
