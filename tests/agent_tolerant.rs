@@ -42,7 +42,13 @@ fn without_ids(message: &Message) -> Message {
 
 #[test]
 fn wrapped_arguments_are_unwrapped_where_the_tool_has_no_such_parameter() {
-    let tools = [tool("weather", "city"), tool("run", "input")];
+    // Where a schema lets other parameters through, their names are not held.
+    let open = |name: &str, parameter: &str| {
+        let schema =
+            format!(r#"{{"type": "object", "properties": {{"{parameter}": {{}}}}, "additionalProperties": true}}"#);
+        Tool::new(name, "", Json::parse(&schema).unwrap())
+    };
+    let tools = [open("weather", "city"), open("run", "input")];
     let wrapped = r#"{"city": "Lisbon"}"#;
     let chat = echo(Version::V32);
     for (written, unwrapped) in [

@@ -41,6 +41,5 @@ pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
 pub use parse::{Accumulator, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
 pub use stream::StreamParser;
-pub(crate) use stream::WRAPPERS;
 pub use tools::{ToolChoice, ToolError, ToolSet};
 pub use version::Version;

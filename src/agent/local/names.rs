@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::chat::{Json, NameMarks, Tool, Version, WRAPPERS};
+use crate::chat::{Json, NameMarks, Tool, Version};
 use crate::generation::{Constraint, TokenSet, Tokenizer};
 
 /// The bytes of every id, read when they are first needed.
@@ -79,7 +79,7 @@ impl OfferedNames {
     }
 }
 
-/// The parameters of a tool, if its schema lists them all, and those that models wrap all arguments in.
+/// The parameters of a tool, if its schema lists them all.
 fn listed_parameters(tool: &Tool) -> Option<Vec<String>> {
     let Some(Json::Object(entries)) = tool.parameters() else { return None };
     let open = ["additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf", "if"];
@@ -89,8 +89,7 @@ fn listed_parameters(tool: &Tool) -> Option<Vec<String>> {
     }
     match entries.iter().find(|(key, _)| key == "properties") {
         Some((_, Json::Object(properties))) if !properties.is_empty() => {
-            let names = properties.iter().map(|(name, _)| name.as_str()).chain(WRAPPERS);
-            Some(names.map(str::to_string).collect())
+            Some(properties.iter().map(|(name, _)| name.clone()).collect())
         }
         _ => None,
     }

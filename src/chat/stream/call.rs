@@ -7,7 +7,7 @@ use crate::chat::message::Tool;
 use crate::chat::python;
 
 /// Parameters that models wrap all arguments in.
-pub(crate) const WRAPPERS: [&str; 2] = ["arguments", "input"];
+const WRAPPERS: [&str; 2] = ["arguments", "input"];
 
 /// A call in progress.
 #[derive(Debug, Clone, Default)]

@@ -17,7 +17,6 @@ mod tail;
 mod tokens;
 
 use call::Call;
-pub(crate) use call::WRAPPERS;
 use tail::Tail;
 
 use super::delta::Delta;
