@@ -191,7 +191,12 @@ fn resume(agent: &Agent, trace: &Path, steps: Option<usize>, printer: &mut Print
 /// Why a run came to no answer, if it did not.
 fn why_no_answer(outcome: &Outcome) -> Option<String> {
     match outcome.stop {
-        Stop::Answer => None,
+        Stop::Answer => {
+            let said = outcome.message.as_ref().is_some_and(|message| !message.content.trim().is_empty());
+            (!said).then(|| {
+                "the last one is empty: the model wrote nothing, or a malformed call, which is not made".to_string()
+            })
+        }
         Stop::StepLimit => Some(format!("the limit is reached after {} steps (--steps)", outcome.steps)),
         Stop::TokenLimit => Some("the last one was cut off at the limit of tokens".to_string()),
         Stop::TimeLimit => Some("the time is over".to_string()),
