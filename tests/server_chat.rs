@@ -321,7 +321,10 @@ fn wrapped_arguments_are_unwrapped_with_the_tools_of_the_request() {
     let written = "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"get_weather\">\n<｜DSML｜parameter \
                    name=\"arguments\" string=\"false\">{\"city\": \"Lisbon\"}</｜DSML｜parameter>\n\
                    </｜DSML｜invoke>\n</｜DSML｜function_calls>";
-    let body = json!({"messages": [{"role": "user", "content": written}], "tools": [weather()]});
+    // Open to other parameters, so that the engine holds no names.
+    let mut tool = weather();
+    tool["function"]["parameters"]["additionalProperties"] = json!(true);
+    let body = json!({"messages": [{"role": "user", "content": written}], "tools": [tool]});
     let choice = post(server.address, CHAT, &body).json()["choices"][0].clone();
     assert_eq!(said(&choice["message"])["calls"], json!([["get_weather", {"city": "Lisbon"}]]));
     let streamed = gather(&events(server.address, CHAT, &with(body, json!({"stream": true}))));
