@@ -1,6 +1,6 @@
 """Times HF transformers and this crate on the same checkpoint and prompt, in turn, and prints both and the ratio.
 
-    pip install torch transformers==5.23.0
+    pip install torch "transformers>=5.23"
     cargo build --release --example generate
     python benches/compare_transformers.py [--model DIR] [--tokens 1000] [--new 64] [--threads N] [--repeat 5]
 

@@ -2,7 +2,7 @@
 //!
 //! ## Map
 //!
-//! Each room uses those above it:
+//! Each room uses only rooms that stand before it:
 //!
 //! - [`config`]: `config.json`. [`grammar`]: what an answer must look like, as data.
 //! - [`ops`]: the tensor functions of the hot path, each with a reference and a fast form.

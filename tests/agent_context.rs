@@ -283,6 +283,16 @@ fn runs_that_tie_and_runs_that_fail() {
     let tie = run(planner(vec![1, 1, 1]), strategy);
     assert_eq!((tie.run, tie.steps), (0, 6));
 
+    // A blank answer, of a malformed call, say, is found in fewer steps, but is none.
+    let begun = AtomicUsize::new(0);
+    let model = Scripted::new(move |_, request| match begun.fetch_add(1, Ordering::SeqCst) {
+        0 => respond(request, Message::assistant(" \n")),
+        1 | 2 => respond(request, step(0)[0].clone()),
+        _ => respond(request, Message::assistant("It is there.")),
+    });
+    let outcome = run(model, strategy);
+    assert_eq!((outcome.stop, outcome.message.unwrap().content.as_str()), (Stop::Answer, "It is there."));
+
     let begun = Arc::new(AtomicUsize::new(0));
     let model = Scripted::fallible(move |_, request| match begun.fetch_add(1, Ordering::SeqCst) {
         0 | 1 => Err(AgentError::Remote { url: "here".into(), status: Some(500), message: "broken".into() }),

@@ -87,6 +87,24 @@ fn calls_of_tools_that_were_not_offered_are_none() {
         assert_eq!(streamed, Message::assistant("So: "));
         assert_eq!(response.finish, Finish::Stop);
         assert_eq!(response.text, question);
+        assert_eq!(response.dropped, [r#"weather({"city": "Lisbon"})"#]);
+    }
+}
+
+/// A call that is not made does not go unsaid.
+#[test]
+fn what_is_dropped_is_told() {
+    let chat = echo(Version::V32);
+    let tools = vec![tool("weather", "city")];
+    let whole = call("weather", &[("city", "Lisbon", true)]);
+    let bad =
+        "<｜DSML｜invoke name=\"weather\">\n<｜DSML｜parameter name=\"city\" string=\"true\">Rome</｜DSML｜invoke>\n";
+    let written = whole.replacen("<｜DSML｜invoke", &format!("{bad}<｜DSML｜invoke"), 1);
+    for (written, calls, dropped) in [(whole, 1, ""), (written, 1, bad.trim_end())] {
+        let messages = [Message::user(&written)];
+        let request = ChatRequest { tools: tools.clone(), thinking: false, ..ChatRequest::new(messages) };
+        let response = answer(&chat, request).1;
+        assert_eq!((response.message.tool_calls.len(), response.dropped.concat().trim_end()), (calls, dropped));
     }
 }
 

@@ -105,6 +105,26 @@ fn killed_at_every_record() {
 }
 
 /// The records without their times.
+#[test]
+fn what_an_answer_lost_is_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.jsonl");
+    let (_, model) = shared(Scripted::new(|_, request| {
+        let dropped = vec!["<invoke".to_string()];
+        ChatResponse { dropped, ..respond(request, Message::assistant("")) }
+    }));
+    let agent = Agent::new(model, looker());
+    let mut told = Vec::new();
+    let outcome = agent.run_traced([Message::user("?")], &path, &mut |event| {
+        if let AgentEventKind::Answered { dropped, .. } = event.kind {
+            told.extend(dropped);
+        }
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!((told, &outcome.dropped[..]), (vec!["<invoke".to_string()], &["<invoke".to_string()][..]));
+    assert_eq!(agent.resume(&path, &mut |_| ()).unwrap(), outcome);
+}
+
 fn records(trace: &str) -> Vec<serde_json::Value> {
     let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["record"].clone();
     trace.lines().map(record).collect()

@@ -248,6 +248,8 @@ fn pieces() {
     assert_eq!(pieces[12], ("<｜Assistant｜>", Origin::Outside, false));
     assert_eq!(pieces[13].0, "</result>\n</function_results>\n\n<think>");
     assert_eq!((pieces.len(), prompt.start()), (14, Start::Reasoning));
+    let outside: Vec<_> = prompt.outside().into_iter().map(|range| &prompt.text()[range]).collect();
+    assert_eq!(outside, ["Be kind.", schema, "</think>", "Hm", pieces[9].0, "<｜Assistant｜>"]);
 
     // A new question: the reasoning goes, and what is left is not all that the model wrote.
     let prompt = encode(&[&messages[..], &[Message::user("more")]].concat(), &[], &options).unwrap();

@@ -49,6 +49,8 @@ fn errors_name_the_place_and_the_problem() {
     expect(object(json!({"type": "integer", "multipleOf": 4_999_999})), &["/properties/x/multipleOf", "too much"]);
     expect(object(json!({"type": "integer", "multipleOf": -3})), &["/properties/x/multipleOf", "above 0"]);
     expect(object(json!({"type": "integer", "minimum": "a"})), &["/properties/x/minimum", "a number"]);
+    expect(object(json!({"type": "strin"})), &["/properties/x/type", "\"strin\"", "expected a type"]);
+    expect(object(json!({"type": ["string", 3]})), &["/properties/x/type"]);
     expect(object(json!({"$ref": "#/properties/x"})), &["/properties/x", "in a circle"]);
     let many = (0..20).map(|i| (format!("p{i}"), json!({"type": "integer", "multipleOf": 9_973})));
     expect(json!({"type": "object", "properties": many.collect::<Map<_, _>>()}), &["/multipleOf", "too much"]);

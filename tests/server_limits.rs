@@ -95,6 +95,7 @@ fn wrong_values_are_refused_by_name() {
         (json!({"thinking": {"type": "maybe"}}), "thinking"),
         (json!({"chat_template_kwargs": {"thinking": "yes"}}), "chat_template_kwargs"),
         (json!({"reasoning_effort": 3}), "reasoning_effort"),
+        (json!({"reasoning_effort": "banana"}), "reasoning_effort"),
         (json!({"functions": []}), "functions"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"continue_final_message": true}), "continue_final_message"),

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context, Result};
 use deepseek_v32::agent::{AgentEvent, AgentEventKind, Stop};
 use deepseek_v32::chat::Delta;
+use deepseek_v32::error::one_line;
 use deepseek_v32::generation::Cancel;
 
 use super::terminal::{complain, escaped_lines, takes_codes};
@@ -51,7 +52,12 @@ impl<W: Write> Printer<W> {
         match event.kind {
             AgentEventKind::Delta(Delta::Reasoning(text)) if event.run == 0 => self.text(Printed::Reasoning, &text),
             AgentEventKind::Delta(Delta::Content(text)) if event.run == 0 => self.text(Printed::Content, &text),
-            AgentEventKind::Answered { .. } => self.end_line(),
+            AgentEventKind::Answered { dropped, .. } => {
+                self.end_line();
+                for text in &dropped {
+                    self.dim_line(&format!("[malformed, dropped: {}]", one_line(text)));
+                }
+            }
             AgentEventKind::Call(call) => self.line(&format!("→ {}({})", call.name, call.arguments)),
             AgentEventKind::Result { call, result } => self.line(&format!("← {}: {}", call.name, result.content)),
             AgentEventKind::ContextManaged(managed) => {

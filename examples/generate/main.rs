@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use common::terminal::escaped_lines;
+use common::terminal::{complain, escaped_lines};
 use deepseek_v32::Config;
 use deepseek_v32::error::one_line_path;
 use deepseek_v32::generation::{
@@ -46,7 +46,8 @@ struct Args {
     /// Folder of the checkpoint, or owner/name on the hub (feature hub). Default: the embedded one.
     #[arg(long)]
     model: Option<String>,
-    /// Text to complete, with its control tokens.
+    /// Text to complete as it stands, with its control tokens: it is put into no chat format (the examples chat and
+    /// chat_template do that). Default: a question, which is shown.
     #[arg(long, conflicts_with = "prompt_file", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// File that holds the text to complete.
@@ -112,6 +113,11 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let prompt = read_prompt(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
+    if args.prompt.is_none() && args.prompt_file.is_none() {
+        // The last turn says what the answer answers.
+        let turn = prompt.rfind("<｜User｜>").map_or("", |at| &prompt[at..]);
+        complain(&format!("no --prompt: a conversation that ends with {turn}"));
+    }
     if let (Some(file), Some(prompt)) = (&args.tracing, &args.prompt_file) {
         let same = file.canonicalize().ok().is_some_and(|file| prompt.canonicalize().ok() == Some(file));
         ensure!(!same, "--tracing {}: the file of --prompt-file", one_line_path(file));

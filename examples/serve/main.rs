@@ -42,7 +42,7 @@ struct Args {
     /// Port to listen at; 0 = any that is free.
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Key that every request must bring.
+    /// Key that requests must bring, but for /, /health and /metrics.
     #[arg(long, env = "DEEPSEEK_V32_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// Origin whose pages may use the server, or *. Default: none but its own.

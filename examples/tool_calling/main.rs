@@ -36,6 +36,7 @@ use deepseek_v32::agent::{
     Agent, AgentEvent, AgentEventKind, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome, Stop,
 };
 use deepseek_v32::chat::Message;
+use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;
 
@@ -193,9 +194,11 @@ fn why_no_answer(outcome: &Outcome) -> Option<String> {
     match outcome.stop {
         Stop::Answer => {
             let said = outcome.message.as_ref().is_some_and(|message| !message.content.trim().is_empty());
-            (!said).then(|| {
-                "the last one is empty: the model wrote nothing, or a malformed call, which is not made".to_string()
-            })
+            let why = match outcome.dropped.first() {
+                Some(text) => format!("what the model wrote is malformed and was dropped: {}", one_line(text)),
+                None => "the model wrote nothing".to_string(),
+            };
+            (!said).then_some(why)
         }
         Stop::StepLimit => Some(format!("the limit is reached after {} steps (--steps)", outcome.steps)),
         Stop::TokenLimit => Some("the last one was cut off at the limit of tokens".to_string()),

@@ -124,6 +124,9 @@ pub struct ChatResponse {
     pub finish: Finish,
     /// Its tokens.
     pub usage: ChatUsage,
+    /// What the model wrote that is not in the message, in its order: malformed and unfinished calls, stray markup, then
+    /// calls although no tool was offered. Empty if the model is remote.
+    pub dropped: Vec<String>,
 }
 
 /// Something that happened while an answer was written.

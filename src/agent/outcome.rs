@@ -57,6 +57,8 @@ pub enum AgentEventKind {
         finish: Finish,
         /// Its tokens.
         usage: ChatUsage,
+        /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](super::ChatResponse::dropped).
+        dropped: Vec<String>,
     },
     /// A tool is called. The calls of one answer may run at the same time.
     Call(ToolCall),
@@ -83,6 +85,9 @@ pub enum AgentEventKind {
 pub struct Outcome {
     /// The last answer: the final one, if `stop` is [`Stop::Answer`]. `None` if the model was never asked.
     pub message: Option<Message>,
+    /// What the model wrote that is not in that answer: malformed calls, say, which are not made. An answer without text
+    /// and calls may be one.
+    pub dropped: Vec<String>,
     /// Why it stopped.
     pub stop: Stop,
     /// Answers of the model in all, with those of discarded steps, summaries and all parallel runs.

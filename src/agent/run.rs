@@ -119,11 +119,11 @@ impl Run<'_> {
             Err(stop) => return Ok(Some(stop)),
         }
         self.emit(AgentEventKind::StepStarted { prompt_tokens: count.tokens() });
-        let Some(ChatResponse { message, finish, usage, .. }) = self.ask(request, true)? else {
+        let Some(ChatResponse { message, finish, usage, dropped, text: _ }) = self.ask(request, true)? else {
             return Ok(if self.manage(tokens)? { None } else { Some(Stop::ContextFull) });
         };
-        self.record(Record::Answer { message: message.clone(), finish, usage })?;
-        self.emit(AgentEventKind::Answered { message, finish, usage });
+        self.record(Record::Answer { message: message.clone(), finish, usage, dropped: dropped.clone() })?;
+        self.emit(AgentEventKind::Answered { message, finish, usage, dropped });
         Ok(None)
     }
 

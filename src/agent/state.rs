@@ -14,6 +14,8 @@ pub(super) struct State {
     pub messages: Vec<Message>,
     /// The last answer, as the model gave it.
     pub answer: Option<Message>,
+    /// What it lost.
+    pub dropped: Vec<String>,
     /// How the last answer ended; `None` at the beginning and after the context was managed.
     pub finish: Option<Finish>,
     /// The tokens of the last answer, as `finish`.
@@ -37,6 +39,7 @@ impl State {
         Self {
             messages,
             answer: None,
+            dropped: Vec::new(),
             finish: None,
             last: None,
             results: Vec::new(),
@@ -84,7 +87,10 @@ impl State {
         }
         match record {
             Record::Begin(_) | Record::Limit { .. } => return Err(Fault::new("a second beginning")),
-            Record::Answer { message, finish, usage } => self.answered(message, finish, usage),
+            Record::Answer { message, finish, usage, dropped } => {
+                self.dropped = dropped;
+                self.answered(message, finish, usage);
+            }
             Record::Result { call, name, content, failed } => {
                 let called = self.answer.as_ref().and_then(|answer| answer.tool_calls.get(call));
                 let called = called.map(|call| call.name.clone()).unwrap_or_default();

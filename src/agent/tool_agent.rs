@@ -219,7 +219,7 @@ impl std::fmt::Debug for Agent {
     }
 }
 
-/// What the runs came to: of those that answered, the one with the fewest steps counts, else the first that did not fail.
+/// What the runs came to: of those that answered something, the one with the fewest steps counts, else the first that did not fail.
 fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
     let report = |(state, result): &(State, Result<()>)| RunReport {
         stop: state.stop,
@@ -228,8 +228,10 @@ fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
         usage: state.usage,
     };
     let runs: Vec<RunReport> = ended.iter().map(report).collect();
-    let rank =
-        |at: &usize| (runs[*at].stop.is_none(), runs[*at].stop != Some(Stop::Answer), answered_in(&runs[*at]), *at);
+    // A run whose answer is blank, for its call was malformed, say, answers nothing.
+    let said = |at: usize| ended[at].0.answer.as_ref().is_some_and(|answer| !answer.content.trim().is_empty());
+    let answers = |at: usize| runs[at].stop == Some(Stop::Answer) && said(at);
+    let rank = |&at: &usize| (runs[at].stop.is_none(), !answers(at), if answers(at) { runs[at].steps } else { 0 }, at);
     let best = (0..runs.len()).min_by_key(rank).unwrap_or(0);
     let (state, result) = ended.swap_remove(best);
     result?;
@@ -237,6 +239,7 @@ fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
     runs.iter().for_each(|run| usage += run.usage);
     Ok(Outcome {
         message: state.answer,
+        dropped: state.dropped,
         stop: state.stop.unwrap_or(Stop::Cancelled),
         steps: runs.iter().map(|run| run.steps).sum(),
         usage,
@@ -245,9 +248,4 @@ fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
         run: best,
         runs,
     })
-}
-
-/// The steps of a run, if it answered.
-fn answered_in(run: &RunReport) -> usize {
-    if run.stop == Some(Stop::Answer) { run.steps } else { 0 }
 }

@@ -40,7 +40,13 @@ pub(super) enum Record {
     /// The agent began.
     Begin(Begin),
     /// The model answered.
-    Answer { message: Message, finish: Finish, usage: ChatUsage },
+    Answer {
+        message: Message,
+        finish: Finish,
+        usage: ChatUsage,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<String>,
+    },
     /// A call of the last answer ended.
     Result { call: usize, name: String, content: String, failed: bool },
     /// The context was managed; the messages are those after it.

@@ -11,7 +11,7 @@ use super::message::{Message, Role, Tool, ToolCall};
 
 #[derive(serde::Deserialize)]
 pub(super) struct WireMessage {
-    role: Role,
+    role: Json,
     content: Option<Json>,
     reasoning_content: Option<Json>,
     #[serde(default)]
@@ -28,18 +28,19 @@ impl TryFrom<WireMessage> for Message {
     type Error = String;
 
     fn try_from(wire: WireMessage) -> Result<Self, String> {
-        let reasoning_content = match (wire.role, wire.reasoning_content) {
+        let role = role(&wire.role)?;
+        let reasoning_content = match (role, wire.reasoning_content) {
             (_, Some(Json::String(text))) => Some(text),
             (Role::Assistant, Some(value)) if value.is_truthy() => Some(text("reasoning_content", value)?),
             _ => None,
         };
-        let content = match (wire.role, wire.content) {
+        let content = match (role, wire.content) {
             (_, None) => String::new(),
             (Role::System | Role::Assistant, Some(value)) if !value.is_truthy() => String::new(),
             (_, Some(value)) => text("content", value)?,
         };
         Ok(Self {
-            role: wire.role,
+            role,
             content,
             reasoning_content,
             tool_calls: wire.tool_calls.0,
@@ -120,6 +121,13 @@ impl From<Tool> for WireTool {
     fn from(tool: Tool) -> Self {
         Self { kind: Function, function: tool.function().clone() }
     }
+}
+
+/// Who speaks.
+fn role(value: &Json) -> Result<Role, String> {
+    let name = value.as_str().unwrap_or_default();
+    let named = Role::deserialize(de::value::StrDeserializer::<de::value::Error>::new(name));
+    named.map_err(|_| format!("role is {value}, expected system, user, assistant, tool or developer"))
 }
 
 /// An id: a string, or a number that some clients write. No format renders it.

@@ -162,6 +162,7 @@ async fn collect(
             }
             ChatUpdate::Finished(response) => {
                 add(&mut usage, &response.usage);
+                place.malformed(!response.dropped.is_empty());
                 let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
                 let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
                 choices[answer] = Some(choice);

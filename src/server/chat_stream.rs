@@ -82,6 +82,7 @@ impl Writer for ChatWriter {
             ChatUpdate::Finished(response) => {
                 let reason = finish_reason(response.finish).ok_or_else(ApiError::shutting_down)?;
                 add(&mut self.usage, &response.usage);
+                place.malformed(!response.dropped.is_empty());
                 self.answers[answer].done = true;
                 Ok(vec![self.piece(answer, DeltaReply::default(), Some(reason))])
             }

@@ -7,7 +7,8 @@ use crate::generation::SamplingParams;
 /// Options of a [`Server`](super::Server).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerOptions {
-    /// Whoever asks must know it (`Authorization: Bearer …`). Default: nobody is asked.
+    /// Whoever asks must know it (`Authorization: Bearer …`), but for `/`, `/health` and `/metrics`. Default: nobody is
+    /// asked.
     pub api_key: Option<String>,
     /// The engine's bound on sequences that run at once. Default 64, the engine's.
     pub max_sequences: usize,

@@ -138,6 +138,11 @@ impl Place {
         }
     }
 
+    /// One of them lost something that the model wrote, or did not.
+    pub fn malformed(&self, lost: bool) {
+        self.state.metrics.malformed.fetch_add(u64::from(lost), Ordering::Relaxed);
+    }
+
     /// They ended in an error, which was told.
     pub fn failed(&mut self) {
         self.done = true;

@@ -105,7 +105,7 @@ pub fn respond(request: &ChatRequest, message: Message) -> ChatResponse {
         completion_tokens: tokens(std::slice::from_ref(&message)),
         ..ChatUsage::default()
     };
-    ChatResponse { message, text: String::new(), finish, usage }
+    ChatResponse { message, text: String::new(), finish, usage, dropped: Vec::new() }
 }
 
 /// An answer with calls `(id, name, arguments)`.

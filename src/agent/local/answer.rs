@@ -27,6 +27,8 @@ pub type ChatSink = Box<dyn FnMut(ChatUpdate) -> bool + Send>;
 pub(super) struct Answer {
     parser: StreamParser,
     accumulator: Accumulator,
+    /// Calls although no tool was offered.
+    unoffered: Accumulator,
     sink: ChatSink,
     /// Whether tools were offered: calls of others are none.
     may_call: bool,
@@ -49,6 +51,7 @@ impl Answer {
         Self {
             parser: StreamParser::new(version, start).with_tools(tools),
             accumulator: Accumulator::new(),
+            unoffered: Accumulator::new(),
             sink,
             may_call: !tools.is_empty(),
             stop: StopMatcher::new(&[]),
@@ -107,7 +110,11 @@ impl Answer {
         for delta in deltas {
             let is_call = !matches!(delta, Delta::Reasoning(_) | Delta::Content(_));
             self.reasoning &= matches!(delta, Delta::Reasoning(_));
-            if self.stopped || is_call && !self.may_call {
+            if is_call && !self.may_call {
+                self.unoffered.push(delta);
+                continue;
+            }
+            if self.stopped {
                 continue;
             }
             let listens = match delta {
@@ -146,6 +153,9 @@ impl Answer {
         let mut ids = std::mem::take(&mut self.ids);
         ids.pop_if(|id| self.turn_ids.contains(id));
         message.written_ids = Some(ids);
+        let mut dropped = self.parser.take_dropped();
+        let unoffered = std::mem::take(&mut self.unoffered).finish().tool_calls;
+        dropped.extend(unoffered.iter().map(|call| format!("{}({})", call.name, call.arguments)));
         let finish = match reason {
             _ if self.stopped && message.tool_calls.is_empty() => Finish::Stop,
             _ if self.stopped => Finish::ToolCalls,
@@ -154,7 +164,7 @@ impl Answer {
             _ if message.tool_calls.is_empty() => Finish::Stop,
             _ => Finish::ToolCalls,
         };
-        ChatResponse { message, text: std::mem::take(&mut self.text), finish, usage: self.usage }
+        ChatResponse { message, text: std::mem::take(&mut self.text), finish, usage: self.usage, dropped }
     }
 }
 

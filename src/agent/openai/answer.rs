@@ -266,7 +266,8 @@ impl Answer {
         }
         let calls = finish == Finish::Stop && !message.tool_calls.is_empty();
         let finish = if calls { Finish::ToolCalls } else { finish };
-        Ok((deltas, ChatResponse { message, text: String::new(), finish, usage: self.usage }))
+        let (text, dropped) = (String::new(), Vec::new());
+        Ok((deltas, ChatResponse { message, text, finish, usage: self.usage, dropped }))
     }
 }
 

@@ -116,6 +116,7 @@ impl ChatModel for OpenAiChat {
             text: String::new(),
             finish: Finish::Cancelled,
             usage: ChatUsage::default(),
+            dropped: Vec::new(),
         })
     }
 }

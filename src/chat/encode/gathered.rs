@@ -36,7 +36,7 @@ pub(super) fn encode(
     writer.prompt = Prompt::default();
     if context.is_empty() {
         if options.add_bos {
-            writer.prompt.template(format.bos);
+            writer.prompt.push_template(format.bos);
         }
         writer.system(messages)?;
     } else if let Some(late) = messages.iter().position(|message| message.role == Role::System) {
@@ -76,15 +76,15 @@ impl Writer<'_> {
                 return Err(ChatError::field(index, "response_format", problem));
             }
             if !empty {
-                self.prompt.template(self.texts.system_join);
+                self.prompt.push_template(self.texts.system_join);
             }
-            self.prompt.outside(&message.content);
+            self.prompt.push_outside(&message.content);
             if !message.tools.is_empty() {
                 let Some(text) = self.texts.tools else {
                     return Err(ChatError::field(index, "tools", FieldProblem::Unsupported(self.format.name)));
                 };
                 if !message.content.is_empty() {
-                    self.prompt.template(self.texts.system_join);
+                    self.prompt.push_template(self.texts.system_join);
                 }
                 self.tools(text, &message.tools);
             }
@@ -94,17 +94,17 @@ impl Writer<'_> {
     }
 
     fn tools(&mut self, text: &ToolsText, tools: &[Tool]) {
-        self.prompt.template(text.head);
+        self.prompt.push_template(text.head);
         for tool in tools {
-            self.prompt.template(text.name);
-            self.prompt.outside(tool.name());
-            self.prompt.template(text.description);
-            self.prompt.outside(tool.description());
-            self.prompt.template(text.parameters);
-            self.prompt.outside(&tool.parameters().map_or_else(|| "{}".to_string(), |schema| schema.to_python()));
-            self.prompt.template(text.end);
+            self.prompt.push_template(text.name);
+            self.prompt.push_outside(tool.name());
+            self.prompt.push_template(text.description);
+            self.prompt.push_outside(tool.description());
+            self.prompt.push_template(text.parameters);
+            self.prompt.push_outside(&tool.parameters().map_or_else(|| "{}".to_string(), |schema| schema.to_python()));
+            self.prompt.push_template(text.end);
         }
-        self.prompt.template(text.tail);
+        self.prompt.push_template(text.tail);
     }
 
     fn message(&mut self, message: &Message, index: usize) -> Result<(), ChatError> {
@@ -119,8 +119,8 @@ impl Writer<'_> {
                 if self.texts.reopens_calls {
                     self.calls_open = false;
                 }
-                self.prompt.template(self.format.user);
-                self.prompt.outside(&message.content);
+                self.prompt.push_template(self.format.user);
+                self.prompt.push_outside(&message.content);
                 self.prompt.set_start(Start::Content);
             }
             Role::Tool => {
@@ -128,10 +128,10 @@ impl Writer<'_> {
                 self.in_results = true;
                 let before = if self.first_result { self.texts.results_open } else { self.texts.result_join };
                 self.first_result = false;
-                self.prompt.template(before);
-                self.prompt.template(self.texts.result_open);
-                self.prompt.outside(&message.content);
-                self.prompt.template(self.texts.result_close);
+                self.prompt.push_template(before);
+                self.prompt.push_template(self.texts.result_open);
+                self.prompt.push_outside(&message.content);
+                self.prompt.push_template(self.texts.result_close);
             }
             Role::Assistant => self.assistant(message, index),
         }
@@ -149,7 +149,7 @@ impl Writer<'_> {
             if self.texts.marks {
                 self.opener(false);
             } else if !self.calls_open {
-                self.prompt.template(self.format.assistant);
+                self.prompt.push_template(self.format.assistant);
             }
             self.in_results = false;
             if !self.calls_open {
@@ -165,7 +165,7 @@ impl Writer<'_> {
         } else {
             let content = message.content.as_str();
             if self.in_results {
-                self.prompt.template(self.texts.results_close);
+                self.prompt.push_template(self.texts.results_close);
                 self.prompt.push(content, origin(false));
             } else {
                 self.opener(message.prefix && self.options.thinking);
@@ -181,10 +181,10 @@ impl Writer<'_> {
     /// What opens an answer that has been written; where think marks follow, that of the reasoning if it `thinks`.
     fn opener(&mut self, thinks: bool) {
         if !self.texts.marks {
-            self.prompt.template(self.format.assistant);
+            self.prompt.push_template(self.format.assistant);
         } else if self.after_user {
-            self.prompt.template(self.format.assistant);
-            self.prompt.template(if thinks { self.format.think } else { self.format.think_end });
+            self.prompt.push_template(self.format.assistant);
+            self.prompt.push_template(if thinks { self.format.think } else { self.format.think_end });
         }
     }
 
@@ -217,18 +217,18 @@ impl Writer<'_> {
     fn end(&mut self) {
         let options = self.options;
         if self.in_results {
-            self.prompt.template(self.texts.results_close);
+            self.prompt.push_template(self.texts.results_close);
         }
         let opens = if self.texts.marks { self.after_user } else { true };
         if !options.add_generation_prompt || self.in_results || !opens {
             return;
         }
-        self.prompt.template(self.format.assistant);
+        self.prompt.push_template(self.format.assistant);
         if self.texts.marks {
-            self.prompt.template(if options.thinking { self.format.think } else { self.format.think_end });
+            self.prompt.push_template(if options.thinking { self.format.think } else { self.format.think_end });
             self.prompt.set_start(if options.thinking { Start::Reasoning } else { Start::Content });
         } else if let Some(text) = self.texts.thinking.filter(|_| options.thinking) {
-            self.prompt.template(text);
+            self.prompt.push_template(text);
             self.prompt.set_start(Start::Reasoning);
         }
     }

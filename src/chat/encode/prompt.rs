@@ -1,11 +1,13 @@
 //! A prompt that knows where each stretch of its text came from.
 
+use std::ops::Range;
+
 /// A prompt: text, and the origin of each stretch of it.
 ///
 /// The stretches let a tokenizer keep user text from forging control tokens, and put in the ids that the model wrote
 /// itself. To get the ids that the whole text would have if nobody forged anything, look for control tokens only in
 /// pieces where [`Piece::is_format`] holds, and tokenize the plain text between two control tokens as one stretch,
-/// across pieces.
+/// across pieces: `tokenizer.encode_guarded(prompt.text(), &prompt.outside())` does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prompt {
     text: String,
@@ -77,6 +79,23 @@ impl Prompt {
         starts.zip(&self.pieces).map(|(start, &(end, origin))| Piece { text: &self.text[start..end], origin })
     }
 
+    /// The stretches of the text in which control tokens are mere text: byte ranges, ascending, apart, at character
+    /// boundaries, as [`Tokenizer::encode_guarded`](crate::generation::Tokenizer::encode_guarded) takes them.
+    pub fn outside(&self) -> Vec<Range<usize>> {
+        let mut found: Vec<Range<usize>> = Vec::new();
+        let mut start = 0;
+        for piece in self.pieces() {
+            let end = start + piece.text.len();
+            match found.last_mut() {
+                _ if piece.is_format() => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => found.push(start..end),
+            }
+            start = end;
+        }
+        found
+    }
+
     /// In what state the completion begins.
     pub fn start(&self) -> Start {
         self.start
@@ -93,11 +112,11 @@ impl Prompt {
         }
     }
 
-    pub(super) fn template(&mut self, text: &str) {
+    pub(super) fn push_template(&mut self, text: &str) {
         self.push(text, Origin::Template);
     }
 
-    pub(super) fn outside(&mut self, text: &str) {
+    pub(super) fn push_outside(&mut self, text: &str) {
         self.push(text, Origin::Outside);
     }
 

@@ -19,7 +19,7 @@ pub(super) fn encode(
     let last_user = all.iter().rposition(asks);
     let mut writer = Writer { format, texts, options, all, last_user, prompt: Prompt::default() };
     if options.add_bos && context.is_empty() {
-        writer.prompt.template(format.bos);
+        writer.prompt.push_template(format.bos);
     }
     for at in 0..messages.len() {
         writer.message(context.len() + at, at)?;
@@ -44,23 +44,23 @@ impl Writer<'_> {
         let message = self.all[at];
         match message.role {
             Role::System => {
-                self.prompt.outside(&message.content);
+                self.prompt.push_outside(&message.content);
                 self.tools_and_format(message);
             }
             Role::User => {
-                self.prompt.template(self.format.user);
-                self.prompt.outside(&message.content);
+                self.prompt.push_template(self.format.user);
+                self.prompt.push_outside(&message.content);
                 self.answer(Some(at) == self.last_user);
             }
             Role::Developer => {
                 if message.content.is_empty() {
                     return Err(ChatError::field(index, "content", FieldProblem::Empty));
                 }
-                self.prompt.template(self.format.user);
+                self.prompt.push_template(self.format.user);
                 self.tools_and_format(message);
-                self.prompt.template(self.texts.section);
-                self.prompt.template(self.texts.developer_message);
-                self.prompt.outside(&message.content);
+                self.prompt.push_template(self.texts.section);
+                self.prompt.push_template(self.texts.developer_message);
+                self.prompt.push_outside(&message.content);
                 self.answer(Some(at) == self.last_user);
             }
             Role::Tool => self.result(at, index)?,
@@ -72,25 +72,25 @@ impl Writer<'_> {
     /// What a system or developer message carries besides its content.
     fn tools_and_format(&mut self, message: &Message) {
         if !message.tools.is_empty() {
-            self.prompt.template(self.texts.section);
+            self.prompt.push_template(self.texts.section);
             write_tools(self.texts, &message.tools, &mut self.prompt);
         }
         if let Some(schema) = message.response_format.as_ref().filter(|schema| schema.is_truthy()) {
-            self.prompt.template(self.texts.section);
-            self.prompt.template(self.texts.response_format);
-            self.prompt.outside(&schema.to_python());
+            self.prompt.push_template(self.texts.section);
+            self.prompt.push_template(self.texts.response_format);
+            self.prompt.push_outside(&schema.to_python());
         }
     }
 
     /// The opener of the answer to a question.
     fn answer(&mut self, thinks: bool) {
-        self.prompt.template(self.format.assistant);
+        self.prompt.push_template(self.format.assistant);
         self.think_mark(thinks);
     }
 
     fn think_mark(&mut self, thinks: bool) {
         let thinks = thinks && self.options.thinking;
-        self.prompt.template(if thinks { self.format.think } else { self.format.think_end });
+        self.prompt.push_template(if thinks { self.format.think } else { self.format.think_end });
         self.prompt.set_start(if thinks { Start::Reasoning } else { Start::Content });
     }
 
@@ -105,13 +105,13 @@ impl Writer<'_> {
             return Err(ChatError::field(index, "role", FieldProblem::ResultWithoutCall { calls, result }));
         }
         if result == 1 {
-            self.prompt.template(self.texts.results_open);
+            self.prompt.push_template(self.texts.results_open);
         }
-        self.prompt.template(self.texts.result_open);
-        self.prompt.outside(&self.all[at].content);
-        self.prompt.template(self.texts.result_close);
+        self.prompt.push_template(self.texts.result_open);
+        self.prompt.push_outside(&self.all[at].content);
+        self.prompt.push_template(self.texts.result_close);
         if result == calls {
-            self.prompt.template(self.texts.results_close);
+            self.prompt.push_template(self.texts.results_close);
             self.think_mark(self.last_user.is_none_or(|user| at >= user));
         }
         Ok(())
@@ -147,14 +147,14 @@ impl Writer<'_> {
 }
 
 fn write_tools(texts: &Turns, tools: &[Tool], prompt: &mut Prompt) {
-    prompt.template(texts.tools_head);
+    prompt.push_template(texts.tools_head);
     for (i, tool) in tools.iter().enumerate() {
         if i > 0 {
-            prompt.template(texts.tools_join);
+            prompt.push_template(texts.tools_join);
         }
-        prompt.outside(&tool.function().to_python());
+        prompt.push_outside(&tool.function().to_python());
     }
-    prompt.template(texts.tools_tail);
+    prompt.push_template(texts.tools_tail);
 }
 
 /// The text that tells V3.2 about tools, as it stands in a system message.

@@ -246,8 +246,13 @@ impl<'a> Root<'a> {
                     self.check_texts(value, &inner, 0)?;
                     value.clone()
                 }
-                "type" | "minItems" | "maxItems" | "minProperties" | "maxProperties" | "minLength" | "maxLength"
-                | "pattern" => value.clone(),
+                "type" => {
+                    self.check_type(value, &inner)?;
+                    value.clone()
+                }
+                "minItems" | "maxItems" | "minProperties" | "maxProperties" | "minLength" | "maxLength" | "pattern" => {
+                    value.clone()
+                }
                 "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
                     numbers::check_bound(self, value, &inner)?;
                     value.clone()
@@ -279,6 +284,17 @@ impl<'a> Root<'a> {
     ) -> Result<Json, GrammarError> {
         let plain = |(index, part)| self.plain(part, &format!("{path}/{index}"), depth + 1, into);
         Ok(Json::Array(parts.iter().enumerate().map(plain).collect::<Result<_, _>>()?))
+    }
+
+    /// Checks what `type` says.
+    fn check_type(&self, value: &Json, path: &str) -> Result<(), GrammarError> {
+        const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "integer", "string"];
+        let known = |kind: &Json| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
+        let valid = match value {
+            Json::Array(kinds) => !kinds.is_empty() && kinds.iter().all(known),
+            kind => known(kind),
+        };
+        if valid { Ok(()) } else { Err(self.problem(path, format!("is {value}, expected a type or a list of types"))) }
     }
 
     /// Refuses a keyword that restricts values in a way that no grammar here does.

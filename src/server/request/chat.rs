@@ -160,8 +160,11 @@ fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
             Some(value) => as_bool(value).map(Some),
         }
     })?;
-    let effort = fields.read("reasoning_effort", "a string, \"none\" or an effort", |json| {
-        json.as_str().map(|effort| Some(effort != "none"))
+    let expected = "\"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\" or \"max\"";
+    let effort = fields.read("reasoning_effort", expected, |json| match json.as_str()? {
+        "none" => Some(Some(false)),
+        "minimal" | "low" | "medium" | "high" | "xhigh" | "max" => Some(Some(true)),
+        _ => None,
     })?;
     Ok(own.flatten().or(template.flatten()).or(effort.flatten()))
 }
