@@ -113,11 +113,6 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let prompt = read_prompt(&args)?;
     let dir = common::resolve(args.model.as_deref())?;
-    if args.prompt.is_none() && args.prompt_file.is_none() {
-        // The last turn says what the answer answers.
-        let turn = prompt.rfind("<｜User｜>").map_or("", |at| &prompt[at..]);
-        complain(&format!("no --prompt: a conversation that ends with {turn}"));
-    }
     if let (Some(file), Some(prompt)) = (&args.tracing, &args.prompt_file) {
         let same = file.canonicalize().ok().is_some_and(|file| prompt.canonicalize().ok() == Some(file));
         ensure!(!same, "--tracing {}: the file of --prompt-file", one_line_path(file));
@@ -144,7 +139,13 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     request.cancel = Some(cancel.clone());
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
+    let mut has_own_prompt = args.prompt.is_some() || args.prompt_file.is_some();
     let completion = engine.generate(request, |token| {
+        if !std::mem::replace(&mut has_own_prompt, true) {
+            // The last turn says what the answer answers.
+            let turn = prompt.rfind("<｜User｜>").map_or("", |at| &prompt[at..]);
+            complain(&format!("no --prompt: a conversation that ends with {turn}"));
+        }
         if !args.json && written.is_ok() {
             written = out.write_all(shown(&token.text).as_bytes()).and_then(|()| out.flush());
             if written.is_err() {
