@@ -150,6 +150,16 @@ fn flags() {
     let more =
         r#"{"context": [{"role": "user", "content": "q"}], "messages": [{"role": "assistant", "content": "a"}]}"#;
     assert_eq!(filter(&["--encode"], more), format!("a{EOS}"));
+    // What stands beside the messages is that of the first system message, or of an empty one before all.
+    let tools = r#""tools": [{"type": "function", "function": {"name": "f"}}], "response_format": {"type": "object"}"#;
+    let user = r#"{"role": "user", "content": "q"}"#;
+    for (system, content) in [(r#"{"role": "system", "content": "S"}, "#, "S"), ("", "")] {
+        let inside = format!(r#"[{{"role": "system", "content": "{content}", {tools}}}, {user}]"#);
+        let beside = format!(r#"{{"messages": [{system}{user}], {tools}}}"#);
+        assert_eq!(filter(&["--encode"], beside), filter(&["--encode"], inside));
+    }
+    let later = format!(r#"{{"context": [{user}], "messages": [{{"role": "assistant", "content": "a"}}], {tools}}}"#);
+    assert_eq!(filter(&["--encode"], later), format!("a{EOS}"));
     let list = r#"[{"role": "user", "content": "q"}]"#;
     assert_eq!(filter(&["--encode", "--no-bos"], list), "<｜User｜>q<｜Assistant｜></think>");
 
@@ -203,6 +213,8 @@ fn odd_input() {
         ("--encode", r#"[{"role": "user", "content": "q"}, {"content": "q"}]"#, &["messages[1]: missing field `role`"]),
         ("--encode", r#"[{"role": "wi\nzard"}]"#, &["messages[0]", "role is \"wi\\nzard\", expected system"]),
         ("--encode", r#"[{"role": "user", "content": 5}]"#, &["messages[0]: content is 5, expected a string"]),
+        ("--encode", r#"{"messages": [], "tools": {}}"#, &["`tools` is {}, expected a list"]),
+        ("--encode", r#"{"messages": [], "tools": [{"type": "function"}]}"#, &["tools[0]: missing field `function`"]),
         ("--encode", r#"[{"role": "user", "tool_calls": 3}]"#, &["messages[0]: invalid type: integer `3`"]),
         ("--encode --thinking", r#"[{"role": "user"}, {"role": "assistant"}]"#, &["message 1: `reasoning_content`"]),
         ("--parse", "", &["completion, byte 0: expected the end-of-sentence token"]),

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `--encode` reads `{"messages": […], "context": […]}` (`context` may be absent) and prints the prompt, with no line
-//! break behind it. `--parse` reads a completion, every byte of it, and prints the message. Any error is one line on
+//! break behind it. `tools` and `response_format` beside the messages, as in a request, join those of the first system
+//! message. `--parse` reads a completion, every byte of it, and prints the message. Any error is one line on
 //! stderr and exit status 1.
 //!
 //! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
@@ -24,8 +25,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{ArgGroup, Parser};
-use deepseek_v32::chat::{EncodeOptions, Json, Message, ParseOptions, Start, Version, encode, parse};
+use deepseek_v32::chat::{
+    EncodeOptions, Json, Message, ParseOptions, Role, Start, Tool, Version, encode, parse, place_tools,
+};
 use deepseek_v32::error::one_line;
+use serde::de::DeserializeOwned;
 
 /// The longest input, or line of it, that is read.
 const MAX_BYTES: usize = 64 << 20;
@@ -116,7 +120,7 @@ fn line(error: impl Display) -> anyhow::Error {
     anyhow!(one_line(&error.to_string()))
 }
 
-/// The prompt of `{"messages", "context"}`, or of a list of messages.
+/// The prompt of `{"messages", "context", "tools", "response_format"}`, or of a list of messages.
 fn prompt(input: &Json, settings: Settings) -> Result<String> {
     let options = EncodeOptions {
         thinking: settings.thinking,
@@ -139,26 +143,41 @@ fn prompt(input: &Json, settings: Settings) -> Result<String> {
         Json::String(text) if text.is_empty() => Vec::new(),
         context => messages("context", context, settings)?,
     };
-    Ok(encode(&messages("messages", list, settings)?, &context, &options).map_err(line)?.into_text())
+    let (mut context, mut messages) = (context, messages("messages", list, settings)?);
+    let beside = |key: &str| input.get(key).filter(|value| **value != Json::Null);
+    let tools = beside("tools").map(tools).transpose()?.unwrap_or_default();
+    // What is in front of the messages has the system message, if any has.
+    let is_system = |message: &Message| message.role == Role::System;
+    let in_context = context.iter().any(is_system) || !context.is_empty() && !messages.iter().any(is_system);
+    place_tools(if in_context { &mut context } else { &mut messages }, tools, beside("response_format").cloned());
+    Ok(encode(&messages, &context, &options).map_err(line)?.into_text())
+}
+
+/// The tools that stand beside the messages.
+fn tools(list: &Json) -> Result<Vec<Tool>> {
+    let Json::Array(list) = list else { bail!("`tools` is {}, expected a list", shown(list)) };
+    list.iter().enumerate().map(|(i, tool)| read(tool).with_context(|| format!("tools[{i}]"))).collect()
+}
+
+/// A value of the protocol.
+fn read<T: DeserializeOwned>(value: &Json) -> Result<T> {
+    serde_json::from_str(&value.to_string()).map_err(|error| {
+        // The place in a text that nobody has seen.
+        let text = error.to_string();
+        line(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text))
+    })
 }
 
 fn messages(key: &str, list: &Json, settings: Settings) -> Result<Vec<Message>> {
     let Json::Array(list) = list else { bail!("`{key}` is {}, expected a list", shown(list)) };
-    let read = |(i, message): (usize, &Json)| -> Result<Message> {
-        let read = || {
-            ensure!(matches!(message, Json::Object(_)), "is {}, expected an object", shown(message));
-            if !settings.tolerant {
-                arguments_are_text(message)?;
-            }
-            serde_json::from_str(&message.to_string()).map_err(|error| {
-                // The place in a text that nobody has seen.
-                let text = error.to_string();
-                line(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text))
-            })
-        };
-        read().with_context(|| format!("{key}[{i}]"))
+    let message = |message: &Json| -> Result<Message> {
+        ensure!(matches!(message, Json::Object(_)), "is {}, expected an object", shown(message));
+        if !settings.tolerant {
+            arguments_are_text(message)?;
+        }
+        read(message)
     };
-    list.iter().enumerate().map(read).collect()
+    list.iter().enumerate().map(|(i, value)| message(value).with_context(|| format!("{key}[{i}]"))).collect()
 }
 
 /// The published encoder takes arguments as text only; the library takes objects too.

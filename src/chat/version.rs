@@ -8,7 +8,7 @@ use super::format::{self, Format, NameMarks};
 
 /// A chat format of the DeepSeek-V3 family.
 ///
-/// V3.2-Exp still has V3.1's format.
+/// V3.2-Exp still has V3.1's texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Version {
