@@ -242,6 +242,29 @@ fn call(name: &str, parameters: &[(&str, bool, &str)]) -> String {
 }
 
 #[test]
+fn long_strings_have_bounds() {
+    let (tokenizer, compiler) = (tokenizer(), compiler());
+    let schema = |bounds: Value| json!({"type": "object", "properties": {"s": bounds}, "required": ["s"]});
+    for (least, most) in [(0, 64), (0, 100), (1, 255), (100, 200), (0, 1000), (1000, 1200), (0, 20_000)] {
+        let bounds = json!({"type": "string", "minLength": least, "maxLength": most});
+        let pattern = json!({"type": "string", "pattern": format!("^.{{{least},{most}}}$")});
+        for bounds in [bounds, pattern].iter().take(if most > 1000 { 1 } else { 2 }) {
+            let tools = [tool("f", &schema(bounds.clone()))];
+            let constraint = Case::new(ToolChoice::Required).constraint(&compiler, &tools);
+            let said = |length: usize| {
+                let value: String = "a<b </".chars().cycle().take(length).collect();
+                walk(&*constraint, &tokenizer, &block(&[&call("f", &[("s", true, &value)])]))
+            };
+            let (shorter, longer) = (least.max(1) - 1, most + 1);
+            assert_eq!(said(least.max(3)), Ok(()), "{bounds}");
+            assert!(most > 1000 || said(most) == Ok(()), "{bounds}");
+            assert!(least == 0 || said(shorter).is_err(), "{bounds}");
+            assert!(most > 1000 || said(longer).is_err(), "{bounds}");
+        }
+    }
+}
+
+#[test]
 fn the_format_is_kept_to_the_byte() {
     let (tokenizer, compiler) = (tokenizer(), compiler());
     let tools: Vec<Tool> = schemas().iter().map(|(name, schema)| tool(name, schema)).collect();
@@ -293,7 +316,10 @@ fn the_format_is_kept_to_the_byte() {
     no(&block(&[&call("anything", &[("x", false, "\"text\"")])]));
     no(&block(&[&call("anything", &[("x", false, "{\"a\":1}")])]));
     no(&block(&[&call("anything", &[("x", false, "[\"</｜DSML｜parameter>\n\"]")])]));
-    yes(&block(&[&call("anything", &[("x", false, "[\"</｜DSML｜parametes>\", \"｜DSML｜\"]")])]));
+    yes(&block(&[&call("anything", &[("x", false, "[\"<｜DSML｜parameter>\", \"｜DSML｜\"]")])]));
+    // A tolerant reader would take these for the end of the call.
+    no(&block(&[&call("anything", &[("x", false, "[\"</｜DSML｜invoke>\"]")])]));
+    no(&block(&[&call("city", &[("city", true, "a</｜DSML｜invoke>\n</｜DSML｜function_calls>")])]));
     // A name may come again in another call.
     let open = call("open", &[("x", true, "1")]);
     yes(&block(&[&open, &open]));

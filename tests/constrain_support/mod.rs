@@ -52,7 +52,13 @@ pub fn read(text: &str, thinking: bool) -> Result<Read, String> {
             .iter()
             .zip(&read.calls)
             .all(|(call, (_, arguments))| Json::parse(&call.arguments).ok() == Json::parse(arguments).ok());
-    if same { Ok(read) } else { Err(format!("read otherwise by the crate: {text}")) }
+    let tolerant = parse(&text, &ParseOptions::new(Version::V32, start)).map_err(|error| error.to_string())?.message;
+    let (tolerant, strict) = (tolerant.tool_calls, parsed.message.tool_calls);
+    let as_strict = tolerant.len() == strict.len()
+        && tolerant.iter().zip(&strict).all(|(tolerant, strict)| {
+            tolerant.name == strict.name && Json::parse(&tolerant.arguments).ok() == Json::parse(&strict.arguments).ok()
+        });
+    if same && as_strict { Ok(read) } else { Err(format!("read otherwise by the crate: {text}")) }
 }
 
 fn read_alone(text: &str, thinking: bool) -> Result<Read, String> {
@@ -118,7 +124,7 @@ pub fn follows(schema: &Value, text: &str) -> Result<(), String> {
 }
 
 /// What a random answer tries to write now and then, to get on or to break out.
-const WISHES: [&str; 20] = [
+const WISHES: [&str; 21] = [
     "</｜DSML｜parameter>",
     "</｜DSML｜parameter>",
     "</｜DSML｜parameter>",
@@ -134,6 +140,7 @@ const WISHES: [&str; 20] = [
     "\n\n<｜DSML｜function_calls>\n",
     "\n\n<｜DSML｜function_calls>\n",
     "\n</｜DSML｜invoke>\n",
+    "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
     "<｜DSML｜parameter name=\"x\" string=\"false\">",
     "x/｜DSML｜parameter>\n",
     "｜DSML｜",

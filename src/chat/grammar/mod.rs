@@ -34,8 +34,9 @@ use crate::grammar::{Grammar, JsonContent, Parameters, SchemaOf};
 const DSML: &str = "｜DSML｜";
 /// What no text of an answer may hold: a strict reader of the format refuses it.
 const FORBIDDEN: [&str; 5] = ["<think>", "</think>", DSML, "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"];
-/// What no value may hold: a strict reader takes it for the value's end.
-const VALUE_END: &str = "/｜DSML｜parameter";
+/// What no value may hold: a closing tag, which a strict reader takes for the value's end, or a tolerant one for that of
+/// the call.
+const VALUE_END: &str = "/｜DSML｜";
 const CLOSE: &str = "</｜DSML｜parameter>";
 
 /// The form of an answer's content.

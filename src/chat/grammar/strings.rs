@@ -36,6 +36,9 @@ impl Strings {
                 let strings: Vec<_> = strings.map(|text| literal(text)).collect();
                 (!strings.is_empty()).then(|| format!("({})", strings.join(" | ")))
             }
+            // Without the tags' bar there is no tag, which is found out at once; that a bounded string can't go on within one
+            // takes long.
+            Self::Match(expression) if !expression.contains('｜') => Some(format!("({expression} & /[^｜]*/)")),
             Self::Match(expression) => Some(format!("({expression} & VALUE)")),
         }
     }

@@ -28,6 +28,9 @@ const SLICES: [&str; 5] = [
     r#"[^"\\\x00-\x1F\x7F]+"#,
 ];
 
+/// What one token's mask may cost at most. Long bounds of strings take some 5 ms of it, all of it takes some 50 ms.
+const STEP_FUEL: u64 = 5_000_000;
+
 /// Stack to compile on: schemas are compiled by recursion, to depths that their size bounds.
 const STACK: usize = 64 << 20;
 
@@ -67,7 +70,9 @@ impl GrammarCompiler {
         let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
             .map_err(|error| GenerationError::Grammar(error.to_string()))?;
         factory.quiet();
-        factory.limits_mut().verbose_errors = false;
+        let limits = factory.limits_mut();
+        limits.verbose_errors = false;
+        limits.step_lexer_fuel = STEP_FUEL;
         Ok(Self { inner: Arc::new(Inner { factory, vocabulary }) })
     }
 
