@@ -76,6 +76,21 @@ fn wrong_values_are_refused_by_name() {
         (json!({"messages": "hi"}), "messages"),
         (json!({"messages": [{"role": "king", "content": "hi"}]}), "messages[0]"),
         (json!({"messages": [{"content": "hi"}]}), "messages[0]"),
+        (json!({"messages": [["user", "hi", null, null, null, null, null, null, null]]}), "messages[0]"),
+        (json!({"tools": [["function", {"name": "f"}]]}), "tools[0]"),
+        (
+            json!({"messages": [{"role": "system", "content": "", "tools": [{"function": {"name": "a\"b"}}]}, user[0]]}),
+            "messages[0].tools[0].function.name",
+        ),
+        (
+            json!({"messages": [{"role": "system", "content": "", "tools": [tool]}, user[0]], "tools": [tool]}),
+            "messages[0].tools[0].function.name",
+        ),
+        (
+            json!({"messages": [user[0], {"role": "assistant", "content": "{", "prefix": true}],
+                   "response_format": {"type": "json_object"}}),
+            "response_format",
+        ),
         (json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}), "messages[0]"),
         (json!({"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]}), "messages[0].role"),
         (json!({"tools": [tool, tool]}), "tools[1].function.name"),
@@ -118,6 +133,8 @@ fn wrong_values_are_refused_by_name() {
     }
     for (fields, param) in [
         (json!({"suffix": "x"}), "suffix"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"tools": [tool]}), "tools"),
         (json!({"prompt": null}), "prompt"),
         (json!({"prompt": ""}), "prompt"),
         (json!({"prompt": []}), "prompt"),
@@ -135,6 +152,21 @@ fn wrong_values_are_refused_by_name() {
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let (status, message, found, _) = post(server.address, TEXT, &body).error();
         assert_eq!((status, found.as_str()), (400, Some(param)), "{fields}: {message}");
+    }
+}
+
+/// What cannot fit is not even tokenized.
+#[test]
+fn huge_prompts_are_refused_by_their_size() {
+    let server = server(ServerOptions::default());
+    let huge = "a ".repeat(3_000_000);
+    for (path, body, param) in [
+        (CHAT, json!({"messages": [{"role": "user", "content": huge}]}), Value::Null),
+        (TEXT, json!({"prompt": huge}), json!("prompt")),
+    ] {
+        let (status, message, found, code) = post(server.address, path, &body).error();
+        assert_eq!((status, found, code), (400, param, json!("context_length_exceeded")), "{message}");
+        assert!(message.contains("6000") && message.contains("bytes at most"), "{message}");
     }
 }
 

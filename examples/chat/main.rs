@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
+use common::NoAnswer;
 use common::printer::{Printer, stop_name};
 use common::terminal::{complain, escaped_lines};
 use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, LocalChat, Outcome, Stop, Toolbox};
@@ -109,7 +110,10 @@ fn run(args: Args) -> Result<()> {
         dir,
     };
     if let Some(prompt) = args.prompt {
-        return chat.say(&prompt);
+        return match chat.say(&prompt)? {
+            Stop::Answer => Ok(()),
+            stop => Err(NoAnswer(stop_name(stop)).into()),
+        };
     }
     let interactive = std::io::stdin().is_terminal();
     if interactive {
@@ -134,7 +138,7 @@ fn run(args: Args) -> Result<()> {
         let done = match line.strip_prefix('/') {
             _ if line.is_empty() => Ok(false),
             Some(command) => chat.command(command),
-            None => chat.say(line).map(|()| false),
+            None => chat.say(line).map(|_| false),
         };
         match done {
             Ok(true) => break,
@@ -250,7 +254,7 @@ impl<W: Write> Chat<W> {
     }
 
     /// One turn: what the person says, the model's answer and the tools it calls on the way.
-    fn say(&mut self, text: &str) -> Result<()> {
+    fn say(&mut self, text: &str) -> Result<Stop> {
         let mut messages = self.messages.clone();
         if messages.is_empty() && !self.system.is_empty() {
             messages.push(Message::system(&self.system));
@@ -262,15 +266,20 @@ impl<W: Write> Chat<W> {
         let agent = Agent::new(self.model.clone(), tools).with_options(self.options.clone());
         let Outcome { messages, stop, usage, .. } =
             agent.with_cancel(printer.cancel()).run(messages, &mut |event| printer.event(event))?;
-        self.messages = messages;
-        if stop != Stop::Answer {
-            printer.line(&format!("[ended: {}]", stop_name(stop)));
+        if stop == Stop::ContextFull {
+            printer.line("[ended: context_full: what you said does not fit and is not kept; /new begins anew]");
+        } else {
+            self.messages = messages;
+            if stop != Stop::Answer {
+                printer.line(&format!("[ended: {}]", stop_name(stop)));
+            }
         }
         printer.dim_line(&format!(
             "{} tokens read ({} of them known), {} written ({} of them thinking)",
             usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens
         ));
-        printer.finish()
+        printer.finish()?;
+        Ok(stop)
     }
 }
 

@@ -178,7 +178,7 @@ fn explained(error: GenerationError, args: &Args, dir: &Path) -> anyhow::Error {
             };
             anyhow::anyhow!("--{option} is {value}: expected {expected}")
         }
-        error @ (EmptyPrompt | PromptTooLong { .. }) => match &args.prompt_file {
+        error @ (EmptyPrompt | PromptTooLong { .. } | PromptTooLarge { .. }) => match &args.prompt_file {
             Some(file) => anyhow::Error::from(error).context(one_line_path(file)),
             None => anyhow::Error::from(error).context("--prompt"),
         },
@@ -208,11 +208,8 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config:
     }
     let mut eos = if args.ignore_eos { Vec::new() } else { eos };
     eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));
-    if let Some(bytes) = most_bytes(prompt, tokenizer, config) {
-        let place = args.prompt_file.as_ref().map_or("--prompt".to_string(), |file| one_line_path(file));
-        let (length, context) = (prompt.len(), config.max_position_embeddings);
-        bail!("{place}: {length} bytes, but {context} tokens, the model's context, are {bytes} bytes at most");
-    }
+    let fits = tokenizer.check_size(prompt, config.max_position_embeddings);
+    fits.map_err(|error| explained(error, args, dir))?;
     let ids = tokenizer.encode(prompt, false)?;
     if ids.is_empty() && !prompt.is_empty() {
         bail!("{}: makes no token of the prompt", one_line_path(&dir.join("tokenizer.json")));
@@ -232,17 +229,6 @@ fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config:
     request.max_tokens = args.max_tokens.or(defaults.max_new_tokens).or(Some(DEFAULT_MAX_TOKENS));
     request.logprobs = args.logprobs;
     Ok(request)
-}
-
-/// The bytes that fill the model's context, if a prompt is large and has more: it need not be tokenized to know that it
-/// does not fit, which would take its time and memory.
-fn most_bytes(prompt: &str, tokenizer: &Tokenizer, config: &Config) -> Option<usize> {
-    const LARGE: usize = 1 << 20;
-    if prompt.len() < LARGE {
-        return None;
-    }
-    let longest = (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).len()).max();
-    Some(longest? * config.max_position_embeddings).filter(|&bytes| prompt.len() > bytes)
 }
 
 fn print_text(

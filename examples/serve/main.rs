@@ -150,8 +150,12 @@ fn run(args: Args) -> Result<()> {
     if let Some(max) = args.max_context.filter(|&max| max > context) {
         bail!("--max-context is {max}: the model's context is {context}");
     }
+    // An empty one, of a variable that was never set, would leave the server open; another could not be sent.
+    if args.api_key.as_ref().is_some_and(|key| key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        bail!("--api-key (or DEEPSEEK_V32_API_KEY): expected visible ASCII characters, and at least one");
+    }
     let options = ServerOptions {
-        api_key: args.api_key.filter(|key| !key.is_empty()),
+        api_key: args.api_key,
         max_sequences: args.max_sequences,
         max_queue: args.max_queue,
         max_body: args.max_body,

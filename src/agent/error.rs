@@ -105,7 +105,7 @@ impl AgentError {
     /// Whether a conversation did not fit the model's context.
     pub fn is_context_full(&self) -> bool {
         match self {
-            Self::Generation(GenerationError::PromptTooLong { .. }) => true,
+            Self::Generation(GenerationError::PromptTooLong { .. } | GenerationError::PromptTooLarge { .. }) => true,
             // Servers agree on the words, not on a code.
             Self::Remote { status: Some(400 | 413 | 422), message, .. } => {
                 let message = message.to_lowercase();

@@ -41,6 +41,18 @@ pub enum GenerationError {
         /// The model's context length.
         max_context: usize,
     },
+    /// A prompt with more bytes than the tokens of a whole context can have.
+    #[error(
+        "the prompt has {bytes} bytes, but the model's context holds {max_context} tokens, which are {most} bytes at most"
+    )]
+    PromptTooLarge {
+        /// Bytes of the prompt.
+        bytes: usize,
+        /// Bytes of the longest token, as often as the context holds tokens.
+        most: usize,
+        /// The model's context length.
+        max_context: usize,
+    },
     /// A request that does not fit the cache even alone.
     #[error(
         "the request may need {needed} cached tokens, but max_cached_tokens is {max_cached_tokens}: \

@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokenizers::{DecoderWrapper, ModelWrapper};
 
@@ -42,6 +42,8 @@ struct Inner {
     path: PathBuf,
     vocab_size: usize,
     byte_level: bool,
+    /// Bytes of the longest token.
+    longest: OnceLock<usize>,
 }
 
 /// The largest `tokenizer.json` that is read; those of the family take 8 MB.
@@ -98,7 +100,7 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let added = AddedTokens::new(&tokenizer)
             .map_err(|message| GenerationError::TokenizerFormat { path: path.clone(), message })?;
-        Ok(Self { inner: Arc::new(Inner { tokenizer, added, path, vocab_size, byte_level }) })
+        Ok(Self { inner: Arc::new(Inner { tokenizer, added, path, vocab_size, byte_level, longest: OnceLock::new() }) })
     }
 
     /// The largest id + 1.
@@ -116,6 +118,25 @@ impl Tokenizer {
         }
         let path = self.inner.path.clone();
         Err(GenerationError::TokenizerVocabulary { path, tokenizer: self.vocab_size(), model })
+    }
+
+    /// Checks that a text may fit a context of `max_context` tokens. A large one need not be tokenized to know that it
+    /// does not, which would take its time and memory; one below 1 MiB is not looked at.
+    ///
+    /// # Errors
+    /// [`GenerationError::PromptTooLarge`].
+    pub fn check_size(&self, text: &str, max_context: usize) -> Result<()> {
+        const LARGE: usize = 1 << 20;
+        if text.len() < LARGE {
+            return Ok(());
+        }
+        let ids = 0..self.vocab_size() as u32;
+        let longest = self.inner.longest.get_or_init(|| ids.map(|id| self.token_bytes(id).len()).max().unwrap_or(0));
+        let most = longest.saturating_mul(max_context);
+        if text.len() <= most {
+            return Ok(());
+        }
+        Err(GenerationError::PromptTooLarge { bytes: text.len(), most, max_context })
     }
 
     /// Ids of a text. `add_special_tokens` runs the tokenizer's post-processor (a begin token, where it has one);

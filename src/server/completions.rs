@@ -104,7 +104,11 @@ fn begin(
 fn ids(state: &State, prompt: &RawPrompt, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
     let ids = match prompt {
         RawPrompt::Ids(ids) => ids.clone(),
-        RawPrompt::Text(text) => raw_ids(state, text, add_special_tokens)?,
+        RawPrompt::Text(text) => {
+            let fits = state.chat.tokenizer().check_size(text, state.max_context());
+            fits.map_err(|error| ApiError::from(error).with_param("prompt"))?;
+            raw_ids(state, text, add_special_tokens)?
+        }
     };
     let vocab_size = state.chat.tokenizer().vocab_size();
     if ids.is_empty() {

@@ -135,9 +135,9 @@ impl From<GenerationError> for ApiError {
                 let prompt = place.starts_with("prompt_ids");
                 Self::bad(message).with_param(if prompt { "prompt".to_string() } else { place })
             }
-            GenerationError::PromptTooLong { .. } | GenerationError::NeverFits { .. } => {
-                Self::bad(message).with_code("context_length_exceeded")
-            }
+            GenerationError::PromptTooLong { .. }
+            | GenerationError::PromptTooLarge { .. }
+            | GenerationError::NeverFits { .. } => Self::bad(message).with_code("context_length_exceeded"),
             GenerationError::EmptyPrompt
             | GenerationError::StopStringsWithoutTokenizer
             | GenerationError::Grammar(_)

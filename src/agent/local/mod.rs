@@ -154,10 +154,11 @@ impl LocalChat {
     ///
     /// # Errors
     /// [`AgentError::Chat`] if the conversation can't be rendered; [`AgentError::ControlToken`] if it holds control
-    /// tokens, and those are to be refused.
+    /// tokens, and those are to be refused; [`GenerationError::PromptTooLarge`] if its bytes alone say that it does not
+    /// fit the context.
     pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
         self.control_tokens.check(request, &self.tokenizer)?;
-        prompt::prompt(request, self.version, &self.tokenizer)
+        prompt::prompt(request, self.version, &self.tokenizer, self.service.max_context())
     }
 
     /// Starts an answer without waiting for it; returns its prompt.

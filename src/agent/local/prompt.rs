@@ -21,7 +21,12 @@ pub struct ChatPrompt {
 
 /// The prompt of a request: its tools put in place, results in the order of the calls, what the model wrote itself
 /// as the ids it wrote.
-pub(super) fn prompt(request: &ChatRequest, version: Version, tokenizer: &Tokenizer) -> Result<ChatPrompt> {
+pub(super) fn prompt(
+    request: &ChatRequest,
+    version: Version,
+    tokenizer: &Tokenizer,
+    max_context: usize,
+) -> Result<ChatPrompt> {
     let mut messages = request.messages.clone();
     // A model that sees tools may call them, whatever it is told.
     let shown = |tools: &[Tool]| request.tool_choice.shown(tools).to_vec();
@@ -33,6 +38,7 @@ pub(super) fn prompt(request: &ChatRequest, version: Version, tokenizer: &Tokeni
     debug_assert!(messages.len() - before <= 1);
     let options = EncodeOptions { require_complete_results: true, ..EncodeOptions::new(version) };
     let prompt = encode(&messages, &[], &options.with_thinking(request.thinking))?;
+    tokenizer.check_size(prompt.text(), max_context)?;
     let ids = ids(&prompt, &messages, version, tokenizer)?;
     let start = prompt.start();
     Ok(ChatPrompt { text: prompt.into_text(), ids, start })

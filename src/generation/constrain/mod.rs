@@ -103,14 +103,17 @@ impl GrammarCompiler {
 
 /// The part of llguidance's messages that says what is wrong; the rest prints the grammar.
 fn first_line(message: &str) -> String {
-    message.split("\n<").next().unwrap_or_default().lines().next().unwrap_or_default().trim().to_string()
+    let line = message.split("\n<").next().unwrap_or_default().lines().next().unwrap_or_default().trim();
+    match line {
+        "NoExtensionBias" => "no value that ends follows the schema".to_string(),
+        line => line.to_string(),
+    }
 }
 
 /// An error whose message begins with a line of a grammar, as that of the schema which the line comes from; without
 /// one, as that of the only schema there is.
 fn located(message: &str, grammar: &Grammar) -> GenerationError {
     let message = match message {
-        "NoExtensionBias" => "no value that ends follows it",
         message if message.starts_with("panic: ") => "it is too much for the grammar compiler",
         message => message,
     };

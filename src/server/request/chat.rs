@@ -58,6 +58,9 @@ impl ChatCall {
         request.max_tokens = max_tokens.or(options.max_tokens);
         request.logprobs = logprobs(&fields)?;
         let continues = fields.bool("continue_final_message")?.unwrap_or(continues);
+        if continues && request.response_format.is_some() {
+            return Err(ApiError::field("response_format", "can't be held in an answer that was begun"));
+        }
         let places = make_renderable(&mut request, continues)?;
         Ok(Self { common, request, continues, places })
     }
@@ -66,7 +69,7 @@ impl ChatCall {
 /// The messages, and whether the last one says that the answer begins with it.
 fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message>, bool), ApiError> {
     let mut messages: Vec<Message> =
-        fields.list("messages")?.ok_or_else(|| ApiError::field("messages", "is missing"))?;
+        fields.objects("messages")?.ok_or_else(|| ApiError::field("messages", "is missing"))?;
     if messages.is_empty() {
         return Err(ApiError::field("messages", "is empty: at least one message is needed"));
     }
@@ -78,16 +81,20 @@ fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message
         message.written_ids = None;
         message.prefix = false;
     }
-    let raw: Vec<Json> = fields.list("messages")?.unwrap_or_default();
+    let raw: Vec<Json> = fields.objects("messages")?.unwrap_or_default();
     let prefix = raw.last().and_then(|last| last.get("prefix")).and_then(as_bool);
     Ok((messages, prefix == Some(true)))
 }
 
 fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError> {
-    request.tools = fields.list("tools")?.unwrap_or_default();
+    request.tools = fields.objects("tools")?.unwrap_or_default();
+    let of_request = request.tools.iter().enumerate().map(|(at, tool)| (format!("tools[{at}]"), tool));
+    let of_messages = request.messages.iter().enumerate().flat_map(|(message, Message { tools, .. })| {
+        tools.iter().enumerate().map(move |(at, tool)| (format!("messages[{message}].tools[{at}]"), tool))
+    });
     let mut names: Vec<&str> = Vec::new();
-    for (at, tool) in request.tools.iter().enumerate() {
-        let (field, name) = (format!("tools[{at}].function.name"), tool.name());
+    for (place, tool) in of_request.chain(of_messages) {
+        let (field, name) = (format!("{place}.function.name"), tool.name());
         let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"\"'<>&".contains(c);
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
             let expected = format!("expected a name of 1 to {MAX_NAME} bytes without blanks, quotes and brackets");
@@ -99,7 +106,7 @@ fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError>
         if let Some(parameters) = tool.parameters()
             && !matches!(parameters, Json::Object(_) | Json::Null)
         {
-            return Err(wrong(&format!("tools[{at}].function.parameters"), "a JSON Schema object", parameters));
+            return Err(wrong(&format!("{place}.function.parameters"), "a JSON Schema object", parameters));
         }
         names.push(name);
     }

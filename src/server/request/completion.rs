@@ -46,6 +46,8 @@ impl CompletionCall {
         let fields = Fields::parse(body)?;
         fields.refuse(&[
             ("suffix", "the model can't fill in"),
+            ("response_format", "belongs to /v1/chat/completions: a completion is plain text"),
+            ("tools", "belongs to /v1/chat/completions: a completion is plain text"),
             ("messages", "belongs to /v1/chat/completions: a completion has a `prompt`"),
         ])?;
         let common = Common::read(&fields, options)?;

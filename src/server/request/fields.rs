@@ -72,8 +72,8 @@ impl<'a> Fields<'a> {
         self.read(name, "a string", |json| json.as_str().map(str::to_string))
     }
 
-    /// A list whose items read themselves; errors name the item.
-    pub fn list<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<Vec<T>>, ApiError> {
+    /// A list of objects that read themselves; errors name the item.
+    pub fn objects<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<Vec<T>>, ApiError> {
         let Some(raw) = self.fields.get(name) else { return Ok(None) };
         if !raw.get().starts_with('[') {
             return Err(wrong(name, "a list", &Json::parse(raw.get()).unwrap_or(Json::Null)));
@@ -81,7 +81,11 @@ impl<'a> Fields<'a> {
         let items: Vec<&'a RawValue> =
             serde_json::from_str(raw.get()).map_err(|error| ApiError::field(name, said(&error)))?;
         let read = |(at, item): (usize, &&'a RawValue)| {
-            serde_json::from_str(item.get()).map_err(|error| ApiError::field(format!("{name}[{at}]"), said(&error)))
+            let place = format!("{name}[{at}]");
+            if !item.get().starts_with('{') {
+                return Err(wrong(&place, "an object", &Json::parse(item.get()).unwrap_or(Json::Null)));
+            }
+            serde_json::from_str(item.get()).map_err(|error| ApiError::field(place, said(&error)))
         };
         items.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
     }
