@@ -269,6 +269,16 @@ fn a_chat_that_ends() {
     );
 }
 
+/// What does not fit the context does not stay in the way of what is said next.
+#[test]
+fn a_chat_goes_on_after_what_does_not_fit() {
+    let long = "a ".repeat(3000);
+    let output = chat(&[], &format!("{long}\nweather in Lisbon\n"));
+    assert_eq!(output.matches("[ended: ").count(), 1, "{output}");
+    assert!(output.starts_with("[ended: context_full") && output.contains("Sorry, none of my tools"), "{output}");
+    failed(&example("chat").args(["-p", &long]).output().unwrap(), 3, &["no answer: context_full"], "a long prompt");
+}
+
 #[test]
 fn a_chat_is_saved() {
     let dir = tempfile::tempdir().unwrap();

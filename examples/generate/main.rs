@@ -139,9 +139,9 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     request.cancel = Some(cancel.clone());
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
-    let mut has_own_prompt = args.prompt.is_some() || args.prompt_file.is_some();
+    let mut is_known = args.prompt.is_some() || args.prompt_file.is_some();
     let completion = engine.generate(request, |token| {
-        if !std::mem::replace(&mut has_own_prompt, true) {
+        if !std::mem::replace(&mut is_known, true) {
             // The last turn says what the answer answers.
             let turn = prompt.rfind("<｜User｜>").map_or("", |at| &prompt[at..]);
             complain(&format!("no --prompt: a conversation that ends with {turn}"));
