@@ -7,7 +7,7 @@
 //! Prints throughput and the time to the first token; ends with status 1 if a stream was cut or wrong. The embedded
 //! checkpoint answers questions for orders; each client asks for orders of its own, so that mixed-up streams show.
 
-#[path = "../tests/server_support/http.rs"]
+#[path = "../tests/support/server_support/http.rs"]
 mod http;
 
 use std::net::SocketAddr;

@@ -1,0 +1,23 @@
+//! The examples, run as programs.
+
+#[path = "../support/agent_client_support/mod.rs"]
+mod agent_client_support;
+#[cfg(feature = "client")]
+#[path = "../support/cargo_build/mod.rs"]
+mod cargo_build;
+#[path = "../support/checkpoint_writer/mod.rs"]
+mod checkpoint_writer;
+#[path = "../support/examples_support/mod.rs"]
+mod examples_support;
+#[path = "../support/malformed_support/mod.rs"]
+mod malformed_support;
+
+mod chat;
+mod chat_template;
+mod generate;
+mod malformed;
+mod malformed_config;
+mod parity;
+mod programs;
+mod terminal;
+mod tool_calling;

@@ -1,0 +1,14 @@
+//! The model against golden cases and naive loops.
+
+#[path = "../support/cargo_build/mod.rs"]
+mod cargo_build;
+#[path = "../support/checkpoint_writer/mod.rs"]
+mod checkpoint_writer;
+#[path = "../support/naive_model/mod.rs"]
+mod naive_model;
+
+mod cache;
+mod golden;
+mod kinds;
+mod tiny_v32;
+mod zoo;

@@ -1,0 +1,19 @@
+//! The ops against naive loops, element by element.
+
+#[path = "../support/common/mod.rs"]
+mod common;
+#[path = "../support/common_attn/mod.rs"]
+mod common_attn;
+
+mod absorb;
+mod dense_mla;
+mod elementwise;
+mod fp8;
+mod indexer_topk;
+mod linear;
+mod linear_amx;
+mod mha;
+mod moe;
+mod mqa_logits;
+mod sparse_mla;
+mod topk;

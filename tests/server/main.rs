@@ -1,0 +1,14 @@
+//! The HTTP server.
+
+#[path = "../support/echo_support/mod.rs"]
+mod echo_support;
+#[path = "../support/generation_support/mod.rs"]
+mod generation_support;
+#[cfg(feature = "server")]
+#[path = "../support/server_support/mod.rs"]
+mod server_support;
+
+mod chat;
+mod constrain;
+mod limits;
+mod text;
