@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use deepseek_v32::agent::LocalChat;
+use deepseek_v32::chat_model::LocalChat;
 use deepseek_v32::generation::EngineOptions;
 use deepseek_v32::model::Precision;
 use deepseek_v32::server::{Server, ServerOptions};

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::DType;
 use clap::{Parser, ValueEnum};
 use deepseek_v32::agent::{AgentError, AgentOptions};
+use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::GenerationError;
 use deepseek_v32::model::{Model, Precision};
@@ -158,9 +159,10 @@ pub fn check_agent(options: &AgentOptions) -> Result<()> {
 }
 
 /// An error that names the option of the command line, which the library cannot know.
-pub fn named(error: AgentError) -> anyhow::Error {
-    match error {
-        AgentError::Generation(GenerationError::Parameter { name, value, expected })
+pub fn named(error: impl Into<AgentError>) -> anyhow::Error {
+    match error.into() {
+        AgentError::ChatModel(ChatModelError::Generation(GenerationError::Parameter { name, value, expected }))
+        | AgentError::ChatModel(ChatModelError::Option { name, value, expected })
         | AgentError::Option { name, value, expected } => {
             let option = match name {
                 "max_answer_tokens" => "max-tokens".to_string(),

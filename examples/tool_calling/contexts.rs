@@ -4,8 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use deepseek_v32::agent::{Agent, AgentOptions, ChatModel, ChatUsage, ContextManagement, Stop};
+use deepseek_v32::agent::{Agent, AgentOptions, ContextManagement, Stop};
 use deepseek_v32::chat::Message;
+use deepseek_v32::chat_model::{ChatModel, ChatUsage};
 
 use super::common::printer::stop_name;
 use super::tools;

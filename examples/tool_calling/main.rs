@@ -32,10 +32,9 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use common::NoAnswer;
 use common::printer::{Printer, stop_name};
-use deepseek_v32::agent::{
-    Agent, AgentEvent, AgentEventKind, AgentOptions, ChatModel, ContextManagement, LocalChat, Outcome, Stop,
-};
+use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, ContextManagement, Outcome, Stop};
 use deepseek_v32::chat::Message;
+use deepseek_v32::chat_model::{ChatModel, LocalChat};
 use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::LoadOptions;

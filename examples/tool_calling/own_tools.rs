@@ -15,8 +15,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use deepseek_v32::agent::{ToolFailure, Toolbox};
 use deepseek_v32::chat::{Json, Tool};
+use deepseek_v32::environment::{ToolFailure, Toolbox};
 use deepseek_v32::error::{one_line, one_line_path};
 
 use super::common;

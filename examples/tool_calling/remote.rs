@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use deepseek_v32::agent::ChatModel;
+use deepseek_v32::chat_model::ChatModel;
 
 use super::Args;
 
 #[cfg(feature = "client")]
 pub fn chat(args: &Args, base_url: &str) -> Result<Arc<dyn ChatModel>> {
-    use deepseek_v32::agent::{OpenAiChat, OpenAiOptions};
+    use deepseek_v32::chat_model::{OpenAiChat, OpenAiOptions};
     let api_key = args.api_key.clone().filter(|key| !key.is_empty());
     let options = OpenAiOptions { api_key, ..OpenAiOptions::default() };
     let model = args.model.clone().unwrap_or_default();

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use deepseek_v32::agent::{ChatModel, ChatRequest, LocalChat};
 use deepseek_v32::chat::Message;
+use deepseek_v32::chat_model::{ChatModel, ChatRequest, LocalChat};
 use deepseek_v32::error::{one_line, one_line_path};
 use serde::Deserialize;
 

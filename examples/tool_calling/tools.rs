@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deepseek_v32::agent::{ToolFailure, Toolbox};
 use deepseek_v32::chat::{Json, Tool, ToolError};
+use deepseek_v32::environment::{ToolFailure, Toolbox};
 
 use super::expression;
 

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::chat_model::ChatUsage;
 use crate::chat::{Message, Role};
+use crate::chat_model::ChatUsage;
 
 /// What an agent does when the context fills.
 ///

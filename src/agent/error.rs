@@ -1,58 +1,21 @@
-//! What can go wrong while a model chats or an agent works.
+//! What can go wrong while an agent works.
 
 use std::path::PathBuf;
 
-use crate::chat::{ChatError, ToolError};
-use crate::config::show::shown;
-use crate::error::{one_line, one_line_path};
+use crate::chat_model::ChatModelError;
 use crate::generation::GenerationError;
+use crate::show::{one_line, one_line_path, shown};
 
-/// The longest that what a server says may be in a message, in characters.
+/// The longest that a reason may be in a message, in characters.
 const LONGEST_MESSAGE: usize = 400;
 
-/// An error of the agent layer.
+/// An error of [`crate::agent`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
-    /// A conversation could not be put into a prompt.
+    /// The model refused a request or failed.
     #[error(transparent)]
-    Chat(#[from] ChatError),
-    /// A tool that must be called is not there, or the model did not call it.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// An answer can't be held to what was asked for.
-    #[error(transparent)]
-    Grammar(#[from] crate::chat::GrammarError),
-    /// Text from outside has a control token written out in it, and those are to be refused.
-    #[error(
-        "{}{field} holds the control token {}, and control tokens are refused",
-        message.map(|at| format!("messages[{at}].")).unwrap_or_default(),
-        one_line(token)
-    )]
-    ControlToken {
-        /// Which message of the request; none if it is in the request's own tools or response format.
-        message: Option<usize>,
-        /// The field of the message or the request, e.g. `content`, `tools[2]`.
-        field: String,
-        /// The token.
-        token: String,
-    },
-    /// The engine refused the request or failed.
-    #[error(transparent)]
-    Generation(#[from] GenerationError),
-    /// A checkpoint could not be loaded.
-    #[error(transparent)]
-    Load(Box<crate::Error>),
-    /// What was asked for is not built in, or the model can't do it.
-    #[error("{what} needs {needs}")]
-    Unsupported {
-        /// What was asked for, e.g. `tool_choice required`.
-        what: String,
-        /// The field of the request that asks for it, in the protocol's words, if one does.
-        field: Option<String>,
-        /// What it takes, e.g. `the feature constrain`.
-        needs: &'static str,
-    },
+    ChatModel(#[from] ChatModelError),
     /// An option is outside its range.
     #[error("{name} is {}: expected {expected}", one_line(value))]
     Option {
@@ -62,24 +25,6 @@ pub enum AgentError {
         value: String,
         /// The values allowed.
         expected: &'static str,
-    },
-    /// A server answered with an error, or not at all.
-    #[error("{}: {}", one_line(url), shown(message, LONGEST_MESSAGE))]
-    Remote {
-        /// The address, without a user and a password.
-        url: String,
-        /// HTTP status, if there was an answer.
-        status: Option<u16>,
-        /// Why.
-        message: String,
-    },
-    /// What a server sent in place of an answer does not follow the protocol. Asked again, it would say the same.
-    #[error("{}: not an answer: {}", one_line(url), shown(problem, LONGEST_MESSAGE))]
-    NotAnAnswer {
-        /// The address, without a user and a password.
-        url: String,
-        /// The field at fault, what it is and what it should be.
-        problem: String,
     },
     /// A trace could not be written or read.
     #[error(
@@ -101,35 +46,9 @@ pub enum AgentError {
     },
 }
 
-impl AgentError {
-    /// Whether a conversation did not fit the model's context.
-    pub fn is_context_full(&self) -> bool {
-        match self {
-            Self::Generation(GenerationError::PromptTooLong { .. } | GenerationError::PromptTooLarge { .. }) => true,
-            // Servers agree on the words, not on a code.
-            Self::Remote { status: Some(400 | 413 | 422), message, .. } => {
-                let message = message.to_lowercase();
-                message.contains("context length")
-                    || message.contains("context_length")
-                    || message.contains("context window")
-                    || message.contains("too many tokens")
-                    || message.contains("prompt is too long")
-            }
-            _ => false,
-        }
-    }
-}
-
-impl From<crate::Error> for AgentError {
-    fn from(error: crate::Error) -> Self {
-        match error {
-            crate::Error::Agent(error) => *error,
-            crate::Error::Generation(error) => Self::Generation(error),
-            crate::Error::Chat(error) => Self::Chat(error),
-            crate::Error::Tool(error) => Self::Tool(error),
-            crate::Error::Grammar(error) => Self::Grammar(error),
-            error => Self::Load(Box::new(error)),
-        }
+impl From<GenerationError> for AgentError {
+    fn from(error: GenerationError) -> Self {
+        Self::ChatModel(error.into())
     }
 }
 

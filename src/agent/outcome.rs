@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chat_model::{ChatUsage, Finish};
 use super::context::Managed;
-use super::toolbox::CallResult;
 use crate::chat::{Delta, Message, ToolCall};
+use crate::chat_model::{ChatUsage, Finish};
+use crate::environment::CallResult;
 use crate::generation::Token;
 
 /// Why an agent stopped.

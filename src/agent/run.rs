@@ -5,7 +5,6 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Agent;
-use super::chat_model::{ChatEvent, ChatRequest, ChatResponse, ChatUsage, Finish};
 use super::context::{self, ContextManagement, Managed};
 use super::error::Result;
 use super::options::AgentOptions;
@@ -13,6 +12,7 @@ use super::outcome::{AgentEvent, AgentEventKind, Stop};
 use super::state::State;
 use super::trace::{Record, Trace};
 use crate::chat::{Message, ToolChoice};
+use crate::chat_model::{ChatEvent, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::generation::Cancel;
 
 /// How often the clock is looked at while the model or a tool is at work.
@@ -148,7 +148,7 @@ impl Run<'_> {
         match self.agent.model.count_tokens(request) {
             Ok(tokens) => Ok(tokens.map_or(Count::Unknown, Count::Tokens)),
             Err(error) if error.is_context_full() => Ok(Count::TooMany),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -203,7 +203,7 @@ impl Run<'_> {
         match given {
             Ok(response) => Ok(Some(response)),
             Err(error) if error.is_context_full() => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Where a run stands: what its records come to, one after another.
 
-use super::chat_model::{ChatUsage, Finish};
 use super::context::Managed;
 use super::outcome::Stop;
-use super::toolbox::CallResult;
 use super::trace::{Fault, Record};
 use crate::chat::{Message, ToolCall};
+use crate::chat_model::{ChatUsage, Finish};
+use crate::environment::CallResult;
 
 /// Where a run stands. It changes by [`State::apply`] alone, so that a run that is read back from its trace stands
 /// exactly where it stood.

@@ -5,23 +5,25 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use super::chat_model::{ChatModel, ChatUsage};
 use super::context::ContextManagement;
 use super::error::Result;
 use super::options::AgentOptions;
 use super::outcome::{AgentEvent, AgentEventKind, Outcome, RunReport, Stop};
 use super::run::Run;
 use super::state::State;
-use super::toolbox::Toolbox;
 use super::trace::{Begin, Fault, Opened, Record, Trace};
 use crate::chat::Message;
+use crate::chat_model::{ChatModel, ChatUsage};
+use crate::environment::Toolbox;
 use crate::generation::{Cancel, GenerationError};
 
 /// A model that works with tools until it has an answer.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
-/// # use deepseek_v32::agent::{Agent, ChatModel, Toolbox};
+/// # use deepseek_v32::agent::Agent;
+/// # use deepseek_v32::chat_model::ChatModel;
+/// # use deepseek_v32::environment::Toolbox;
 /// # use deepseek_v32::chat::{Json, Message, Tool};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let model: Arc<dyn ChatModel> = unimplemented!();

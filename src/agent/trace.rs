@@ -13,12 +13,12 @@ use std::sync::{Mutex, PoisonError};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::chat_model::{ChatUsage, Finish};
 use super::context::Managed;
 use super::error::{AgentError, Result};
 use super::options::AgentOptions;
 use super::outcome::Stop;
 use crate::chat::{Message, Tool};
+use crate::chat_model::{ChatModelError, ChatUsage, Finish};
 use crate::generation::GenerationError;
 
 /// The version of the format.
@@ -71,7 +71,7 @@ impl Begin {
             AgentError::Option { name, value, expected } => {
                 Fault::field(format!("options.{name}"), format!("is {value}: expected {expected}"))
             }
-            AgentError::Generation(GenerationError::Parameter { name, value, expected }) => {
+            AgentError::ChatModel(ChatModelError::Generation(GenerationError::Parameter { name, value, expected })) => {
                 Fault::field(format!("options.params.{name}"), format!("is {value}: expected {expected}"))
             }
             error => Fault::new(error),

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::parse::{Object, Result, check_length};
-use super::show::quoted;
 use super::{IndexerType, ModelType};
+use crate::show::quoted;
 
 /// `index_skip_topk_offset` where the key is absent, as in transformers.
 const DEFAULT_SKIP_TOPK_OFFSET: usize = 2;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::show::{one_line, quoted};
+use crate::show::{one_line, quoted};
 
 /// Parses `text`; unlike [`serde_json::from_str`], refuses an object that has a key twice. Depth is bounded by
 /// serde_json's recursion limit. Errors name the last key before the place.

@@ -12,7 +12,6 @@ mod indexer_types;
 pub(crate) mod json;
 mod parse;
 mod presets;
-pub(crate) mod show;
 mod validate;
 mod write;
 
@@ -36,7 +35,7 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A last resort: what a message quotes is cut where the message is made.
-        let message = show::shown(&self.message, 500);
+        let message = crate::show::shown(&self.message, 500);
         if self.key.is_empty() { f.write_str(&message) } else { write!(f, "`{}`: {message}", self.key) }
     }
 }

@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::indexer_types::indexer_types;
 use super::json::{self, describe};
-use super::show::{number, quoted};
 use super::{
     Config, ConfigError, MAX_HIDDEN_LAYERS, MlpType, ModelType, QuantizationConfig, Rope, Yarn, mlp_type_by_rule,
 };
+use crate::show::{number, quoted};
 
 pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 

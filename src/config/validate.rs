@@ -1,7 +1,7 @@
 //! What a [`Config`] must satisfy.
 
-use super::show::number;
 use super::{Config, ConfigError, IndexerType, MlpType, ModelType, Yarn};
+use crate::show::number;
 
 /// Most decoder layers.
 pub const MAX_HIDDEN_LAYERS: usize = 1024;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::error::{one_line, one_line_path};
 use crate::grammar::SchemaOf;
+use crate::show::{one_line, one_line_path};
 
 /// An error of the generation layer.
 #[derive(Debug, thiserror::Error)]

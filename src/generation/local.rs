@@ -35,7 +35,7 @@ impl LocalModel {
         dir: impl AsRef<Path>,
         options: &LoadOptions,
         progress: impl Fn(Progress) + Send + Sync,
-    ) -> crate::Result<Self> {
+    ) -> crate::weights::Result<Self> {
         Self::load_with_precision(dir, options, Precision::Dequant, progress)
     }
 
@@ -48,7 +48,7 @@ impl LocalModel {
         options: &LoadOptions,
         precision: Precision,
         progress: impl Fn(Progress) + Send + Sync,
-    ) -> crate::Result<Self> {
+    ) -> crate::weights::Result<Self> {
         let (config, vb) = weights::load(dir, options, progress)?;
         let model = Model::with_precision(&config, precision, vb)?;
         Ok(Self::new(Arc::new(model))?)

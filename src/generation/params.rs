@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::{GenerationError, Result};
-use crate::config::show;
+use crate::show;
 use crate::weights::GenerationConfig;
 
 /// Parameters of the choice of a token; the default is greedy without penalties.

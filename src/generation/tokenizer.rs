@@ -12,7 +12,7 @@ use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
 use super::tokenizer_json;
-use crate::error::one_line;
+use crate::show::one_line;
 
 /// Which tokens marked `special` in `tokenizer.json` come out as text.
 ///

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::config::json;
-use crate::error::one_line;
+use crate::show::one_line;
 
 /// How many times longer than its text the normalizer, pre-tokenizer or decoder may make it. Real ones stay below 50;
 /// a few dozen replacements of `a` by `aa` would take all memory.

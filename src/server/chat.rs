@@ -15,8 +15,8 @@ use super::request::ChatCall;
 use super::state::{Place, State, new_id, now};
 use super::stream::{self, Updates};
 use super::{blocking, body, chat_stream::ChatWriter, json_response};
-use crate::agent::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUpdate, ChatUsage, Finish};
 use crate::chat::{Delta, Start};
+use crate::chat_model::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUpdate, ChatUsage, Finish};
 use crate::generation::{Token, Tokenizer};
 
 /// Answers a chat.

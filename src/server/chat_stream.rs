@@ -6,8 +6,8 @@ use super::logprobs::ChatLogprobs;
 use super::reply::{CallPiece, ChatPiece, DeltaReply, FunctionPiece, finish_reason, json};
 use super::state::Place;
 use super::stream::Writer;
-use crate::agent::{ChatEvent, ChatUpdate, ChatUsage, call_id};
 use crate::chat::{Delta, Start};
+use crate::chat_model::{ChatEvent, ChatUpdate, ChatUsage, call_id};
 
 /// Writes the pieces of a chat's answers.
 pub struct ChatWriter {

@@ -14,7 +14,7 @@ use super::request::{CompletionCall, RawPrompt};
 use super::state::{Place, State, new_id, now};
 use super::stream::{self, Updates, Writer};
 use super::{blocking, body, json_response};
-use crate::agent::{ChatModel, ChatUsage};
+use crate::chat_model::{ChatModel, ChatUsage};
 use crate::generation::{self, FinishReason, Request, StopConditions, Tokenizer, Update};
 
 /// Completes texts.

@@ -4,8 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::agent::AgentError;
 use crate::chat::{ChatError, GrammarError};
+use crate::chat_model::ChatModelError;
 use crate::generation::GenerationError;
 use crate::grammar::SchemaOf;
 
@@ -175,15 +175,15 @@ impl From<GrammarError> for ApiError {
     }
 }
 
-impl From<AgentError> for ApiError {
-    fn from(error: AgentError) -> Self {
+impl From<ChatModelError> for ApiError {
+    fn from(error: ChatModelError) -> Self {
         match error {
-            AgentError::Chat(error) => error.into(),
-            AgentError::Generation(error) => error.into(),
-            AgentError::Grammar(error) => error.into(),
-            AgentError::Tool(_) => Self::bad(error.to_string()).with_param("tool_choice"),
-            AgentError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
-            AgentError::Unsupported { ref field, .. } => {
+            ChatModelError::Chat(error) => error.into(),
+            ChatModelError::Generation(error) => error.into(),
+            ChatModelError::Grammar(error) => error.into(),
+            ChatModelError::Tool(_) => Self::bad(error.to_string()).with_param("tool_choice"),
+            ChatModelError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
+            ChatModelError::Unsupported { ref field, .. } => {
                 let param = field.clone();
                 Self { param, ..Self::bad(error.to_string()) }
             }

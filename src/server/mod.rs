@@ -44,7 +44,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
-use crate::agent::LocalChat;
+use crate::chat_model::LocalChat;
 use connection::{AtWork, Connections};
 use state::{Phase, State};
 

@@ -14,7 +14,7 @@ use super::logprobs::text_of;
 use super::request::{DetokenizeCall, TokenizeCall, TokenizeWhat};
 use super::state::{Phase, State, new_id};
 use super::{blocking, body, chat, json_response};
-use crate::agent::ChatModel;
+use crate::chat_model::ChatModel;
 
 /// The chat page; its nonce is put in for each visit.
 const PAGE: &str = include_str!("page.html");

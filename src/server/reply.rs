@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::logprobs::{ChatLogprobs, TextLogprobs};
-use crate::agent::{ChatUsage, Finish};
 use crate::chat::ToolCall;
+use crate::chat_model::{ChatUsage, Finish};
 
 /// A whole answer or a piece of one.
 #[derive(Debug, Serialize)]

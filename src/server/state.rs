@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
-use crate::agent::{ChatUsage, LocalChat, call_id};
+use crate::chat_model::{ChatUsage, LocalChat, call_id};
 use crate::generation::{Cancel, GenerationError};
 
 /// Where the server stands in its life.
@@ -51,7 +51,7 @@ impl State {
 
     /// Whether a request names the model that there is.
     pub fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
-        use crate::agent::ChatModel;
+        use crate::chat_model::ChatModel;
         let name = self.chat.name();
         match asked {
             Some(asked) if asked != name => {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::state::{Phase, Place};
-use crate::agent::ChatUsage;
+use crate::chat_model::ChatUsage;
 
 /// How long the head of a stream waits for the engine to refuse the request.
 const PATIENCE: Duration = Duration::from_millis(250);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::Dtype;
 
+use super::error::{CheckpointProblem, TensorProblem};
+use super::error::{Result, WeightsError};
 use super::header::{TensorEntry, parse_header};
 use super::index::parse_index;
 use super::names::{self, EMBEDDING, HEAD, SCALE_SUFFIX, TensorKind};
@@ -14,8 +16,6 @@ use super::{
     CONFIG_FILE, INDEX_FILE, MAX_CONFIG_BYTES, MAX_INDEX_BYTES, WEIGHTS_FILE, io_error, read_text, require_file,
 };
 use crate::config::{Config, IndexerType};
-use crate::error::{CheckpointProblem, TensorProblem};
-use crate::{Error, Result};
 
 /// How many bytes are read before their pages are let go.
 pub(super) const CHUNK_BYTES: usize = 16 << 20;
@@ -73,7 +73,8 @@ impl Checkpoint {
         let dir = dir.as_ref().to_path_buf();
         let config_path = dir.join(CONFIG_FILE);
         let config_text = read_text(&config_path, MAX_CONFIG_BYTES)?;
-        let config = Config::from_json(&config_text).map_err(|source| Error::Config { path: config_path, source })?;
+        let config =
+            Config::from_json(&config_text).map_err(|source| WeightsError::Config { path: config_path, source })?;
         let (shards, tensors) = open_shards(&dir)?;
         let mut checkpoint =
             Self { dir, config, config_text, shards, tensors, plan: Vec::new(), aliases: Vec::new(), mtp_layers: 0 };
@@ -153,12 +154,12 @@ impl Checkpoint {
     }
 
     /// The error that `problem` with the tensor `name` is, in the file where it is or should be.
-    pub(super) fn tensor_error(&self, name: &str, problem: TensorProblem) -> Error {
+    pub(super) fn tensor_error(&self, name: &str, problem: TensorProblem) -> WeightsError {
         let path = match self.tensors.get(name) {
             Some(located) => self.shards[located.shard].path.clone(),
             None => weights_path(&self.dir),
         };
-        Error::Tensor { path, tensor: name.to_string(), problem }
+        WeightsError::Tensor { path, tensor: name.to_string(), problem }
     }
 
     /// Checks names, shapes and dtypes against the configuration and makes the plan.
@@ -306,7 +307,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
     let path = weights_path(dir);
     if !is_there(&path) {
         let problem = CheckpointProblem::NoWeights;
-        return Err(Error::Checkpoint { path: dir.to_path_buf(), problem });
+        return Err(WeightsError::Checkpoint { path: dir.to_path_buf(), problem });
     }
     if path.ends_with(WEIGHTS_FILE) {
         let (shard, entries) = open_shard(path)?;
@@ -321,7 +322,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
     for (shard, tensor) in &by_shard {
         if !is_there(&dir.join(shard)) {
             let problem = CheckpointProblem::MissingShard { shard: shard.to_string(), tensor: tensor.to_string() };
-            return Err(Error::Checkpoint { path, problem });
+            return Err(WeightsError::Checkpoint { path, problem });
         }
     }
     let (mut shards, mut tensors) = (Vec::new(), BTreeMap::new());
@@ -335,7 +336,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
             };
             if let Some(message) = disagreement {
                 let problem = TensorProblem::NotInIndex(message);
-                return Err(Error::Tensor { path: shard.path, tensor: name, problem });
+                return Err(WeightsError::Tensor { path: shard.path, tensor: name, problem });
             }
             tensors.insert(name, Located { shard: shards.len(), entry });
         }
@@ -345,7 +346,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
         None => Ok((shards, tensors)),
         Some((tensor, shard)) => {
             let (path, tensor) = (dir.join(shard), tensor.clone());
-            Err(Error::Tensor { path, tensor, problem: TensorProblem::NotInShard })
+            Err(WeightsError::Tensor { path, tensor, problem: TensorProblem::NotInShard })
         }
     }
 }

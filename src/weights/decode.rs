@@ -4,7 +4,7 @@ use float8::F8E4M3;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use crate::error::TensorProblem;
+use super::error::TensorProblem;
 
 type Result<T> = std::result::Result<T, TensorProblem>;
 

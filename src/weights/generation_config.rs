@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::error::{Result, WeightsError};
 use super::{MAX_CONFIG_BYTES, read_text};
+use crate::ConfigError;
 use crate::config::json;
-use crate::{ConfigError, Error, Result};
 
 /// What `generation_config.json` says; a key that is absent or null is `None` (or empty).
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,11 +39,11 @@ impl GenerationConfig {
     /// Reads the file in the checkpoint directory `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
+    /// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Config`] if it is refused.
     pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let path = dir.as_ref().join(Self::FILE);
         match read_text(&path, MAX_CONFIG_BYTES) {
-            Ok(text) => Self::from_json(&text).map(Some).map_err(|source| Error::Config { path, source }),
+            Ok(text) => Self::from_json(&text).map(Some).map_err(|source| WeightsError::Config { path, source }),
             Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
                 Ok(None)
             }

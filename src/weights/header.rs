@@ -12,10 +12,10 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-use crate::Error;
+use super::error::WeightsError;
+use super::error::{CheckpointProblem, TensorProblem};
 use crate::config::json;
-use crate::config::show::quoted;
-use crate::error::{CheckpointProblem, TensorProblem};
+use crate::show::quoted;
 
 /// The longest header accepted, as in the safetensors crate.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -61,11 +61,11 @@ pub enum HeaderError {
 
 impl HeaderError {
     /// The same as the crate's error, about the file at `path`.
-    pub fn at(self, path: &Path) -> Error {
+    pub fn at(self, path: &Path) -> WeightsError {
         let path = path.to_path_buf();
         match self {
-            Self::File(problem) => Error::Checkpoint { path, problem },
-            Self::Tensor { tensor, problem } => Error::Tensor { path, tensor, problem },
+            Self::File(problem) => WeightsError::Checkpoint { path, problem },
+            Self::Tensor { tensor, problem } => WeightsError::Tensor { path, tensor, problem },
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use hf_hub::HFClientSync;
 use hf_hub::progress::{DownloadEvent, FileStatus, ProgressEvent, ProgressHandler};
 
-use crate::{Error, Result};
+use super::error::{Result, WeightsError};
 
 /// The files of a repository that are fetched.
 const FILES: [&str; 6] = [
@@ -39,13 +39,13 @@ pub struct DownloadProgress {
 /// counts that only grow.
 ///
 /// # Errors
-/// [`Error::Hub`] for a malformed name, a repository or revision that does not exist, or a failed transfer.
+/// [`WeightsError::Hub`] for a malformed name, a repository or revision that does not exist, or a failed transfer.
 pub fn download(
     repo: &str,
     revision: Option<&str>,
     progress: impl Fn(DownloadProgress) + Send + Sync + 'static,
 ) -> Result<PathBuf> {
-    let error = |message: String| Error::Hub { repo: repo.to_string(), message };
+    let error = |message: String| WeightsError::Hub { repo: repo.to_string(), message };
     let plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Error;
+use super::error::{CheckpointProblem, WeightsError};
 use crate::config::json;
-use crate::error::{CheckpointProblem, one_line};
+use crate::show::one_line;
 
 /// A sharded checkpoint's index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +27,11 @@ pub enum IndexError {
 
 impl IndexError {
     /// The same as the crate's error, about the file at `path`.
-    pub fn at(self, path: &Path) -> Error {
+    pub fn at(self, path: &Path) -> WeightsError {
         let path = path.to_path_buf();
         match self {
-            Self::Json(message) => Error::Json { path, message },
-            Self::Problem(problem) => Error::Checkpoint { path, problem },
+            Self::Json(message) => WeightsError::Json { path, message },
+            Self::Problem(problem) => WeightsError::Checkpoint { path, problem },
         }
     }
 }

@@ -14,9 +14,9 @@ use safetensors::Dtype;
 
 use super::checkpoint::{CHUNK_BYTES, Checkpoint, Located, Planned};
 use super::decode::{Element, append, append_converted, check_fit, scale_runs, scales};
+use super::error::Result;
+use super::error::TensorProblem;
 use super::names::{EMBEDDING_SUFFIX, SELECTION_BIAS, TensorKind};
-use crate::Result;
-use crate::error::TensorProblem;
 
 /// How to load a checkpoint.
 #[derive(Debug, Clone)]
@@ -65,8 +65,8 @@ impl Checkpoint {
     /// with counts that only grow.
     ///
     /// # Errors
-    /// [`crate::Error::Tensor`] for the first tensor, in the order of the model, with a value that is not finite or does
-    /// not fit in the dtype it is converted to, or scales that are not positive; [`crate::Error::Candle`] for a dtype that cannot be asked for, or a device failure.
+    /// [`WeightsError::Tensor`] for the first tensor, in the order of the model, with a value that is not finite or does
+    /// not fit in the dtype it is converted to, or scales that are not positive; [`WeightsError::Candle`] for a dtype that cannot be asked for, or a device failure.
     pub fn var_builder(
         &self,
         options: &LoadOptions,

@@ -13,10 +13,11 @@ use std::path::Path;
 
 use candle_nn::VarBuilder;
 
-use crate::{Config, Error, Result};
+use crate::Config;
 
 mod checkpoint;
 mod decode;
+mod error;
 mod generation_config;
 mod header;
 #[cfg(feature = "hub")]
@@ -27,6 +28,7 @@ mod names;
 mod save;
 
 pub use checkpoint::Checkpoint;
+pub use error::{CheckpointProblem, Result, TensorProblem, WeightsError};
 pub use generation_config::GenerationConfig;
 pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_header};
 pub use index::{Index, IndexError, parse_index};
@@ -65,15 +67,15 @@ pub fn load(
 /// Reads and validates the `config.json` in `dir`.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::Config`] if it is refused.
+/// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Config`] if it is refused.
 pub fn load_config(dir: impl AsRef<Path>) -> Result<Config> {
     let path = dir.as_ref().join(CONFIG_FILE);
     let text = read_text(&path, MAX_CONFIG_BYTES)?;
-    Config::from_json(&text).map_err(|source| Error::Config { path, source })
+    Config::from_json(&text).map_err(|source| WeightsError::Config { path, source })
 }
 
-fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    |source| Error::Io { path: path.to_path_buf(), source }
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> WeightsError + '_ {
+    |source| WeightsError::Io { path: path.to_path_buf(), source }
 }
 
 /// Refuses directories, pipes and devices before they are opened, which could block.
@@ -92,7 +94,7 @@ fn read_text(path: &Path, most: u64) -> Result<String> {
     let file = std::fs::File::open(path).map_err(&io)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(&io)?;
-    let json = |message: String| Error::Json { path: path.to_path_buf(), message };
+    let json = |message: String| WeightsError::Json { path: path.to_path_buf(), message };
     if bytes.len() as u64 > most {
         return Err(json(format!("larger than {} MiB", most >> 20)));
     }

@@ -12,9 +12,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use super::checkpoint::Checkpoint;
+use super::error::{CheckpointProblem, TensorProblem};
+use super::error::{Result, WeightsError};
 use super::{CONFIG_FILE, GenerationConfig, INDEX_FILE, WEIGHTS_FILE, io_error};
-use crate::error::{CheckpointProblem, TensorProblem};
-use crate::{Error, Result};
 
 /// The usual size of a shard: 5 GB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
@@ -133,7 +133,7 @@ impl Checkpoint {
 /// was there before and are not replaced are removed.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file that could not be written, [`Error::Tensor`] for a name given twice, or what
+/// [`WeightsError::Io`] naming the file that could not be written, [`WeightsError::Tensor`] for a name given twice, or what
 /// [`SaveTensor::bytes`] returns.
 pub fn save<S: AsRef<str>, T: SaveTensor>(
     dir: impl AsRef<Path>,
@@ -147,7 +147,7 @@ pub fn save<S: AsRef<str>, T: SaveTensor>(
     sorted.sort_by_key(|(name, _)| *name);
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let problem = TensorProblem::BadEntry("name given twice".to_string());
-        return Err(Error::Tensor { path: dir.join(WEIGHTS_FILE), tensor: pair[0].0.to_string(), problem });
+        return Err(WeightsError::Tensor { path: dir.join(WEIGHTS_FILE), tensor: pair[0].0.to_string(), problem });
     }
 
     let shards = split(sorted, max_shard_bytes);
@@ -195,7 +195,7 @@ fn split<'a, T: SaveTensor>(tensors: Vec<(&'a str, &'a T)>, max_shard_bytes: u64
 }
 
 fn write_shard<T: SaveTensor>(file: &mut impl Write, path: &Path, tensors: &[(&str, &T)]) -> Result<()> {
-    let header_error = |e: &dyn std::fmt::Display| Error::Checkpoint {
+    let header_error = |e: &dyn std::fmt::Display| WeightsError::Checkpoint {
         path: path.to_path_buf(),
         problem: CheckpointProblem::BadHeader(e.to_string()),
     };
@@ -249,7 +249,7 @@ impl Staged {
         for (i, (temporary, path)) in files.iter().enumerate() {
             if let Err(source) = fs::rename(temporary, path) {
                 self.files = files[i..].to_vec();
-                return Err(Error::Io { path: path.clone(), source });
+                return Err(WeightsError::Io { path: path.clone(), source });
             }
             committed.insert(path.clone());
         }
@@ -290,7 +290,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// link, the file it points to is replaced.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file, which must be a regular one if it is there, or [`Error::Candle`] if a tensor can't be read.
+/// [`WeightsError::Io`] naming the file, which must be a regular one if it is there, or [`WeightsError::Candle`] if a tensor can't be read.
 pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
     let contiguous: BTreeMap<&String, Tensor> = tensors
@@ -301,7 +301,7 @@ pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) 
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => {
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-            Err(Error::Io { path: path.to_path_buf(), source })
+            Err(WeightsError::Io { path: path.to_path_buf(), source })
         }
         Ok(_) => replace_file(&fs::canonicalize(path).map_err(io_error(path))?, &bytes),
         Err(_) => replace_file(path, &bytes),

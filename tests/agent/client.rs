@@ -11,21 +11,22 @@ use std::time::{Duration, Instant};
 use crate::agent_client_support::{
     Reply, STREAM_HEAD, Server, delta, end, quick, read_request, stream, whole, write_chunk,
 };
-use deepseek_v32::agent::{
-    Agent, AgentError, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish, OpenAiChat, OpenAiOptions,
-    Stop, ThinkingField,
-};
+use deepseek_v32::agent::{Agent, Stop};
 use deepseek_v32::chat::{Accumulator, Delta, Json, Message, Tool, ToolChoice};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{
+    ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish, OpenAiChat, OpenAiOptions, ThinkingField,
+};
 use deepseek_v32::generation::{Cancel, SamplingParams};
 use serde_json::json;
 
-fn ask(server: &Server, options: OpenAiOptions) -> Result<ChatResponse, AgentError> {
+fn ask(server: &Server, options: OpenAiOptions) -> Result<ChatResponse, ChatModelError> {
     server.chat(options).chat(ChatRequest::new([Message::user("Hello?")]), &mut |_| ())
 }
 
-fn remote(error: AgentError) -> (Option<u16>, String) {
+fn remote(error: ChatModelError) -> (Option<u16>, String) {
     match error {
-        AgentError::Remote { status, message, url } => {
+        ChatModelError::Remote { status, message, url } => {
             assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/v1/chat/completions"), "{url}");
             (status, message)
         }
@@ -36,7 +37,7 @@ fn remote(error: AgentError) -> (Option<u16>, String) {
 /// What is wrong with a server's answer, which it is asked for once.
 fn not_an_answer(server: &Server) -> String {
     let problem = match ask(server, quick()).unwrap_err() {
-        AgentError::NotAnAnswer { url, problem } => {
+        ChatModelError::NotAnAnswer { url, problem } => {
             assert!(url.ends_with("/v1/chat/completions"), "{url}");
             problem
         }
@@ -165,7 +166,7 @@ fn calls_that_are_required() {
         let sent = usize::from(answer.is_some());
         let (answer, received) = asked(choice, tools, answer.into_iter().collect());
         let error = answer.unwrap_err();
-        assert!(matches!(error, AgentError::Tool(_)), "{error:?}");
+        assert!(matches!(error, ChatModelError::Tool(_)), "{error:?}");
         assert_eq!((error.to_string().as_str(), received), (problem, sent));
     }
     for (choice, answer) in [
@@ -299,7 +300,7 @@ fn failures_that_stay() {
     assert_eq!(remote(error).0, None);
     for url in ["", "localhost:8000", "ftp://there", "http://"] {
         assert!(
-            matches!(OpenAiChat::new(url, "m", quick()), Err(AgentError::Option { name: "base_url", .. })),
+            matches!(OpenAiChat::new(url, "m", quick()), Err(ChatModelError::Option { name: "base_url", .. })),
             "{url}"
         );
     }

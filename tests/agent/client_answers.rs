@@ -4,10 +4,11 @@
 use std::io::Write;
 
 use crate::agent_client_support::{Reply, STREAM_HEAD, Server, delta, end, quick, stream, whole};
-use deepseek_v32::agent::{AgentError, ChatModel, ChatRequest, ChatResponse, OpenAiChat};
 use deepseek_v32::chat::Message;
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatModel, ChatRequest, ChatResponse, OpenAiChat};
 
-fn ask(server: &Server) -> Result<ChatResponse, AgentError> {
+fn ask(server: &Server) -> Result<ChatResponse, ChatModelError> {
     server.chat(quick()).chat(ChatRequest::new([Message::user("Hello?")]), &mut |_| ())
 }
 
@@ -18,7 +19,7 @@ fn hello() -> String {
 /// What is wrong with a server's answer, which it is asked for once.
 fn not_an_answer(server: &Server) -> String {
     let problem = match ask(server).unwrap_err() {
-        AgentError::NotAnAnswer { url, problem } => {
+        ChatModelError::NotAnAnswer { url, problem } => {
             assert!(url.ends_with("/v1/chat/completions"), "{url}");
             problem
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::agent_support::{Scripted, calls, looker, respond, shared, tokens};
-use deepseek_v32::agent::{
-    Agent, AgentError, AgentEventKind, AgentOptions, ChatUsage, ContextManagement, Finish, Managed, Outcome, Stop,
-};
+use deepseek_v32::agent::{Agent, AgentEventKind, AgentOptions, ContextManagement, Managed, Outcome, Stop};
 use deepseek_v32::chat::{Message, Role, ToolChoice};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatUsage, Finish};
 use deepseek_v32::generation::{Cancel, SamplingParams};
 
 const QUESTION: &str = "Go on forever.";
@@ -133,7 +133,7 @@ fn summary() {
 #[test]
 fn a_summary_that_fails_discards_all() {
     let model = Scripted::fallible(|n, request| match (&request.tool_choice, n) {
-        (ToolChoice::None, _) => Err(AgentError::Remote {
+        (ToolChoice::None, _) => Err(ChatModelError::Remote {
             url: String::new(),
             status: Some(400),
             message: "maximum context length exceeded".into(),
@@ -293,7 +293,7 @@ fn runs_that_tie_and_runs_that_fail() {
 
     let begun = Arc::new(AtomicUsize::new(0));
     let model = Scripted::fallible(move |_, request| match begun.fetch_add(1, Ordering::SeqCst) {
-        0 | 1 => Err(AgentError::Remote { url: "here".into(), status: Some(500), message: "broken".into() }),
+        0 | 1 => Err(ChatModelError::Remote { url: "here".into(), status: Some(500), message: "broken".into() }),
         _ => Ok(respond(request, Message::assistant("It is there."))),
     });
     let outcome = run(model, strategy);

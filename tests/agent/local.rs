@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use deepseek_v32::agent::{AgentError, ChatEvent, ChatModel, ChatRequest, ControlTokens, Finish, LocalChat};
 use deepseek_v32::chat::{Accumulator, Json, Message, Role, Tool, ToolCall, ToolChoice, Version};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ControlTokens, Finish, LocalChat};
 use deepseek_v32::generation::{Cancel, EngineOptions, SpecialTokens};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::LoadOptions;
@@ -142,7 +143,7 @@ fn what_the_model_wrote_is_never_read_anew() {
         }
         request.messages.push(Message { written_ids: None, ..answer });
         let spelled_out = chat.prompt(&ChatRequest { messages: request.messages.clone(), ..request });
-        assert!(matches!(spelled_out, Err(AgentError::Chat(_))), "calls without results are refused");
+        assert!(matches!(spelled_out, Err(ChatModelError::Chat(_))), "calls without results are refused");
     }
 }
 
@@ -223,7 +224,7 @@ fn forged_turns_are_refused_where_that_is_wanted() {
             error.to_string(),
             format!("{place} holds the control token {token}, and control tokens are refused")
         );
-        let AgentError::ControlToken { message, token: found, .. } = error else { panic!("{error:?}") };
+        let ChatModelError::ControlToken { message, token: found, .. } = error else { panic!("{error:?}") };
         assert_eq!((message.is_some(), found.as_str()), (place.starts_with("messages"), token));
     }
     // What is no control token, what the model is not told, and what it wrote itself.
@@ -254,7 +255,7 @@ fn choices_and_ends() {
     let cancelled = ChatRequest { cancel: Some(cancel), ..request(sample) };
     assert_eq!(chat().chat(cancelled, &mut |_| ()).unwrap().finish, Finish::Cancelled);
     let too_long = ChatRequest::new([Message::user("word ".repeat(5000))]);
-    assert!(matches!(chat().chat(too_long, &mut |_| ()), Err(AgentError::Generation(_))));
+    assert!(matches!(chat().chat(too_long, &mut |_| ()), Err(ChatModelError::Generation(_))));
 }
 
 /// What an answer must be, with and without the means to hold it to that.
@@ -280,10 +281,10 @@ fn answers_that_must_have_a_form() {
         }
     } else {
         for answer in answers {
-            assert!(matches!(answer, Err(AgentError::Unsupported { needs: "the feature constrain", .. })));
+            assert!(matches!(answer, Err(ChatModelError::Unsupported { needs: "the feature constrain", .. })));
         }
     }
     let unknown = deepseek_v32::chat::Json::parse(r#"{"type": "xml"}"#).unwrap();
     let unknown = ChatRequest { response_format: Some(unknown), ..request(sample) };
-    assert!(matches!(chat().chat(unknown, &mut |_| ()), Err(AgentError::Grammar(_))));
+    assert!(matches!(chat().chat(unknown, &mut |_| ()), Err(ChatModelError::Grammar(_))));
 }

@@ -8,6 +8,7 @@ use candle_core::DType;
 use deepseek_v32::Error;
 use deepseek_v32::agent::{AgentError, AgentOptions};
 use deepseek_v32::chat::{Json, ResponseFormat, ToolChoice, ToolError};
+use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::config::{Config, IndexerType};
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{Engine, EngineOptions, GenerationError, LocalModel, Request, Tokenizer};
@@ -25,7 +26,7 @@ fn set(files: &mut Files, name: &str, element: usize, value: f32) {
     files.get(name).bytes[element * 4..element * 4 + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Errors of every layer become the crate's with `?`, as what they are, and go through the agent's unchanged.
+/// Errors of every module become the crate's with `?`, and keep their words on the way up.
 #[test]
 fn the_crate_s_error_takes_those_of_every_layer() {
     fn tool() -> Result<(), Error> {
@@ -35,24 +36,20 @@ fn the_crate_s_error_takes_those_of_every_layer() {
         ResponseFormat::from_json(&Json::Null)?;
         Ok(())
     }
-    fn agent(error: AgentError) -> Result<(), Error> {
-        Err(error)?
-    }
     fn own() -> Result<(), Error> {
         Ok(AgentOptions { context_threshold: 2.0, ..AgentOptions::default() }.validate()?)
     }
     assert!(matches!(tool(), Err(Error::Tool(ToolError::NoTools))));
     assert!(matches!(grammar(), Err(Error::Grammar(_))));
-    let stopped = agent(GenerationError::Stopped.into());
-    assert!(matches!(stopped, Err(Error::Generation(GenerationError::Stopped))));
     let Err(error @ Error::Agent(_)) = own() else { panic!() };
     assert_eq!(error.to_string(), "context_threshold is 2: expected a number in (0, 1]");
-    assert!(matches!(AgentError::from(error), AgentError::Option { name: "context_threshold", .. }));
+    let stopped = AgentError::from(GenerationError::Stopped);
+    assert!(matches!(stopped, AgentError::ChatModel(ChatModelError::Generation(GenerationError::Stopped))));
     let missing = load(Path::new("/nowhere"), &LoadOptions::default(), |_| {}).err().unwrap();
     let text = missing.to_string();
-    let agents = AgentError::from(missing);
-    assert!(matches!(&agents, AgentError::Load(_)));
-    assert_eq!(agent(agents).unwrap_err().to_string(), text);
+    let chat = ChatModelError::from(missing);
+    assert!(matches!(&chat, ChatModelError::Weights(_)));
+    assert_eq!(Error::from(AgentError::from(chat)).to_string(), text);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::server_support::{golden, tiny};
-use deepseek_v32::agent::{
-    Agent, AgentError, AgentOptions, ChatEvent, ChatModel, ChatRequest, Finish, OpenAiChat, OpenAiOptions, Stop,
-    Toolbox,
-};
+use deepseek_v32::agent::{Agent, AgentOptions, Stop};
 use deepseek_v32::chat::{Accumulator, Json, Message, Role, Tool, ToolCall, ToolChoice};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, Finish, OpenAiChat, OpenAiOptions};
+use deepseek_v32::environment::Toolbox;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -125,7 +125,7 @@ fn what_the_server_refuses_is_told_with_its_status_and_field() {
         ..ChatRequest::new([Message::user("Hello!")])
     };
     let error = streaming(true).chat(request(ToolChoice::Required), &mut |_| ()).unwrap_err();
-    let AgentError::Remote { status, message, .. } = error else { panic!("{error:?}") };
+    let ChatModelError::Remote { status, message, .. } = error else { panic!("{error:?}") };
     assert_eq!(status, Some(400));
     assert!(message.contains("tools[0].function.parameters") && message.contains("not is not supported"), "{message}");
     let long = ChatRequest::new([Message::user("word ".repeat(5000))]);

@@ -8,11 +8,11 @@ mod tools;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use deepseek_v32::agent::{
-    Agent, AgentError, AgentOptions, ChatEvent, ChatModel, ChatRequest, ChatResponse, ContextManagement, LocalChat,
-    Outcome, Stop, Toolbox,
-};
+use deepseek_v32::agent::{Agent, AgentOptions, ContextManagement, Outcome, Stop};
 use deepseek_v32::chat::{Json, Message, Role};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, LocalChat};
+use deepseek_v32::environment::Toolbox;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::LoadOptions;
@@ -39,11 +39,11 @@ impl ChatModel for Recorder {
         chat().context_length()
     }
 
-    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>, AgentError> {
+    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>, ChatModelError> {
         chat().count_tokens(request)
     }
 
-    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse, AgentError> {
+    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse, ChatModelError> {
         self.0.lock().unwrap().push(request.clone());
         chat().chat(request, on_event)
     }

@@ -1,8 +1,8 @@
 //! What a model writes beside its format is read by the agent's model and the server as `parse` reads it.
 
 use crate::echo_support::echo;
-use deepseek_v32::agent::{ChatEvent, ChatModel, ChatRequest, ChatResponse, Finish, LocalChat};
 use deepseek_v32::chat::{Accumulator, Json, Message, ParseOptions, Start, Tool, ToolChoice, Version, parse};
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, Finish, LocalChat};
 
 /// A V3.2 call with parameters: name, value, whether it is a string.
 fn call(name: &str, parameters: &[(&str, &str, bool)]) -> String {

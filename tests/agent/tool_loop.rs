@@ -5,9 +5,12 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crate::agent_support::{Scripted, calls, kinds, looker, respond, shared, tokens, tool};
-use deepseek_v32::agent::{Agent, AgentError, AgentEventKind, AgentOptions, ChatUsage, Finish, Stop, Toolbox};
+use deepseek_v32::agent::{Agent, AgentError, AgentEventKind, AgentOptions, Stop};
 use deepseek_v32::chat::Json;
 use deepseek_v32::chat::{Message, Role, Tool, ToolError};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatUsage, Finish};
+use deepseek_v32::environment::Toolbox;
 use deepseek_v32::generation::{Cancel, SamplingParams};
 
 fn result(id: &str, content: &str) -> Message {
@@ -271,7 +274,7 @@ fn the_context_fills() {
     assert_eq!(tokens(&outcome.messages), 21);
     // A server says so when it is too late.
     let model = Scripted::fallible(|n, request| match n {
-        2 => Err(AgentError::Remote {
+        2 => Err(ChatModelError::Remote {
             url: "http://localhost".into(),
             status: Some(400),
             message: "This model's maximum context length is 20 tokens.".into(),
@@ -285,7 +288,11 @@ fn the_context_fills() {
 #[test]
 fn an_error_of_the_model_is_an_error() {
     let model = Scripted::fallible(|_, _| {
-        Err(AgentError::Remote { url: "http://localhost".into(), status: Some(500), message: "out of order".into() })
+        Err(ChatModelError::Remote {
+            url: "http://localhost".into(),
+            status: Some(500),
+            message: "out of order".into(),
+        })
     });
     let (_, model) = shared(model);
     let error = Agent::new(model, looker()).run([Message::user("Go.")], &mut |_| ()).unwrap_err();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::agent_support::{Scripted, calls, kinds, looker, respond, shared, tool};
-use deepseek_v32::agent::{
-    Agent, AgentError, AgentEventKind, AgentOptions, ChatResponse, ChatUsage, ContextManagement, Outcome, Stop, Toolbox,
-};
+use deepseek_v32::agent::{Agent, AgentError, AgentEventKind, AgentOptions, ContextManagement, Outcome, Stop};
 use deepseek_v32::chat::{Json, Message, ToolChoice};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatResponse, ChatUsage};
+use deepseek_v32::environment::Toolbox;
 use deepseek_v32::generation::SamplingParams;
 
 /// Two calls a step, and an answer at the tenth request.
@@ -135,7 +136,7 @@ fn an_error_of_the_model_can_be_resumed() {
     let counted = Arc::new(AtomicUsize::new(0));
     let model = Scripted::fallible(|n, request| match n {
         0 => Ok(respond(request, calls("", &[("a", "look", r#"{"at": "sky"}"#)]))),
-        _ => Err(AgentError::Remote { url: "here".into(), status: None, message: "connection lost".into() }),
+        _ => Err(ChatModelError::Remote { url: "here".into(), status: None, message: "connection lost".into() }),
     });
     let (_, model) = shared(model);
     let agent = Agent::new(model, tools(&counted));
@@ -159,7 +160,7 @@ fn parallel_runs() {
         AgentOptions { context: ContextManagement::ParallelFewestStep { runs: 3 }, ..options(ContextManagement::None) };
     // What it answers follows from the conversation alone.
     let model = || {
-        let script = |_, request: &deepseek_v32::agent::ChatRequest| {
+        let script = |_, request: &deepseek_v32::chat_model::ChatRequest| {
             let message = match request.messages.len() {
                 7.. => Message::assistant("It is there."),
                 n => calls("", &[(&format!("c{n}"), "look", r#"{"at": "sky"}"#)]),
@@ -279,12 +280,12 @@ fn nothing_is_written_before_something_happens() {
     // Two lines and a half.
     let torn = lines[..4].concat() + &lines[4][..lines[4].len() / 2];
     std::fs::write(&path, &torn).unwrap();
-    let lost = || AgentError::Remote { url: "here".into(), status: None, message: "connection lost".into() };
+    let lost = || ChatModelError::Remote { url: "here".into(), status: None, message: "connection lost".into() };
     let agent = Agent::new(shared(Scripted::fallible(move |_, _| Err(lost()))).1, tools(&counted));
     for _ in 0..2 {
         let mut events = Vec::new();
         let error = agent.resume_with_max_steps(&path, 50, &mut |event| events.push(event)).unwrap_err();
-        assert!(matches!(error, AgentError::Remote { .. }), "{error}");
+        assert!(matches!(error, AgentError::ChatModel(ChatModelError::Remote { .. })), "{error}");
         assert_eq!(kinds(&events)[0], "dropped");
         assert!(matches!(events[0].kind, AgentEventKind::RecordDropped { line: 5 }), "{events:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);

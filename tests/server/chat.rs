@@ -4,8 +4,8 @@
 use crate::echo_support::echo;
 use crate::server_support::http::{begin, events, gather, metric, post};
 use crate::server_support::{Running, golden, parsed, recorded, said, tiny, tool};
-use deepseek_v32::agent::ControlTokens;
 use deepseek_v32::chat::Version;
+use deepseek_v32::chat_model::ControlTokens;
 use deepseek_v32::server::ServerOptions;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Why there is no grammar.
 
-use crate::error::one_line;
 use crate::grammar::SchemaOf;
+use crate::show::one_line;
 
 /// A request that no grammar can hold an answer to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

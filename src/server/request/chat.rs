@@ -4,8 +4,8 @@ use super::super::error::ApiError;
 use super::super::options::ServerOptions;
 use super::fields::{Fields, as_bool, as_list, wrong};
 use super::sampling::Common;
-use crate::agent::ChatRequest;
 use crate::chat::{Json, Message, Role, ToolChoice};
+use crate::chat_model::ChatRequest;
 
 /// Most alternatives that are reported beside a token.
 pub const MAX_TOP_LOGPROBS: usize = 20;

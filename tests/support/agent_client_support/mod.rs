@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use deepseek_v32::agent::{OpenAiChat, OpenAiOptions};
+use deepseek_v32::chat_model::{OpenAiChat, OpenAiOptions};
 use serde_json::Value;
 
 pub type Reply = Box<dyn FnOnce(&mut TcpStream) + Send>;

@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use deepseek_v32::agent::{
-    AgentError, AgentEvent, AgentEventKind, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish, Toolbox,
-};
+use deepseek_v32::agent::{AgentEvent, AgentEventKind};
 use deepseek_v32::chat::{Delta, Json, Message, Tool, ToolCall};
+use deepseek_v32::chat_model::ChatModelError;
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
+use deepseek_v32::environment::Toolbox;
 
-type Script = dyn Fn(usize, &ChatRequest) -> Result<ChatResponse, AgentError> + Send + Sync;
+type Script = dyn Fn(usize, &ChatRequest) -> Result<ChatResponse, ChatModelError> + Send + Sync;
 
 /// Answers the `n`-th request by a function of `n` and the request.
 pub struct Scripted {
@@ -25,7 +26,7 @@ impl Scripted {
     }
 
     pub fn fallible(
-        script: impl Fn(usize, &ChatRequest) -> Result<ChatResponse, AgentError> + Send + Sync + 'static,
+        script: impl Fn(usize, &ChatRequest) -> Result<ChatResponse, ChatModelError> + Send + Sync + 'static,
     ) -> Self {
         Self {
             script: Box::new(script),
@@ -70,11 +71,11 @@ impl ChatModel for Scripted {
         self.context_length
     }
 
-    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>, AgentError> {
+    fn count_tokens(&self, request: &ChatRequest) -> Result<Option<usize>, ChatModelError> {
         Ok(self.counts.then(|| tokens(&request.messages)))
     }
 
-    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse, AgentError> {
+    fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse, ChatModelError> {
         let n = {
             let mut next = self.next.lock().unwrap();
             *next += 1;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor};
-use deepseek_v32::agent::LocalChat;
 use deepseek_v32::chat::Version;
+use deepseek_v32::chat_model::LocalChat;
 use deepseek_v32::generation::{Engine, EngineOptions, Service, TokenModel, Tokenizer};
 use deepseek_v32::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use deepseek_v32::agent::LocalChat;
 use deepseek_v32::chat::Version;
+use deepseek_v32::chat_model::LocalChat;
 use deepseek_v32::generation::{Engine, EngineOptions, Service, TokenModel, Tokenizer};
 use deepseek_v32::model::Precision;
 use deepseek_v32::server::{Server, ServerOptions};

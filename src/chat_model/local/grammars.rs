@@ -1,7 +1,7 @@
 //! The grammars that requests ask for.
 
-use super::super::chat_model::ChatRequest;
-use super::super::error::{AgentError, Result};
+use super::super::error::{ChatModelError, Result};
+use super::super::request::ChatRequest;
 use crate::chat::{AnswerGrammar, Json, ResponseFormat, Start, Tool, ToolChoice, Version};
 use crate::generation::{Constraint, Tokenizer};
 use crate::grammar::Grammar;
@@ -68,9 +68,9 @@ struct Demand {
 }
 
 impl Demand {
-    fn unmet(self, needs: &'static str) -> AgentError {
+    fn unmet(self, needs: &'static str) -> ChatModelError {
         let what = format!("{} {}", self.field, self.value);
-        AgentError::Unsupported { what, field: Some(self.field), needs }
+        ChatModelError::Unsupported { what, field: Some(self.field), needs }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Control tokens in text from outside.
 
-use super::super::chat_model::ChatRequest;
-use super::super::error::{AgentError, Result};
+use super::super::error::{ChatModelError, Result};
+use super::super::request::ChatRequest;
 use crate::chat::{Json, Message, ToolCall, ToolChoice};
 use crate::generation::Tokenizer;
 
@@ -12,7 +12,7 @@ pub enum ControlTokens {
     /// They are tokenized as any other text.
     #[default]
     AsText,
-    /// The request is refused, with [`AgentError::ControlToken`]. What the model wrote itself, known by its
+    /// The request is refused, with [`ChatModelError::ControlToken`]. What the model wrote itself, known by its
     /// [`written_ids`](Message::written_ids), is not looked at.
     Refuse,
 }
@@ -21,13 +21,13 @@ impl ControlTokens {
     /// Refuses a request that has control tokens in it, if it is to be refused.
     ///
     /// # Errors
-    /// [`AgentError::ControlToken`] names the first.
+    /// [`ChatModelError::ControlToken`] names the first.
     pub(super) fn check(self, request: &ChatRequest, tokenizer: &Tokenizer) -> Result<()> {
         if self == Self::AsText {
             return Ok(());
         }
         let look = |message: Option<usize>, field: String, text: &str| match tokenizer.find_control_token(text) {
-            Some(token) => Err(AgentError::ControlToken { message, field, token: token.to_string() }),
+            Some(token) => Err(ChatModelError::ControlToken { message, field, token: token.to_string() }),
             None => Ok(()),
         };
         for (at, message) in request.messages.iter().enumerate().filter(|(_, message)| message.written_ids.is_none()) {

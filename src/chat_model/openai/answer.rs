@@ -3,10 +3,10 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::agent::chat_model::{ChatResponse, ChatUsage, Finish};
-use crate::agent::local::call_id;
 use crate::chat::{Accumulator, Delta, Json};
-use crate::config::show::shown;
+use crate::chat_model::local::call_id;
+use crate::chat_model::request::{ChatResponse, ChatUsage, Finish};
+use crate::show::shown;
 
 /// How much of a value that should be another is quoted, in characters.
 const QUOTED: usize = 60;

@@ -10,8 +10,8 @@ mod sse;
 use std::fmt;
 use std::sync::Arc;
 
-use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 use super::error::Result;
+use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Message, ToolChoice};
 use crate::generation::Cancel;
 use answer::Answer;
@@ -23,10 +23,10 @@ pub use options::{OpenAiOptions, ThinkingField};
 ///
 /// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
 /// doubles or that the server names, as long as nothing of an answer has been told. What is no answer by the protocol is
-/// an error at once ([`AgentError::NotAnAnswer`](super::AgentError::NotAnAnswer)). The `reasoning_content` of messages is
+/// an error at once ([`ChatModelError::NotAnAnswer`](super::ChatModelError::NotAnAnswer)). The `reasoning_content` of messages is
 /// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
 /// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set. A call that is required
-/// and that a whole answer lacks is an error ([`AgentError::Tool`](super::AgentError::Tool)): there are servers that pass over `tool_choice`.
+/// and that a whole answer lacks is an error ([`ChatModelError::Tool`](super::ChatModelError::Tool)): there are servers that pass over `tool_choice`.
 #[derive(Clone)]
 pub struct OpenAiChat {
     client: Arc<Client>,
@@ -36,7 +36,7 @@ impl OpenAiChat {
     /// A model of a server; `base_url` is what `/chat/completions` is appended to, e.g. `http://localhost:8000/v1`.
     ///
     /// # Errors
-    /// [`AgentError::Option`](super::AgentError::Option) if the address is not one of `http` or `https`, its port is none,
+    /// [`ChatModelError::Option`](super::ChatModelError::Option) if the address is not one of `http` or `https`, its port is none,
     /// or an option is outside its range.
     pub fn new(base_url: &str, model: impl Into<String>, options: OpenAiOptions) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(base_url, model.into(), options)?) })

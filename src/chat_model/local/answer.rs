@@ -4,8 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::chat_model::{ChatEvent, ChatResponse, ChatUsage, Finish};
-use super::super::error::AgentError;
+use super::super::error::ChatModelError;
+use super::super::request::{ChatEvent, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Accumulator, Delta, Start, StreamParser, Tool, Version};
 use crate::generation::{FinishReason, StopMatcher, Token, Update};
 
@@ -17,7 +17,7 @@ pub enum ChatUpdate {
     /// The answer is whole; nothing more will come.
     Finished(ChatResponse),
     /// It was refused or failed; nothing more will come.
-    Failed(AgentError),
+    Failed(ChatModelError),
 }
 
 /// Takes the updates of one chat, on the engine's thread; `false` says that nobody listens any more, which ends it.

@@ -99,10 +99,10 @@ pub struct ChatUsage {
 
 impl ChatUsage {
     /// The most tokens that a count can mean: more is a mistake.
-    pub(super) const MOST: usize = if usize::BITS < 64 { 1 << 30 } else { 1 << 48 };
+    pub(crate) const MOST: usize = if usize::BITS < 64 { 1 << 30 } else { 1 << 48 };
 
     /// The first count that means nothing, with its field.
-    pub(super) fn meaningless(&self) -> Option<(&'static str, usize)> {
+    pub(crate) fn meaningless(&self) -> Option<(&'static str, usize)> {
         let counts = [
             ("prompt_tokens", self.prompt_tokens),
             ("cached_tokens", self.cached_tokens),

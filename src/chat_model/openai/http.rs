@@ -16,7 +16,7 @@ use super::address::Address;
 use super::answer::{Unanswered, error_text};
 use super::options::OpenAiOptions;
 use super::sse::Events;
-use crate::agent::error::{AgentError, Result};
+use crate::chat_model::error::{ChatModelError, Result};
 use crate::generation::{Cancel, GenerationError};
 
 /// How often a wait looks whether it is to end.
@@ -42,7 +42,7 @@ pub(super) enum Ended {
     Cancelled,
     /// It failed.
     Failed {
-        error: AgentError,
+        error: ChatModelError,
         /// Whether another attempt may succeed; inside, the time before it that the server named.
         retry_after: Option<Option<Duration>>,
     },
@@ -158,7 +158,10 @@ impl Client {
     }
 
     fn failed(&self, status: Option<u16>, message: String, retry_after: Option<Option<Duration>>) -> Ended {
-        Ended::Failed { error: AgentError::Remote { url: self.address.shown.clone(), status, message }, retry_after }
+        Ended::Failed {
+            error: ChatModelError::Remote { url: self.address.shown.clone(), status, message },
+            retry_after,
+        }
     }
 
     /// The end of an attempt whose status promised an answer. A connection that ended too early may hold next time.
@@ -167,7 +170,7 @@ impl Client {
             Unanswered::Failed(message) => self.failed(status, message, None),
             Unanswered::NotAnAnswer(problem) => {
                 let url = self.address.shown.clone();
-                Ended::Failed { error: AgentError::NotAnAnswer { url, problem }, retry_after: None }
+                Ended::Failed { error: ChatModelError::NotAnAnswer { url, problem }, retry_after: None }
             }
             Unanswered::Broken => self.broken(),
         }

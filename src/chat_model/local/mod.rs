@@ -9,8 +9,8 @@ mod prompt;
 use std::path::Path;
 use std::sync::mpsc;
 
-use super::chat_model::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
-use super::error::{AgentError, Result};
+use super::error::{ChatModelError, Result};
+use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
 use crate::chat::Version;
 use crate::generation::{
     Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
@@ -44,10 +44,10 @@ impl LocalChat {
     /// A chat in a format on a running engine.
     ///
     /// # Errors
-    /// [`AgentError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
+    /// [`ChatModelError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
     pub fn new(name: impl Into<String>, service: Service, version: Version) -> Result<Self> {
         let what = format!("the chat format {version}");
-        let unsupported = |needs| AgentError::Unsupported { what: what.clone(), field: None, needs };
+        let unsupported = |needs| ChatModelError::Unsupported { what: what.clone(), field: None, needs };
         let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
         let eos = tokenizer.token_to_id(version.eos());
         let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
@@ -153,7 +153,7 @@ impl LocalChat {
     /// The prompt of a request.
     ///
     /// # Errors
-    /// [`AgentError::Chat`] if the conversation can't be rendered; [`AgentError::ControlToken`] if it holds control
+    /// [`ChatModelError::Chat`] if the conversation can't be rendered; [`ChatModelError::ControlToken`] if it holds control
     /// tokens, and those are to be refused; [`GenerationError::PromptTooLarge`] if its bytes alone say that it does not
     /// fit the context.
     pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {

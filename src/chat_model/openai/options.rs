@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::agent::error::{AgentError, Result};
 use crate::chat::Json;
+use crate::chat_model::error::{ChatModelError, Result};
 
 /// In which field a server is told whether to think.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +76,7 @@ impl OpenAiOptions {
     pub(super) fn validate(&self) -> Result<()> {
         let zero = |name, is_zero: bool| {
             let value = "0".to_string();
-            if is_zero { Err(AgentError::Option { name, value, expected: "more than 0" }) } else { Ok(()) }
+            if is_zero { Err(ChatModelError::Option { name, value, expected: "more than 0" }) } else { Ok(()) }
         };
         zero("context_length", self.context_length == 0)?;
         zero("max_concurrent", self.max_concurrent == 0)?;

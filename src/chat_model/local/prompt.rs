@@ -1,12 +1,12 @@
 //! A conversation to prompt ids.
 
-use crate::agent::error::Result;
 use crate::chat::{
     EncodeOptions, Message, Origin, Piece, Prompt, Start, Tool, Version, encode, order_results, place_tools,
 };
+use crate::chat_model::error::Result;
 use crate::generation::Tokenizer;
 
-use super::super::chat_model::ChatRequest;
+use super::super::request::ChatRequest;
 
 /// A prompt that is ready for the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]

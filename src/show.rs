@@ -1,6 +1,7 @@
 //! Text from outside, fit for a message: on one line, and not at any length.
 
 use std::fmt::{Display, LowerExp};
+use std::path::Path;
 
 /// The longest text that is shown whole, in characters.
 const LONGEST: usize = 200;
@@ -23,9 +24,15 @@ pub(crate) fn shown(text: &str, longest: usize) -> String {
     shown
 }
 
-/// A name or a message.
-pub(crate) fn one_line(text: &str) -> String {
+/// A name or a message from outside, on one line and not at any length.
+pub fn one_line(text: &str) -> String {
     shown(text, LONGEST)
+}
+
+/// A path on one line, and whole if a system could know it.
+pub fn one_line_path(path: &Path) -> String {
+    const LONGEST: usize = 4096;
+    shown(&path.display().to_string(), LONGEST)
 }
 
 /// A value in quotation marks.

@@ -1,8 +1,8 @@
 //! A request to the protocol's JSON.
 
 use super::options::{OpenAiOptions, ThinkingField};
-use crate::agent::chat_model::ChatRequest;
 use crate::chat::{Json, Message, Role, Tool, ToolCall, ToolChoice};
+use crate::chat_model::request::ChatRequest;
 
 /// The body of a request.
 pub(super) fn body(request: &ChatRequest, model: &str, options: &OpenAiOptions) -> Json {

@@ -2,7 +2,7 @@
 
 use ureq::http::Uri;
 
-use crate::agent::error::{AgentError, Result};
+use crate::chat_model::error::{ChatModelError, Result};
 
 /// Where requests are sent.
 pub(super) struct Address {
@@ -15,7 +15,7 @@ pub(super) struct Address {
 impl Address {
     /// The address of the chat completions below a base.
     pub fn new(base_url: &str) -> Result<Self> {
-        let refused = |expected| AgentError::Option { name: "base_url", value: without_user(base_url), expected };
+        let refused = |expected| ChatModelError::Option { name: "base_url", value: without_user(base_url), expected };
         let uri: Option<Uri> = base_url.parse().ok();
         let Some((uri, host)) = uri.as_ref().and_then(|uri| Some((uri, uri.host()?))) else {
             return Err(refused(match has_port(base_url) {
