@@ -57,7 +57,7 @@ pub enum AgentEventKind {
         finish: Finish,
         /// Its tokens.
         usage: ChatUsage,
-        /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](super::ChatResponse::dropped).
+        /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
         dropped: Vec<String>,
     },
     /// A tool is called. The calls of one answer may run at the same time.

@@ -65,8 +65,9 @@ impl Checkpoint {
     /// with counts that only grow.
     ///
     /// # Errors
-    /// [`WeightsError::Tensor`] for the first tensor, in the order of the model, with a value that is not finite or does
-    /// not fit in the dtype it is converted to, or scales that are not positive; [`WeightsError::Candle`] for a dtype that cannot be asked for, or a device failure.
+    /// [`WeightsError::Tensor`](super::WeightsError::Tensor) for the first tensor, in the order of the model, with a
+    /// value that is not finite or does not fit in the dtype it is converted to, or with scales that are not positive;
+    /// [`WeightsError::Candle`](super::WeightsError::Candle) for a dtype that cannot be asked for, or a device failure.
     pub fn var_builder(
         &self,
         options: &LoadOptions,
