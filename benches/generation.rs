@@ -14,6 +14,7 @@ mod random;
 use std::time::Instant;
 
 use anyhow::Result;
+use candle_core::DType;
 use deepseek_v32::config::{Config, MlpType};
 use deepseek_v32::model::{Cache, Model, SequenceId};
 use deepseek_v32::ops::{Backend, backend_report, with_backend};
@@ -72,7 +73,7 @@ impl Stack {
     }
 
     fn lite() -> Result<Self> {
-        let vb = random_weights();
+        let vb = random_weights(DType::BF16);
         let model = |change: &dyn Fn(&mut Map<String, Value>)| -> Result<Model> {
             let mut json = serde_json::from_str(LITE)?;
             change(&mut json);

@@ -8,15 +8,18 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use half::bf16;
 
-/// Matrices in bf16, uniform with variance 1/K; norms are 1, biases 0. A name and shape always give the same tensor.
-#[derive(Default)]
+/// Matrices of bf16 values, uniform with variance 1/K; norms are 1, biases 0. A name and shape always give the same
+/// values.
 struct RandomWeights {
+    /// Dtype of the matrices.
+    dtype: DType,
     made: Mutex<HashMap<(String, Vec<usize>), Tensor>>,
 }
 
-/// A `VarBuilder` that has every tensor, f32 activations and bf16 weights. Models built from clones share memory.
-pub fn random_weights() -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(RandomWeights::default()), DType::F32, Device::Cpu)
+/// A `VarBuilder` that has every tensor, f32 activations and matrices in `dtype`. Models built from clones share memory.
+pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
+    let weights = RandomWeights { dtype, made: Mutex::default() };
+    VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu)
 }
 
 impl SimpleBackend for RandomWeights {
@@ -31,7 +34,7 @@ impl SimpleBackend for RandomWeights {
         } else if shape.rank() == 1 {
             Tensor::ones(&shape, dtype, device)?
         } else {
-            matrix(&shape, name)?
+            matrix(&shape, name)?.to_dtype(self.dtype)?
         };
         made.insert(key, tensor.clone());
         Ok(tensor)

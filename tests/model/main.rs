@@ -10,5 +10,6 @@ mod naive_model;
 mod cache;
 mod golden;
 mod kinds;
+mod logits_processor;
 mod tiny_v32;
 mod zoo;
