@@ -4,10 +4,8 @@ use candle::{DType, Result};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
+use crate::ops::fp8::BLOCK;
 use crate::ops::linear::LinearWeight;
-
-/// Edge of the square blocks that share one FP8 scale.
-const FP8_BLOCK: usize = 128;
 
 /// Loads `weight: [out_dim, in_dim]` and, where the checkpoint has it, `weight_scale_inv`.
 pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<LinearWeight> {
@@ -16,7 +14,7 @@ pub(super) fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Li
         return Ok(LinearWeight { weight, weight_scale_inv: None });
     }
     let weight = vb.get_with_hints_dtype((out_dim, in_dim), "weight", Default::default(), DType::F8E4M3)?;
-    let blocks = (out_dim.div_ceil(FP8_BLOCK), in_dim.div_ceil(FP8_BLOCK));
+    let blocks = (out_dim.div_ceil(BLOCK), in_dim.div_ceil(BLOCK));
     let scale = vb.get_with_hints_dtype(blocks, "weight_scale_inv", Default::default(), DType::F32)?;
     Ok(LinearWeight { weight, weight_scale_inv: Some(scale) })
 }

@@ -1,19 +1,15 @@
 //! The tensor functions of the hot path, one folder per op.
 //!
-//! `mod.rs` holds the op's documentation, checks and choice of backend; `reference.rs` is a composition of
-//! candle tensor functions (differentiable, any device); `cpu.rs` is the fast path on CPU (rayon and SIMD).
+//! `mod.rs` holds the op's documentation, checks and dispatch; `reference.rs` is a composition of candle tensor
+//! functions (differentiable, any device); `cpu.rs` is the fast path on CPU (rayon and SIMD). Beside the ops stand what
+//! they share: argument checks, the choice of the backend, the batch's layout and, in `cpu/`, the parts of the CPU paths.
 
-use std::cell::Cell;
-
-use candle::{Device, Tensor};
-use candle_core as candle;
-
+mod args;
+pub(crate) mod cpu;
+mod dispatch;
 pub mod layout;
-mod scratch;
-pub mod simd;
 
 pub mod absorb;
-pub(crate) mod attention;
 pub mod dense_mla;
 pub mod fp8;
 pub mod gate;
@@ -31,7 +27,9 @@ pub mod swiglu;
 pub mod topk;
 
 pub use absorb::{absorb_query, absorb_value};
+pub use cpu::simd;
 pub use dense_mla::dense_mla;
+pub use dispatch::{Backend, OpBackends, with_backend};
 pub use gate::gate;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;
@@ -46,44 +44,38 @@ pub use sparse_mla::sparse_mla;
 pub use swiglu::swiglu;
 pub use topk::topk;
 
-/// An implementation of the ops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// Compositions of candle tensor functions: differentiable, any device.
-    Reference,
-    /// Rayon and SIMD on CPU tensors that need no gradient.
-    Cpu,
+/// Every op that is dispatched, in order of name.
+const OPS: &[dispatch::Op] = &[
+    absorb::QUERY,
+    absorb::VALUE,
+    fp8::ACT_DEQUANT,
+    fp8::ACT_QUANT,
+    fp8::BLOCK_DEQUANT,
+    fp8::BLOCK_QUANT,
+    dense_mla::OP,
+    gate::OP,
+    hadamard::OP,
+    indexer_topk::OP,
+    layer_norm::OP,
+    linear::LINEAR,
+    linear::LINEAR_FP8,
+    mha::OP,
+    moe::MLP,
+    moe::MOE,
+    mqa_logits::OP,
+    rms_norm::OP,
+    rope::OP,
+    sparse_mla::OP,
+    swiglu::OP,
+    topk::OP,
+];
+
+/// Returns which backend each op called from this thread with CPU tensors takes.
+pub fn backends() -> Vec<OpBackends> {
+    dispatch::backends(OPS)
 }
 
-thread_local! {
-    static FORCED: Cell<Option<Backend>> = const { Cell::new(None) };
-}
-
-/// Runs `body` with every op called from this thread on `backend`.
-///
-/// `Backend::Cpu` still falls to the reference for tensors on another device or tracked for gradients.
-pub fn with_backend<R>(backend: Backend, body: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Backend>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            FORCED.with(|forced| forced.set(self.0));
-        }
-    }
-    let _restore = Restore(FORCED.with(|forced| forced.replace(Some(backend))));
-    body()
-}
-
-/// The backend that ops on tensors like these run on: CPU tensors without gradients take the fast path.
-pub fn backend(tensors: &[&Tensor]) -> Backend {
-    let forced = FORCED.with(Cell::get) == Some(Backend::Reference);
-    let fast = tensors.iter().all(|t| matches!(t.device(), Device::Cpu) && !t.track_op());
-    if fast && !forced { Backend::Cpu } else { Backend::Reference }
-}
-
-/// One line that says what the ops called from this thread on CPU tensors run on.
+/// Returns [`backends`] as one line of text, with the instruction set and the number of threads of the CPU path.
 pub fn backend_report() -> String {
-    match FORCED.with(Cell::get) {
-        Some(Backend::Reference) => "reference (candle tensor composition)".to_string(),
-        _ => format!("cpu ({:?}, {} threads)", simd::isa(), rayon::current_num_threads()),
-    }
+    dispatch::report(OPS)
 }

@@ -108,9 +108,12 @@ fn names_what_is_wrong() {
     let layout = BatchLayout::single(2);
     every_backend(|_| {
         assert_error(dense_mla(&kv, &kv, &layout, 8, 1.), "dense_mla: q must be [T, H, D]");
-        assert_error(dense_mla(&q, &q, &layout, 8, 1.), "kv must be [slots, D]");
-        assert_error(dense_mla(&q, &kv.to_dtype(DType::U32).unwrap(), &layout, 8, 1.), "kv must be a float");
-        assert_error(dense_mla(&q, &kv, &layout, 9, 1.), "value_dim is 9");
+        assert_error(dense_mla(&q, &q, &layout, 8, 1.), "kv must be [slots, D = 8]");
+        assert_error(
+            dense_mla(&q, &kv.to_dtype(DType::U32).unwrap(), &layout, 8, 1.),
+            "kv must be f32, bf16, f16, f64 or f8e4m3, got u32",
+        );
+        assert_error(dense_mla(&q, &kv, &layout, 9, 1.), "value_dim must be in 0..=8, got 9");
         assert_error(dense_mla(&q, &kv, &layout, 8, f64::INFINITY), "softmax_scale");
         assert_error(dense_mla(&q, &kv.narrow(0, 0, 1).unwrap(), &layout, 8, 1.), "reaches slot 1, the cache has 1");
         assert_error(dense_mla(&q, &kv, &BatchLayout::single(5), 8, 1.), "cover 5 rows, expected 2");

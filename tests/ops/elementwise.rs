@@ -62,8 +62,8 @@ fn rms_norm_matches_f64_loops() {
         check_rows("rms_norm", &tensor(3, &[70, width], DType::F32), |x| rms_norm(x, &weight, EPS));
     }
     let (x, weight) = (tensor(1, &[2, 6], DType::F32), tensor(2, &[6], DType::F32));
-    error(rms_norm(&x, &tensor(2, &[5], DType::F32), EPS), &["rms_norm", "weight", "[6]", "[5]"]);
-    error(rms_norm(&x.to_dtype(DType::U8).unwrap(), &weight, EPS), &["x", "U8"]);
+    error(rms_norm(&x, &tensor(2, &[5], DType::F32), EPS), &["rms_norm: weight must be [H = 6], got [5]"]);
+    error(rms_norm(&x.to_dtype(DType::U8).unwrap(), &weight, EPS), &["x", "u8"]);
     error(rms_norm(&Tensor::new(1.0f32, &Device::Cpu).unwrap(), &weight, EPS), &["scalar"]);
     let half = rms_norm(&x, &weight.to_dtype(DType::BF16).unwrap(), EPS).unwrap();
     assert_close(&to_f64(&half), &to_f64(&rms_norm(&x, &weight, EPS).unwrap()), 4e-3, "bf16 weight");
@@ -87,8 +87,8 @@ fn layer_norm_matches_f64_loops() {
         check_rows("layer_norm", &tensor(4, &[70, width], DType::F32), |x| layer_norm(x, &weight, &bias, EPS));
     }
     let (x, good, bad) = (tensor(1, &[2, 6], DType::F32), tensor(2, &[6], DType::F32), tensor(2, &[1, 6], DType::F32));
-    error(layer_norm(&x, &bad, &good, EPS), &["layer_norm", "weight", "[6]", "[1, 6]"]);
-    error(layer_norm(&x, &good, &bad, EPS), &["layer_norm", "bias", "[6]", "[1, 6]"]);
+    error(layer_norm(&x, &bad, &good, EPS), &["layer_norm: weight must be [H = 6], got [1, 6]"]);
+    error(layer_norm(&x, &good, &bad, EPS), &["layer_norm: bias must be [H = 6], got [1, 6]"]);
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn rope_matches_f64_loops_and_the_golden_vectors() {
         }
     }
     let (x, table) = (tensor(1, &[2, 3, 6], DType::F32), tensor(2, &[2, 3], DType::F32));
-    error(rope(&x, &tensor(2, &[1, 3], DType::F32), &table, true), &["cos", "[2, 3]", "[1, 3]"]);
-    error(rope(&x, &table, &tensor(2, &[2, 6], DType::F32), true), &["sin", "[2, 3]", "[2, 6]"]);
+    error(rope(&x, &tensor(2, &[1, 3], DType::F32), &table, true), &["cos must be [T = 2, R/2 = 3], got [1, 3]"]);
+    error(rope(&x, &table, &tensor(2, &[2, 6], DType::F32), true), &["sin must be [T = 2, R/2 = 3], got [2, 6]"]);
     error(rope(&tensor(1, &[2, 3, 5], DType::F32), &table, &table, true), &["even", "[2, 3, 5]"]);
     error(rope(&tensor(1, &[2, 6], DType::F32), &table, &table, true), &["[T, heads, R]", "[2, 6]"]);
 }

@@ -177,12 +177,12 @@ fn wrong_arguments_are_named() {
     let (codes, scale) = act_quant(&x, 4, true).unwrap();
     let expect = |message: String, part: &str| assert!(message.contains(part), "{message:?} should name {part:?}");
     expect(act_quant(&x, 0, true).unwrap_err().to_string(), "group");
-    expect(act_quant(&codes, 4, true).unwrap_err().to_string(), "F8E4M3");
+    expect(act_quant(&codes, 4, true).unwrap_err().to_string(), "got f8e4m3");
     expect(act_quant(&Tensor::new(1.0f32, &Device::Cpu).unwrap(), 4, true).unwrap_err().to_string(), "scalar");
     expect(act_dequant(&x, &scale, 4).unwrap_err().to_string(), "codes");
     expect(act_dequant(&codes, &scale, 6).unwrap_err().to_string(), "[2, 1]");
     expect(block_quant(&x.flatten_all().unwrap(), 4, true).unwrap_err().to_string(), "[N, K]");
     expect(block_quant(&x, 0, true).unwrap_err().to_string(), "block");
-    expect(block_dequant(&codes, &scale, 4).unwrap_err().to_string(), "[1, 2]");
+    expect(block_dequant(&codes, &scale, 4).unwrap_err().to_string(), "[blocks of N = 1, blocks of K = 2], got [2, 2]");
     expect(block_dequant(&codes, &scale, 0).unwrap_err().to_string(), "block");
 }

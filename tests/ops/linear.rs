@@ -339,14 +339,29 @@ fn wrong_arguments_are_named() {
     let expect = |message: String, parts: &[&str]| {
         parts.iter().for_each(|part| assert!(message.contains(part), "{message:?} should name {part:?}"));
     };
-    expect(message(linear(&x, &tensor(1, &[4, 7], DType::F32), None)), &["linear", "7", "[2, 6]"]);
+    expect(message(linear(&x, &tensor(1, &[4, 7], DType::F32), None)), &["linear: x must be [.., K = 7], got [2, 6]"]);
     expect(message(linear(&x, &tensor(1, &[6], DType::F32), None)), &["weight", "[N, K]", "[6]"]);
-    expect(message(linear(&x, &good.to_dtype(DType::U32).unwrap(), None)), &["weight", "U32"]);
-    expect(message(linear(&x.to_dtype(DType::U32).unwrap(), &good, None)), &["x", "U32"]);
-    expect(message(linear(&x, &good, Some(&scale))), &["weight_scale_inv", "F32"]);
-    expect(message(linear(&x, &fp8, Some(&tensor(1, &[2, 1], DType::F32)))), &["weight_scale_inv", "[1, 1]", "[2, 1]"]);
+    expect(
+        message(linear(&x, &good.to_dtype(DType::U32).unwrap(), None)),
+        &["weight must be f32, bf16, f16 or f8e4m3, got u32"],
+    );
+    expect(
+        message(linear(&x.to_dtype(DType::U32).unwrap(), &good, None)),
+        &["x must be f32, bf16, f16 or f64, got u32"],
+    );
+    expect(message(linear(&x, &good, Some(&scale))), &["weight with a scale must be f8e4m3, got f32"]);
+    expect(
+        message(linear(&x, &fp8, Some(&tensor(1, &[2, 1], DType::F32)))),
+        &["weight_scale_inv must be [blocks of N = 1, blocks of K = 1], got [2, 1]"],
+    );
     expect(message(linear_fp8(&x, &good, &scale, true)), &["linear_fp8", "f8e4m3"]);
-    expect(message(linear(&Tensor::new(1.0f32, &Device::Cpu).unwrap(), &good, None)), &["x", "[.., 6]"]);
+    expect(
+        message(linear(&Tensor::new(1.0f32, &Device::Cpu).unwrap(), &good, None)),
+        &["x must be [.., K = 6], got a scalar"],
+    );
     let bad = LinearWeight { weight: tensor(1, &[4, 7], DType::F32), weight_scale_inv: None };
-    expect(linear_many(&x, &[&bad], LinearMode::Dequant).unwrap_err().to_string(), &["linear_many", "[4, 7]"]);
+    expect(
+        linear_many(&x, &[&bad], LinearMode::Dequant).unwrap_err().to_string(),
+        &["linear_many: x must be [.., K = 7], got [2, 6]"],
+    );
 }

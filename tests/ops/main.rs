@@ -7,6 +7,7 @@ mod common_attn;
 
 mod absorb;
 mod dense_mla;
+mod dispatch;
 mod elementwise;
 mod fp8;
 mod indexer_topk;

@@ -143,15 +143,18 @@ fn names_what_is_wrong() {
     let layout = spans(&[(3, 2)]);
     every_backend(|_| {
         assert_error(mha(&zeros(&[2, 8]), &k, &v, &layout, 1.), "mha: q must be [T, H, Dq]");
-        assert_error(mha(&q, &zeros(&[5]), &v, &layout, 1.), "k must be [S, H, Dq]");
-        assert_error(mha(&q, &k, &zeros(&[5, 4]), &layout, 1.), "v must be [S, H, V]");
-        assert_error(mha(&q, &zeros(&[5, 3, 8]), &v, &layout, 1.), "k is 3, expected 4");
-        assert_error(mha(&q, &zeros(&[5, 4, 7]), &v, &layout, 1.), "k is 7, expected 8");
-        assert_error(mha(&q, &k, &zeros(&[6, 4, 6]), &layout, 1.), "v is 6, expected 5");
-        assert_error(mha(&q, &k, &zeros(&[5, 2, 6]), &layout, 1.), "v is 2, expected 4");
-        assert_error(mha(&q, &k, &v, &spans(&[(2, 2)]), 1.), "k is 5, expected 4");
+        assert_error(mha(&q, &zeros(&[5]), &v, &layout, 1.), "k must be [S = 5, H = 4, Dq = 8], got [5]");
+        assert_error(mha(&q, &k, &zeros(&[5, 4]), &layout, 1.), "v must be [S = 5, H = 4, V], got [5, 4]");
+        assert_error(mha(&q, &zeros(&[5, 3, 8]), &v, &layout, 1.), "k must be [S = 5, H = 4, Dq = 8], got [5, 3, 8]");
+        assert_error(mha(&q, &zeros(&[5, 4, 7]), &v, &layout, 1.), "k must be [S = 5, H = 4, Dq = 8], got [5, 4, 7]");
+        assert_error(mha(&q, &k, &zeros(&[6, 4, 6]), &layout, 1.), "v must be [S = 5, H = 4, V], got [6, 4, 6]");
+        assert_error(mha(&q, &k, &zeros(&[5, 2, 6]), &layout, 1.), "v must be [S = 5, H = 4, V], got [5, 2, 6]");
+        assert_error(mha(&q, &k, &v, &spans(&[(2, 2)]), 1.), "k must be [S = 4, H = 4, Dq = 8], got [5, 4, 8]");
         assert_error(mha(&q, &k, &v, &spans(&[(2, 3)]), 1.), "cover 3 rows, expected 2");
         assert_error(mha(&q, &k, &v, &layout, f64::NAN), "softmax_scale");
-        assert_error(mha(&q.to_dtype(DType::I64).unwrap(), &k, &v, &layout, 1.), "q must be a float");
+        assert_error(
+            mha(&q.to_dtype(DType::I64).unwrap(), &k, &v, &layout, 1.),
+            "q must be f32, bf16, f16, f64 or f8e4m3, got i64",
+        );
     });
 }

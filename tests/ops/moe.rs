@@ -123,7 +123,7 @@ fn gate_names_wrong_arguments() {
     expect(gate(&logits, None, &config(2, 0, 2)), "topk_group");
     expect(gate(&logits, None, &config(2, 1, 7)), "num_experts_per_tok");
     expect(gate(&logits, Some(&tensor(1, &[5], DType::F32)), &config(2, 1, 2)), "e_score_correction_bias");
-    expect(gate(&logits.to_dtype(DType::BF16).unwrap(), None, &config(2, 1, 2)), "BF16");
+    expect(gate(&logits.to_dtype(DType::BF16).unwrap(), None, &config(2, 1, 2)), "logits must be f32, got bf16");
     expect(gate(&logits.flatten_all().unwrap(), None, &config(2, 1, 2)), "[T, E]");
     let nan = Tensor::new(&[[0.0f32, 1.0], [f32::NAN, 1.0]], &Device::Cpu).unwrap();
     for backend in BACKENDS {
@@ -312,7 +312,7 @@ fn moe_names_wrong_arguments() {
     expect(run(&x, &experts, &chosen, &weights.narrow(1, 0, 1).unwrap()), "expert_weights");
     expect(run(&x, &experts, &chosen.to_dtype(DType::I64).unwrap(), &weights), "u32");
     expect(run(&x.flatten_all().unwrap(), &experts, &chosen, &weights), "[T, H]");
-    expect(run(&tensor(7, &[4, 15], DType::F32), &experts, &chosen, &weights), "15");
+    expect(run(&tensor(7, &[4, 15], DType::F32), &experts, &chosen, &weights), "x must be [.., K = 16], got [4, 15]");
     for backend in BACKENDS {
         expect(with_backend(backend, || run(&x, &experts[..1], &chosen, &weights)), "out of range");
     }

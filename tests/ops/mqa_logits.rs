@@ -176,14 +176,32 @@ fn names_what_is_wrong() {
     let layout = BatchLayout::single(2);
     every_backend(|_| {
         assert_error(mqa_logits(&w, &k, &w, &layout), "mqa_logits: q must be [T, H_I, D]");
-        assert_error(mqa_logits(&q, &q, &w, &layout), "index_k must be [slots, D]");
-        assert_error(mqa_logits(&q, &k, &q, &layout), "weights must be [T, H_I]");
-        assert_error(mqa_logits(&q.to_dtype(DType::U32).unwrap(), &k, &w, &layout), "q must be a float tensor");
-        assert_error(mqa_logits(&q, &k.to_dtype(DType::I64).unwrap(), &w, &layout), "index_k must be a float tensor");
-        assert_error(mqa_logits(&q, &k, &w.to_dtype(DType::U8).unwrap(), &layout), "weights must be a float tensor");
-        assert_error(mqa_logits(&q, &tensor(&[64, 9], DType::F32), &w, &layout), "index_k is 9, expected 8");
-        assert_error(mqa_logits(&q, &k, &tensor(&[2, 5], DType::F32), &layout), "weights is 5, expected 4");
-        assert_error(mqa_logits(&q, &k, &tensor(&[3, 4], DType::F32), &layout), "weights is 3, expected 2");
+        assert_error(mqa_logits(&q, &q, &w, &layout), "index_k must be [slots, D = 8]");
+        assert_error(mqa_logits(&q, &k, &q, &layout), "weights must be [T = 2, H_I = 4]");
+        assert_error(
+            mqa_logits(&q.to_dtype(DType::U32).unwrap(), &k, &w, &layout),
+            "q must be f32, bf16, f16, f64 or f8e4m3, got u32",
+        );
+        assert_error(
+            mqa_logits(&q, &k.to_dtype(DType::I64).unwrap(), &w, &layout),
+            "index_k must be f32, bf16, f16, f64 or f8e4m3, got i64",
+        );
+        assert_error(
+            mqa_logits(&q, &k, &w.to_dtype(DType::U8).unwrap(), &layout),
+            "weights must be f32, bf16, f16, f64 or f8e4m3, got u8",
+        );
+        assert_error(
+            mqa_logits(&q, &tensor(&[64, 9], DType::F32), &w, &layout),
+            "index_k must be [slots, D = 8], got [64, 9]",
+        );
+        assert_error(
+            mqa_logits(&q, &k, &tensor(&[2, 5], DType::F32), &layout),
+            "weights must be [T = 2, H_I = 4], got [2, 5]",
+        );
+        assert_error(
+            mqa_logits(&q, &k, &tensor(&[3, 4], DType::F32), &layout),
+            "weights must be [T = 2, H_I = 4], got [3, 4]",
+        );
         assert_error(mqa_logits(&q, &k, &w, &BatchLayout::single(3)), "the spans cover 3 rows, expected 2");
         assert_error(mqa_logits(&q, &k, &w, &BatchLayout::default()), "the spans cover 0 rows, expected 2");
         let span = |tokens, start, block_table: &[u32]| Span { tokens, start, block_table: block_table.to_vec() };

@@ -208,13 +208,25 @@ fn names_what_is_wrong() {
         assert_error(sparse_mla(&q, &kv, &index([0, -2, 2, 3]), 8, 1.), "indices[0, 1] is -2");
         assert_error(sparse_mla(&q, &kv, &index([i32::MIN, 1, 2, 3]), 8, 1.), "indices[0, 0] is -2147483648");
         assert_error(sparse_mla(&kv, &kv, &good, 8, 1.), "sparse_mla: q must be [T, H, D]");
-        assert_error(sparse_mla(&q, &q, &good, 8, 1.), "kv must be [slots, D]");
-        assert_error(sparse_mla(&q, &kv, &q, 8, 1.), "indices must be [T, K]");
-        assert_error(sparse_mla(&q, &kv, &good.to_dtype(DType::F32).unwrap(), 8, 1.), "indices must be I32 or I64");
-        assert_error(sparse_mla(&q, &kv.narrow(1, 0, 7).unwrap(), &good, 7, 1.), "kv is 7, expected 8");
-        assert_error(sparse_mla(&q.narrow(0, 0, 1).unwrap(), &kv, &good, 8, 1.), "indices is 2, expected 1");
-        assert_error(sparse_mla(&q, &kv, &good, 9, 1.), "value_dim is 9, the keys have 8");
+        assert_error(sparse_mla(&q, &q, &good, 8, 1.), "kv must be [slots, D = 8]");
+        assert_error(sparse_mla(&q, &kv, &q, 8, 1.), "indices must be i32 or i64, got f32");
+        assert_error(
+            sparse_mla(&q, &kv, &good.to_dtype(DType::F32).unwrap(), 8, 1.),
+            "indices must be i32 or i64, got f32",
+        );
+        assert_error(
+            sparse_mla(&q, &kv.narrow(1, 0, 7).unwrap(), &good, 7, 1.),
+            "kv must be [slots, D = 8], got [64, 7]",
+        );
+        assert_error(
+            sparse_mla(&q.narrow(0, 0, 1).unwrap(), &kv, &good, 8, 1.),
+            "indices must be [T = 1, K], got [2, 2]",
+        );
+        assert_error(sparse_mla(&q, &kv, &good, 9, 1.), "value_dim must be in 0..=8, got 9");
         assert_error(sparse_mla(&q, &kv, &good, 8, f64::NAN), "softmax_scale must be a finite");
-        assert_error(sparse_mla(&q.to_dtype(DType::U32).unwrap(), &kv, &good, 8, 1.), "q must be a float");
+        assert_error(
+            sparse_mla(&q.to_dtype(DType::U32).unwrap(), &kv, &good, 8, 1.),
+            "q must be f32, bf16, f16, f64 or f8e4m3",
+        );
     });
 }

@@ -132,7 +132,7 @@ fn names_what_is_wrong() {
     let logits = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
     every_backend(|_| {
         assert_error(topk(&logits.flatten_all().unwrap(), 1), "logits must be [T, N]");
-        assert_error(topk(&logits.to_dtype(DType::F16).unwrap(), 1), "logits must be F32, got F16");
+        assert_error(topk(&logits.to_dtype(DType::F16).unwrap(), 1), "logits must be f32, got f16");
         assert_error(topk(&logits, usize::MAX), "too large");
     });
 }

@@ -4,14 +4,13 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
+use crate::ops::cpu::floats::{Floats, to_tensor};
+use crate::ops::cpu::simd::{isa, mul_add, simd_kernel};
+use crate::ops::fp8::BLOCK;
 use crate::ops::linear::LinearWeight;
 use crate::ops::linear::cpu::HeldWeight;
 use crate::ops::linear::gemm::{Codes, Weight, gemm};
-use crate::ops::simd::floats::{Floats, to_tensor};
-use crate::ops::simd::{isa, mul_add, simd_kernel};
 
-/// Edge of the blocks that share one FP8 scale.
-const FP8_BLOCK: usize = 128;
 /// Multiply-adds below which one thread does it all.
 const SERIAL_MACS: usize = 400_000;
 /// Latent elements that a kernel keeps in registers.
@@ -80,8 +79,8 @@ fn widen(weight: Weight, n: usize, to: &mut [f32]) {
         Codes::F8e4m3(codes) => to.iter_mut().zip(&codes[range]).for_each(|(to, x)| *to = x.to_f32()),
     }
     if !weight.scale.is_empty() {
-        let scales = &weight.scale[n / FP8_BLOCK * weight.k.div_ceil(FP8_BLOCK)..];
-        for (block, scale) in to.chunks_mut(FP8_BLOCK).zip(scales) {
+        let scales = &weight.scale[n / BLOCK * weight.k.div_ceil(BLOCK)..];
+        for (block, scale) in to.chunks_mut(BLOCK).zip(scales) {
             block.iter_mut().for_each(|x| *x *= scale);
         }
     }

@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::fp8::block_dequant;
+use crate::ops::fp8::{BLOCK, block_dequant};
 use crate::ops::linear::LinearWeight;
 
 /// [`absorb_query`](crate::ops::absorb::absorb_query) on any device, differentiable.
@@ -35,7 +35,7 @@ pub fn absorb_value(latent: &Tensor, kv_b_proj: &LinearWeight, nope_dim: usize) 
 /// `[H * rows, L]` → `[H, rows, L]` f32.
 fn per_head(kv_b_proj: &LinearWeight, heads: usize, rows: usize) -> Result<Tensor> {
     let weight = match &kv_b_proj.weight_scale_inv {
-        Some(scale) => block_dequant(&kv_b_proj.weight, scale, 128)?,
+        Some(scale) => block_dequant(&kv_b_proj.weight, scale, BLOCK)?,
         None => kv_b_proj.weight.to_dtype(DType::F32)?,
     };
     let (n, latent) = weight.dims2()?;

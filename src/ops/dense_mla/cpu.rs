@@ -3,7 +3,7 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::attention::mla::mla;
+use crate::ops::cpu::mla::mla;
 use crate::ops::layout::BatchLayout;
 
 pub(super) fn dense_mla(

@@ -5,10 +5,8 @@ use candle_core as candle;
 use float8::F8E4M3;
 
 use super::{AMAX_FLOOR, E4M3_MAX, e4m3};
-use crate::ops::simd::{
-    floats::{Floats, for_rows},
-    isa, simd_kernel,
-};
+use crate::ops::cpu::floats::{Floats, for_rows};
+use crate::ops::cpu::simd::{isa, simd_kernel};
 
 /// [`act_quant`](super::act_quant) of a CPU tensor.
 pub(super) fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tensor)> {

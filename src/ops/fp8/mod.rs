@@ -6,13 +6,19 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, simd::floats::check_float};
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
 pub(crate) mod e4m3;
 pub mod reference;
 
 pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX};
+
+pub(crate) const ACT_QUANT: Op = Op { name: "act_quant", cpu: FastPath::CPU };
+pub(crate) const ACT_DEQUANT: Op = Op { name: "act_dequant", cpu: FastPath::CPU };
+pub(crate) const BLOCK_QUANT: Op = Op { name: "block_quant", cpu: FastPath::CPU };
+pub(crate) const BLOCK_DEQUANT: Op = Op { name: "block_dequant", cpu: FastPath::CPU };
 
 /// Quantises groups of `group` neighbours of the last dimension; the last group may be shorter.
 ///
@@ -30,14 +36,12 @@ pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX};
 /// DeepSeek-V3.2-Exp `inference/kernel.py`, `act_quant`.
 pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tensor)> {
     let _span = tracing::trace_span!("act_quant").entered();
-    check_float("act_quant", "x", x)?;
-    check_size("act_quant", "group", group)?;
-    if x.rank() == 0 {
-        candle::bail!("act_quant: x must have at least one dimension, got a scalar")
-    }
+    args::dtype(ACT_QUANT.name, "x", x, args::FLOATS)?;
+    args::positive(ACT_QUANT.name, "group", group)?;
+    let width = args::last_dim(ACT_QUANT.name, "x", x, any("K"))?;
     // A larger group or block is one group or block, here and below.
-    let group = group.min(x.dims().last().copied().unwrap_or(1).max(1));
-    match backend(&[x]) {
+    let group = group.min(width.max(1));
+    match ACT_QUANT.backend([x]) {
         Backend::Cpu if x.elem_count() > 0 => cpu::act_quant(x, group, ue8m0),
         _ => reference::act_quant(x, group, ue8m0),
     }
@@ -52,23 +56,17 @@ pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tenso
 /// # Errors
 /// If a shape or dtype is not as above, or `group` is 0.
 pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tensor> {
-    check_codes("act_dequant", codes)?;
-    check_float("act_dequant", "scale", scale)?;
-    check_size("act_dequant", "group", group)?;
-    let mut expected = codes.dims().to_vec();
-    match expected.last_mut() {
-        Some(last) => *last = last.div_ceil(group),
-        None => candle::bail!("act_dequant: codes must have at least one dimension, got a scalar"),
-    }
-    if scale.dims() != expected {
-        let dims = codes.dims();
-        candle::bail!("act_dequant: scale must be {expected:?} for codes {dims:?}, got {:?}", scale.dims())
-    }
+    args::dtype(ACT_DEQUANT.name, "codes", codes, &[DType::F8E4M3])?;
+    args::dtype(ACT_DEQUANT.name, "scale", scale, args::FLOATS)?;
+    args::positive(ACT_DEQUANT.name, "group", group)?;
+    let width = args::last_dim(ACT_DEQUANT.name, "codes", codes, any("K"))?;
+    let (_, rows) = codes.dims().split_last().unwrap_or((&0, &[]));
+    args::same_shape(ACT_DEQUANT.name, "scale", scale, &[rows, &[width.div_ceil(group)]].concat())?;
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
-    let group = group.min(codes.dims().last().copied().unwrap_or(1));
-    match backend(&[codes, scale]) {
+    let group = group.min(width);
+    match ACT_DEQUANT.backend([codes, scale]) {
         Backend::Cpu => cpu::act_dequant(codes, scale, group),
         Backend::Reference => reference::act_dequant(codes, scale, group),
     }
@@ -85,11 +83,11 @@ pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tenso
 /// # Errors
 /// If `w` is not a 2-d float tensor, or `block` is 0.
 pub fn block_quant(w: &Tensor, block: usize, ue8m0: bool) -> Result<(Tensor, Tensor)> {
-    check_float("block_quant", "w", w)?;
-    check_size("block_quant", "block", block)?;
-    let &[n, k] = w.dims() else { candle::bail!("block_quant: w must be [N, K], got {:?}", w.dims()) };
+    args::dtype(BLOCK_QUANT.name, "w", w, args::FLOATS)?;
+    args::positive(BLOCK_QUANT.name, "block", block)?;
+    let [n, k] = args::shape(BLOCK_QUANT.name, "w", w, ["N", "K"].map(any))?;
     let block = block.min(n.max(k).max(1));
-    match backend(&[w]) {
+    match BLOCK_QUANT.backend([w]) {
         Backend::Cpu if w.elem_count() > 0 => cpu::block_quant(w, block, ue8m0),
         _ => reference::block_quant(w, block, ue8m0),
     }
@@ -107,15 +105,15 @@ pub fn block_quant(w: &Tensor, block: usize, ue8m0: bool) -> Result<(Tensor, Ten
 /// # Source
 /// DeepSeek-V3 `README_WEIGHTS.md`.
 pub fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) -> Result<Tensor> {
-    check_codes("block_dequant", codes)?;
-    check_size("block_dequant", "block", block)?;
-    let &[n, k] = codes.dims() else { candle::bail!("block_dequant: codes must be [N, K], got {:?}", codes.dims()) };
-    check_block_scale("block_dequant", "scale_inv", (n, k), scale_inv, block)?;
+    args::dtype(BLOCK_DEQUANT.name, "codes", codes, &[DType::F8E4M3])?;
+    args::positive(BLOCK_DEQUANT.name, "block", block)?;
+    let [n, k] = args::shape(BLOCK_DEQUANT.name, "codes", codes, ["N", "K"].map(any))?;
+    check_block_scale(BLOCK_DEQUANT.name, "scale_inv", (n, k), scale_inv, block)?;
     if codes.elem_count() == 0 {
         return Tensor::zeros(codes.dims(), DType::F32, codes.device());
     }
     let block = block.min(n.max(k));
-    match backend(&[codes, scale_inv]) {
+    match BLOCK_DEQUANT.backend([codes, scale_inv]) {
         Backend::Cpu => cpu::block_dequant(codes, scale_inv, block),
         Backend::Reference => reference::block_dequant(codes, scale_inv, block),
     }
@@ -129,24 +127,12 @@ pub(crate) fn check_block_scale(
     scale: &Tensor,
     block: usize,
 ) -> Result<()> {
-    check_float(op, name, scale)?;
-    let expected = [n.div_ceil(block), k.div_ceil(block)];
-    if scale.dims() != expected {
-        candle::bail!("{op}: {name} must be {expected:?} for a weight [{n}, {k}], got {:?}", scale.dims())
-    }
-    Ok(())
-}
-
-fn check_codes(op: &str, codes: &Tensor) -> Result<()> {
-    match codes.dtype() {
-        DType::F8E4M3 => Ok(()),
-        other => candle::bail!("{op}: codes must be f8e4m3, got {other:?}"),
-    }
-}
-
-fn check_size(op: &str, name: &str, size: usize) -> Result<()> {
-    if size == 0 {
-        candle::bail!("{op}: {name} must be at least 1, got 0")
-    }
+    args::dtype(op, name, scale, args::FLOATS)?;
+    args::shape(
+        op,
+        name,
+        scale,
+        [exactly("blocks of N", n.div_ceil(block)), exactly("blocks of K", k.div_ceil(block))],
+    )?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use candle::{Device, Result, Tensor};
 use candle_core as candle;
 
 use super::{GateConfig, NORM_EPS};
-use crate::ops::simd::floats::Floats;
+use crate::ops::cpu::floats::Floats;
 
 /// [`gate`](super::gate) of CPU tensors.
 pub(super) fn gate(logits: &Tensor, bias: Option<&Tensor>, cfg: &GateConfig) -> Result<(Tensor, Tensor)> {

@@ -3,12 +3,15 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend};
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
 
 pub use reference::{GateConfig, NORM_EPS};
+
+pub(crate) const OP: Op = Op { name: "gate", cpu: FastPath::CPU };
 
 /// Selects each token's experts and their weights from the router's logits.
 ///
@@ -30,15 +33,11 @@ pub use reference::{GateConfig, NORM_EPS};
 /// DeepSeek-V3 technical report (arXiv 2412.19437), section 2.1.2; `Gate` in DeepSeek-V3.2-Exp `inference/model.py`.
 pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &GateConfig) -> Result<(Tensor, Tensor)> {
     let _span = tracing::trace_span!("gate").entered();
-    let &[tokens, experts] = logits.dims() else {
-        candle::bail!("gate: logits must be [T, E], got {:?}", logits.dims())
-    };
-    check_f32("logits", logits)?;
+    let [tokens, experts] = args::shape(OP.name, "logits", logits, ["T", "E"].map(any))?;
+    args::dtype(OP.name, "logits", logits, &[DType::F32])?;
     if let Some(bias) = e_score_correction_bias {
-        check_f32("e_score_correction_bias", bias)?;
-        if bias.dims() != [experts] {
-            candle::bail!("gate: e_score_correction_bias must be [{experts}], got {:?}", bias.dims())
-        }
+        args::dtype(OP.name, "e_score_correction_bias", bias, &[DType::F32])?;
+        args::shape(OP.name, "e_score_correction_bias", bias, [exactly("E", experts)])?;
     }
     check_config(cfg, experts)?;
     let k = cfg.num_experts_per_tok;
@@ -46,28 +45,16 @@ pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &Gat
         let device = logits.device();
         return Ok((Tensor::zeros((tokens, k), DType::U32, device)?, Tensor::zeros((tokens, k), DType::F32, device)?));
     }
-    match backend(&[logits, e_score_correction_bias.unwrap_or(logits)]) {
+    match OP.backend([logits].into_iter().chain(e_score_correction_bias)) {
         Backend::Cpu => cpu::gate(logits, e_score_correction_bias, cfg),
         Backend::Reference => reference::gate(logits, e_score_correction_bias, cfg),
     }
 }
 
-fn check_f32(name: &str, tensor: &Tensor) -> Result<()> {
-    match tensor.dtype() {
-        DType::F32 => Ok(()),
-        other => candle::bail!("gate: {name} must be f32, got {other:?}"),
-    }
-}
-
 fn check_config(cfg: &GateConfig, experts: usize) -> Result<()> {
     if cfg.n_group == 0 || !experts.is_multiple_of(cfg.n_group) {
-        candle::bail!("gate: n_group {} must divide the {experts} experts", cfg.n_group)
+        candle::bail!("gate: n_group must divide the {experts} experts, got {}", cfg.n_group)
     }
-    if cfg.topk_group > cfg.n_group || cfg.topk_group == 0 {
-        candle::bail!("gate: topk_group must be in 1..={} (n_group), got {}", cfg.n_group, cfg.topk_group)
-    }
-    if cfg.num_experts_per_tok > experts {
-        candle::bail!("gate: num_experts_per_tok {} exceeds the {experts} experts", cfg.num_experts_per_tok)
-    }
-    Ok(())
+    args::number(OP.name, "topk_group", cfg.topk_group, 1, cfg.n_group)?;
+    args::number(OP.name, "num_experts_per_tok", cfg.num_experts_per_tok, 0, experts)
 }

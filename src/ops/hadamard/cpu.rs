@@ -3,10 +3,8 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::{
-    floats::{Floats, for_rows, to_tensor},
-    isa, simd_kernel,
-};
+use crate::ops::cpu::floats::{Floats, for_rows, to_tensor};
+use crate::ops::cpu::simd::{isa, simd_kernel};
 
 /// [`hadamard`](super::hadamard) of a CPU tensor.
 pub(super) fn hadamard(x: &Tensor) -> Result<Tensor> {

@@ -3,10 +3,13 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, simd::floats::check_float};
+use crate::ops::args::{self, any};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "hadamard", cpu: FastPath::CPU };
 
 /// The Walsh-Hadamard transform of the last dimension in natural (Sylvester) order, times `d^-1/2`, in f32.
 ///
@@ -23,15 +26,14 @@ pub mod reference;
 /// DeepSeek-V3.2-Exp `inference/model.py`, `rotate_activation`.
 pub fn hadamard(x: &Tensor) -> Result<Tensor> {
     let _span = tracing::trace_span!("hadamard").entered();
-    check_float("hadamard", "x", x)?;
-    match x.dims().last() {
-        Some(width) if width.is_power_of_two() => {}
-        _ => candle::bail!("hadamard: the last dimension of x must be a power of two, got x {:?}", x.dims()),
+    args::dtype(OP.name, "x", x, args::FLOATS)?;
+    if !args::last_dim(OP.name, "x", x, any("d"))?.is_power_of_two() {
+        candle::bail!("hadamard: x must be [.., a power of two], got {:?}", x.dims())
     }
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    match backend(&[x]) {
+    match OP.backend([x]) {
         Backend::Cpu => cpu::hadamard(x),
         Backend::Reference => reference::hadamard(x),
     }

@@ -4,10 +4,10 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
+use crate::ops::cpu::scratch::Scratch;
 use crate::ops::layout::{BatchLayout, Span};
 use crate::ops::mqa_logits::cpu::{ROW_BLOCK, Scorer, with_scorer};
 use crate::ops::mqa_logits::mqa_logits;
-use crate::ops::scratch::Scratch;
 use crate::ops::topk::cpu::{nan, select};
 
 pub(super) fn indexer_topk(

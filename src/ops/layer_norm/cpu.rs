@@ -3,20 +3,15 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::{
-    floats::{Floats, for_rows, to_tensor},
-    isa, lanes, mul_add, simd_kernel,
-};
+use crate::ops::cpu::floats::{Floats, map_rows};
+use crate::ops::cpu::lanes;
+use crate::ops::cpu::simd::{isa, mul_add, simd_kernel};
 
 /// [`layer_norm`](super::layer_norm) of CPU tensors.
 pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let (values, weight, bias) = (Floats::new(x)?, Floats::new(weight)?, Floats::new(bias)?);
-    let (values, weight, bias) = (values.as_slice(), weight.as_slice(), bias.as_slice());
-    let width = weight.len();
-    let isa = isa();
-    let mut out = vec![0.0; values.len()];
-    for_rows(&mut out, width, |row, out| normalise(isa, &values[row * width..][..width], weight, bias, eps, out));
-    to_tensor(out, x.dims(), x.dtype())
+    let (isa, weight, bias) = (isa(), Floats::new(weight)?, Floats::new(bias)?);
+    let (weight, bias) = (weight.as_slice(), bias.as_slice());
+    map_rows(x, |row, out| normalise(isa, row, weight, bias, eps, out))
 }
 
 #[inline(always)]

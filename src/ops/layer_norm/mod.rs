@@ -3,10 +3,13 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, rms_norm::check_row_parameter};
+use crate::ops::args;
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "layer_norm", cpu: FastPath::CPU };
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension, in f32.
 ///
@@ -19,12 +22,12 @@ pub mod reference;
 /// If `x` has no dimension, is not a float, or `weight` or `bias` is not `[H]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let _span = tracing::trace_span!("layer_norm").entered();
-    check_row_parameter("layer_norm", "weight", x, weight)?;
-    check_row_parameter("layer_norm", "bias", x, bias)?;
+    args::row_parameter(OP.name, "weight", x, weight)?;
+    args::row_parameter(OP.name, "bias", x, bias)?;
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    match backend(&[x, weight, bias]) {
+    match OP.backend([x, weight, bias]) {
         Backend::Cpu => cpu::layer_norm(x, weight, bias, eps),
         Backend::Reference => reference::layer_norm(x, weight, bias, eps),
     }

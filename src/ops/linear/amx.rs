@@ -25,6 +25,8 @@ use pack::{Code, pack_weight, panel_lines, tail_mask, transpose};
 pub(super) use pack::{Packed, takes};
 
 use super::gemm::{Codes, Weight};
+/// Elements of `k` that are added in the unit, and share a scale; 3 parts of a panel of `x` stay in the L1 cache.
+use crate::ops::fp8::BLOCK;
 
 /// Rows of `x` that pay for the packing.
 const MIN_ROWS: usize = 32;
@@ -35,8 +37,6 @@ const TILE_K: usize = 32;
 const PANEL: usize = 2 * TILE_ROWS;
 /// Lines of the sums of two panels: four tiles.
 const SUMS: usize = 4 * TILE_ROWS;
-/// Elements of `k` that are added in the unit, and share a scale; 3 parts of a panel of `x` stay in the L1 cache.
-const BLOCK: usize = crate::ops::fp8::BLOCK;
 /// Elements of `k` of the weight that are packed at a time.
 const CHUNK: usize = 4 * BLOCK;
 /// Columns of the output, and rows of `x`, of a task at most: what it works on stays in the L2 cache.

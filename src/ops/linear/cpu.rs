@@ -9,12 +9,9 @@ use rayon::prelude::*;
 use super::gemm::{Codes, Weight, X_ROWS, gemm};
 use super::in_order::gemm_in_order;
 use super::{LinearMode, LinearWeight, amx};
+use crate::ops::cpu::floats::{Floats, to_tensor};
+use crate::ops::cpu::simd::{Isa, isa};
 use crate::ops::fp8::{BLOCK, cpu::quantise_rows};
-use crate::ops::simd::{
-    Isa,
-    floats::{Floats, to_tensor},
-    isa,
-};
 
 /// Multiply-adds that are worth a thread of their own.
 const MACS_PER_THREAD: usize = 200_000;

@@ -9,16 +9,13 @@ use std::ops::Range;
 use float8::F8E4M3;
 use half::{bf16, f16};
 
-use crate::ops::scratch::Scratch;
+use crate::ops::cpu::scratch::Scratch;
+use crate::ops::cpu::simd::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::vector::{Avx2, Avx512};
-use crate::ops::simd::{
-    Isa,
-    vector::{Element, Portable, Vector},
-};
+use crate::ops::cpu::vector::{Avx2, Avx512};
+use crate::ops::cpu::vector::{Element, Portable, Vector};
+use crate::ops::fp8::BLOCK;
 
-/// Columns and rows of the weight that share a scale.
-const BLOCK: usize = crate::ops::fp8::BLOCK;
 /// Elements of `k` that a tile runs over at a time, so that its rows stay in the first-level cache; whole blocks.
 const K_CHUNK: usize = 1024;
 /// Rows of the weight that are widened to f32 at a time.

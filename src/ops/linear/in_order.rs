@@ -9,15 +9,12 @@ use std::ops::Range;
 
 use super::cpu::Activations;
 use super::gemm::{Codes, Weight, X_ROWS};
+use crate::ops::cpu::simd::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::vector::{Avx2, Avx512};
-use crate::ops::simd::{
-    Isa,
-    vector::{Element, Portable, Vector},
-};
+use crate::ops::cpu::vector::{Avx2, Avx512};
+use crate::ops::cpu::vector::{Element, Portable, Vector};
+use crate::ops::fp8::BLOCK;
 
-/// Columns and rows of the weight that share a scale, and columns of `x`.
-const BLOCK: usize = crate::ops::fp8::BLOCK;
 /// Rows and columns of the weight that are transposed at a time.
 const SQUARE: usize = 16;
 /// Rows of `x` in a tile at most.

@@ -8,8 +8,9 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::fp8::{BLOCK, check_block_scale};
-use crate::ops::{Backend, backend, simd::floats::check_float};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -22,6 +23,16 @@ mod in_order;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight};
+
+pub(crate) const LINEAR: Op = Op { name: "linear", cpu: FastPath::CPU };
+pub(crate) const LINEAR_FP8: Op = Op { name: "linear_fp8", cpu: FastPath::CPU };
+
+impl LinearWeight {
+    /// The weight, and its scale where there is one.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight].into_iter().chain(&self.weight_scale_inv)
+    }
+}
 
 /// `y = x · dequantised(weight)ᵀ` in f32.
 ///
@@ -36,10 +47,10 @@ pub use reference::{LinearMode, LinearWeight};
 /// If a shape or dtype is not as above.
 pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
     let _span = tracing::trace_span!("linear").entered();
-    check("linear", x, weight, weight_scale_inv)?;
-    match on_cpu(x, weight, weight_scale_inv) {
-        true => cpu::linear(x, weight, weight_scale_inv, LinearMode::Dequant),
-        false => reference::linear(x, weight, weight_scale_inv),
+    check(LINEAR.name, x, weight, weight_scale_inv)?;
+    match LINEAR.backend([x, weight].into_iter().chain(weight_scale_inv)) {
+        Backend::Cpu => cpu::linear(x, weight, weight_scale_inv, LinearMode::Dequant),
+        Backend::Reference => reference::linear(x, weight, weight_scale_inv),
     }
 }
 
@@ -59,10 +70,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
 /// path adds the products in the order of K, whatever the batch, the threads and the processor.
 pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0: bool) -> Result<Tensor> {
     let _span = tracing::trace_span!("linear_fp8").entered();
-    check("linear_fp8", x, weight, Some(weight_scale_inv))?;
-    match on_cpu(x, weight, Some(weight_scale_inv)) {
-        true => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
-        false => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
+    check(LINEAR_FP8.name, x, weight, Some(weight_scale_inv))?;
+    match LINEAR_FP8.backend([x, weight, weight_scale_inv]) {
+        Backend::Cpu => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
+        Backend::Reference => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
     }
 }
 
@@ -72,10 +83,10 @@ pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0:
 /// As [`linear`].
 pub(crate) fn linear_in_order(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) -> Result<Tensor> {
     let _span = tracing::trace_span!("linear").entered();
-    check("linear", x, weight, weight_scale_inv)?;
-    match on_cpu(x, weight, weight_scale_inv) {
-        true => cpu::linear_in_order(x, weight, weight_scale_inv),
-        false => reference::linear_in_order(x, weight, weight_scale_inv),
+    check(LINEAR.name, x, weight, weight_scale_inv)?;
+    match LINEAR.backend([x, weight].into_iter().chain(weight_scale_inv)) {
+        Backend::Cpu => cpu::linear_in_order(x, weight, weight_scale_inv),
+        Backend::Reference => reference::linear_in_order(x, weight, weight_scale_inv),
     }
 }
 
@@ -90,35 +101,28 @@ pub fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> R
     for LinearWeight { weight, weight_scale_inv } in weights {
         check("linear_many", x, weight, weight_scale_inv.as_ref())?;
     }
-    if weights.iter().all(|weight| on_cpu(x, &weight.weight, weight.weight_scale_inv.as_ref())) {
-        return cpu::linear_many(x, weights, mode);
+    match LINEAR.backend([x].into_iter().chain(weights.iter().flat_map(|weight| weight.tensors()))) {
+        Backend::Cpu => cpu::linear_many(x, weights, mode),
+        Backend::Reference => weights.iter().map(|weight| weight.forward(x, mode)).collect(),
     }
-    weights.iter().map(|weight| weight.forward(x, mode)).collect()
-}
-
-/// Whether a linear layer of these runs on the fast path.
-pub(crate) fn on_cpu(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> bool {
-    backend(&[x, weight, scale.unwrap_or(weight)]) == Backend::Cpu
 }
 
 /// Checks the arguments of a linear layer.
 pub(crate) fn check(op: &str, x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<()> {
-    check_float(op, "x", x)?;
-    let (n, k) = check_weight(op, weight, scale)?;
-    if x.dims().last() != Some(&k) {
-        candle::bail!("{op}: x must be [.., {k}] for a weight [{n}, {k}], got {:?}", x.dims())
-    }
-    Ok(())
+    args::dtype(op, "x", x, args::FLOATS)?;
+    let (_, k) = check_weight(op, "weight", weight, scale)?;
+    args::last_dim(op, "x", x, exactly("K", k)).map(|_| ())
 }
 
-/// Checks a weight and its block scale; returns `(N, K)`.
-pub(crate) fn check_weight(op: &str, weight: &Tensor, scale: Option<&Tensor>) -> Result<(usize, usize)> {
-    let &[n, k] = weight.dims() else { candle::bail!("{op}: weight must be [N, K], got {:?}", weight.dims()) };
-    match (weight.dtype(), scale) {
-        (DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3, None) => {}
-        (DType::F8E4M3, Some(scale)) => check_block_scale(op, "weight_scale_inv", (n, k), scale, BLOCK)?,
-        (other, Some(_)) => candle::bail!("{op}: weight_scale_inv needs an f8e4m3 weight, got {other:?}"),
-        (other, None) => candle::bail!("{op}: weight must be f32, bf16, f16 or f8e4m3, got {other:?}"),
+/// Checks the weight `name` and its block scale `{name}_scale_inv`; returns `(N, K)`.
+pub(crate) fn check_weight(op: &str, name: &str, weight: &Tensor, scale: Option<&Tensor>) -> Result<(usize, usize)> {
+    let [n, k] = args::shape(op, name, weight, ["N", "K"].map(any))?;
+    match scale {
+        None => args::dtype(op, name, weight, args::WEIGHTS)?,
+        Some(scale) => {
+            args::dtype(op, &format!("{name} with a scale"), weight, &[DType::F8E4M3])?;
+            check_block_scale(op, &format!("{name}_scale_inv"), (n, k), scale, BLOCK)?;
+        }
     }
     Ok((n, k))
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::gemm::Weight;
-use crate::ops::simd::Isa;
+use crate::ops::cpu::simd::Isa;
 
 pub(super) const TASK_COLUMNS: usize = 256;
 pub(super) const TASK_ROWS: usize = 512;

@@ -4,12 +4,12 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
-use crate::ops::attention::PARALLEL_WORK;
-use crate::ops::attention::rows::{Rows, readable};
-use crate::ops::attention::tile::{Softmax, TILE, Tile, lane_width, padded, step};
+use crate::ops::cpu::PARALLEL_WORK;
+use crate::ops::cpu::rows::{Rows, readable};
+use crate::ops::cpu::scratch::Scratch;
+use crate::ops::cpu::simd::{Isa, isa};
+use crate::ops::cpu::tile::{Softmax, TILE, Tile, lane_width, padded, step};
 use crate::ops::layout::BatchLayout;
-use crate::ops::scratch::Scratch;
-use crate::ops::simd::{Isa, isa};
 
 /// Query rows that share a copied tile of keys.
 const ROW_BLOCK: usize = 128;

@@ -4,12 +4,10 @@ use candle::{CpuStorage, Result, Storage, Tensor};
 use candle_core as candle;
 
 use super::ExpertWeights;
+use crate::ops::cpu::floats::{Floats, for_rows, to_tensor};
+use crate::ops::cpu::simd::{isa, simd_kernel};
 use crate::ops::linear::cpu::{HeldWeight, Job, WeightGuard, prepare, project};
 use crate::ops::linear::{LinearMode, LinearWeight};
-use crate::ops::simd::{
-    floats::{Floats, for_rows, to_tensor},
-    isa, simd_kernel,
-};
 use crate::ops::swiglu::cpu::swiglu_in_place;
 
 /// Most elements of the experts' outputs that are kept at once; tokens beyond are done in further rounds.

@@ -3,13 +3,17 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::linear::{self, LinearMode, LinearWeight, check_weight};
-use crate::ops::{Backend, backend, simd::floats::check_float};
 
 mod cpu;
 pub mod reference;
 
 pub use reference::ExpertWeights;
+
+pub(crate) const MLP: Op = Op { name: "mlp", cpu: FastPath::CPU };
+pub(crate) const MOE: Op = Op { name: "moe", cpu: FastPath::CPU };
 
 /// `down_proj(silu(gate_proj(x)) · up_proj(x))`, in f32 throughout.
 ///
@@ -28,11 +32,12 @@ pub fn mlp(
     mode: LinearMode,
 ) -> Result<Tensor> {
     let _span = tracing::trace_span!("mlp").entered();
-    check_weights("mlp", x, gate_proj, up_proj, down_proj)?;
-    if x.elem_count() > 0 && [gate_proj, up_proj, down_proj].iter().all(|weight| on_cpu(x, weight)) {
-        return cpu::mlp(x, gate_proj, up_proj, down_proj, mode);
+    check_weights(MLP.name, x, gate_proj, up_proj, down_proj)?;
+    let weights = [gate_proj, up_proj, down_proj].into_iter().flat_map(|weight| weight.tensors());
+    match MLP.backend([x].into_iter().chain(weights)) {
+        Backend::Cpu if x.elem_count() > 0 => cpu::mlp(x, gate_proj, up_proj, down_proj, mode),
+        _ => reference::mlp(x, gate_proj, up_proj, down_proj, mode),
     }
-    reference::mlp(x, gate_proj, up_proj, down_proj, mode)
 }
 
 /// The weighted sum of the chosen experts' outputs for each token; shared experts are not included.
@@ -57,51 +62,34 @@ pub fn moe(
     mode: LinearMode,
 ) -> Result<Tensor> {
     let _span = tracing::trace_span!("moe").entered();
-    check_float("moe", "x", x)?;
-    let &[tokens, hidden] = x.dims() else { candle::bail!("moe: x must be [T, H], got {:?}", x.dims()) };
-    let (indices, weights) = (expert_indices.dims(), expert_weights.dims());
-    if indices.len() != 2 || indices[0] != tokens || indices != weights {
-        candle::bail!(
-            "moe: expert_indices and expert_weights must both be [{tokens}, k], got {indices:?} and {weights:?}"
-        )
-    }
-    check_float("moe", "expert_weights", expert_weights)?;
-    if expert_indices.dtype() != DType::U32 {
-        candle::bail!("moe: expert_indices must be u32, got {:?}", expert_indices.dtype())
-    }
+    args::dtype(MOE.name, "x", x, args::FLOATS)?;
+    let [tokens, hidden] = args::shape(MOE.name, "x", x, ["T", "H"].map(any))?;
+    let [_, k] = args::shape(MOE.name, "expert_indices", expert_indices, [exactly("T", tokens), any("k")])?;
+    args::shape(MOE.name, "expert_weights", expert_weights, [exactly("T", tokens), exactly("k", k)])?;
+    args::dtype(MOE.name, "expert_weights", expert_weights, args::FLOATS)?;
+    args::dtype(MOE.name, "expert_indices", expert_indices, &[DType::U32])?;
     for expert in experts {
         let ExpertWeights { gate_proj, up_proj, down_proj } = expert;
-        check_weights("moe", x, gate_proj, up_proj, down_proj)?;
-        if down_proj.weight.dims()[0] != hidden {
-            candle::bail!("moe: down_proj must be [{hidden}, I], got {:?}", down_proj.weight.dims())
-        }
+        check_weights(MOE.name, x, gate_proj, up_proj, down_proj)?;
+        args::shape(MOE.name, "down_proj.weight", &down_proj.weight, [exactly("H", hidden), any("I")])?;
     }
-    if x.elem_count() == 0 || indices[1] == 0 {
+    if x.elem_count() == 0 || k == 0 {
         return x.zeros_like();
     }
-    let all_on_cpu = |expert: &ExpertWeights| {
-        [&expert.gate_proj, &expert.up_proj, &expert.down_proj].iter().all(|weight| on_cpu(x, weight))
-    };
-    if backend(&[x, expert_indices, expert_weights]) == Backend::Cpu && experts.iter().all(all_on_cpu) {
-        return cpu::moe(x, experts, expert_indices, expert_weights, mode);
+    let weights = experts.iter().flat_map(|expert| [&expert.gate_proj, &expert.up_proj, &expert.down_proj]);
+    let weights = weights.flat_map(|weight| weight.tensors());
+    match MOE.backend([x, expert_indices, expert_weights].into_iter().chain(weights)) {
+        Backend::Cpu => cpu::moe(x, experts, expert_indices, expert_weights, mode),
+        Backend::Reference => reference::moe(x, experts, expert_indices, expert_weights, mode),
     }
-    reference::moe(x, experts, expert_indices, expert_weights, mode)
-}
-
-fn on_cpu(x: &Tensor, weight: &LinearWeight) -> bool {
-    linear::on_cpu(x, &weight.weight, weight.weight_scale_inv.as_ref())
 }
 
 fn check_weights(op: &str, x: &Tensor, gate: &LinearWeight, up: &LinearWeight, down: &LinearWeight) -> Result<()> {
     linear::check(op, x, &gate.weight, gate.weight_scale_inv.as_ref())?;
-    linear::check(op, x, &up.weight, up.weight_scale_inv.as_ref())?;
-    let (gate, up) = (gate.weight.dims(), up.weight.dims());
-    if gate != up {
-        candle::bail!("{op}: gate_proj {gate:?} and up_proj {up:?} must have the same shape")
-    }
-    let (n, k) = check_weight(op, &down.weight, down.weight_scale_inv.as_ref())?;
-    if k != gate[0] {
-        candle::bail!("{op}: down_proj must be [.., {}] for gate_proj {gate:?}, got [{n}, {k}]", gate[0])
-    }
-    Ok(())
+    let check = |name, weight: &LinearWeight| check_weight(op, name, &weight.weight, weight.weight_scale_inv.as_ref());
+    let (inner, _) = check("gate_proj.weight", gate)?;
+    check("up_proj.weight", up)?;
+    check("down_proj.weight", down)?;
+    args::same_shape(op, "up_proj.weight", &up.weight, gate.weight.dims())?;
+    args::last_dim(op, "down_proj.weight", &down.weight, exactly("I", inner)).map(|_| ())
 }

@@ -5,11 +5,11 @@ use candle_core as candle;
 use rayon::prelude::*;
 
 use super::score::{Keys, Row, by_columns, rows_suffice, score};
-use crate::ops::attention::PARALLEL_WORK;
-use crate::ops::attention::rows::{Rows, readable};
+use crate::ops::cpu::PARALLEL_WORK;
+use crate::ops::cpu::rows::{Rows, readable};
+use crate::ops::cpu::scratch::Scratch;
+use crate::ops::cpu::simd::{Isa, isa};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
-use crate::ops::scratch::Scratch;
-use crate::ops::simd::{Isa, isa};
 
 /// Query rows that share a page of keys while it is in the cache.
 pub(crate) const ROW_BLOCK: usize = 8;

@@ -4,13 +4,11 @@
 //! What comes out for a key depends on the row and the key alone, not on how the keys lie: dot products add in the order
 //! of the elements, scores in the order of the heads.
 
-use crate::ops::layout::PAGE_SIZE;
+use crate::ops::cpu::simd::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::vector::{Avx2, Avx512};
-use crate::ops::simd::{
-    Isa,
-    vector::{Portable, Vector},
-};
+use crate::ops::cpu::vector::{Avx2, Avx512};
+use crate::ops::cpu::vector::{Portable, Vector};
+use crate::ops::layout::PAGE_SIZE;
 
 /// Heads whose dot products with a strip of keys are in registers at the same time.
 const HEADS: usize = 4;

@@ -3,20 +3,15 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::{
-    floats::{Floats, for_rows, to_tensor},
-    isa, lanes, mul_add, simd_kernel,
-};
+use crate::ops::cpu::floats::{Floats, map_rows};
+use crate::ops::cpu::lanes;
+use crate::ops::cpu::simd::{isa, mul_add, simd_kernel};
 
 /// [`rms_norm`](super::rms_norm) of CPU tensors.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let (values, weight) = (Floats::new(x)?, Floats::new(weight)?);
-    let (values, weight) = (values.as_slice(), weight.as_slice());
-    let width = weight.len();
-    let isa = isa();
-    let mut out = vec![0.0; values.len()];
-    for_rows(&mut out, width, |row, out| normalise(isa, &values[row * width..][..width], weight, eps, out));
-    to_tensor(out, x.dims(), x.dtype())
+    let (isa, weight) = (isa(), Floats::new(weight)?);
+    let weight = weight.as_slice();
+    map_rows(x, |row, out| normalise(isa, row, weight, eps, out))
 }
 
 #[inline(always)]

@@ -3,10 +3,13 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, simd::floats::check_float};
+use crate::ops::args;
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "rms_norm", cpu: FastPath::CPU };
 
 /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension, in f32.
 ///
@@ -19,23 +22,12 @@ pub mod reference;
 /// If `x` has no dimension, is not a float, or `weight` is not `[H]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let _span = tracing::trace_span!("rms_norm").entered();
-    check_row_parameter("rms_norm", "weight", x, weight)?;
+    args::row_parameter(OP.name, "weight", x, weight)?;
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    match backend(&[x, weight]) {
+    match OP.backend([x, weight]) {
         Backend::Cpu => cpu::rms_norm(x, weight, eps),
         Backend::Reference => reference::rms_norm(x, weight, eps),
-    }
-}
-
-/// Checks that `x` is `[.., H]` and `parameter` `[H]`, both floats.
-pub(crate) fn check_row_parameter(op: &str, name: &str, x: &Tensor, parameter: &Tensor) -> Result<()> {
-    check_float(op, "x", x)?;
-    check_float(op, name, parameter)?;
-    match x.dims().last() {
-        Some(&width) if parameter.dims() == [width] => Ok(()),
-        Some(width) => candle::bail!("{op}: {name} must be [{width}] for x {:?}, got {:?}", x.dims(), parameter.dims()),
-        None => candle::bail!("{op}: x must have at least one dimension, got a scalar"),
     }
 }

@@ -3,10 +3,13 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, simd::floats::check_float};
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "rope", cpu: FastPath::CPU };
 
 /// Rotates pair `i` of every head by its token's angle: `(a, b) → (a·cos - b·sin, b·cos + a·sin)`, in f32.
 ///
@@ -15,29 +18,26 @@ pub mod reference;
 ///
 /// # Shapes
 /// - `x`: `[T, heads, R]`, `R` even; f32, bf16, f16 or f64
-/// - `cos`, `sin`: `[T, R/2]`, f32
+/// - `cos`, `sin`: `[T, R/2]`, f32, bf16, f16 or f64
 /// - result: `[T, heads, R]`, dtype of `x`
 ///
 /// # Errors
 /// If a shape or dtype is not as above.
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result<Tensor> {
     let _span = tracing::trace_span!("rope").entered();
-    check_float("rope", "x", x)?;
-    check_float("rope", "cos", cos)?;
-    check_float("rope", "sin", sin)?;
-    let &[tokens, _, width] = x.dims() else { candle::bail!("rope: x must be [T, heads, R], got {:?}", x.dims()) };
+    args::dtype(OP.name, "x", x, args::FLOATS)?;
+    let [tokens, _, width] = args::shape(OP.name, "x", x, ["T", "heads", "R"].map(any))?;
     if !width.is_multiple_of(2) {
-        candle::bail!("rope: the last dimension of x must be even, got x {:?}", x.dims())
+        candle::bail!("rope: x must be [T, heads, an even number], got {:?}", x.dims())
     }
     for (name, table) in [("cos", cos), ("sin", sin)] {
-        if table.dims() != [tokens, width / 2] {
-            candle::bail!("rope: {name} must be [{tokens}, {}] for x {:?}, got {:?}", width / 2, x.dims(), table.dims())
-        }
+        args::dtype(OP.name, name, table, args::FLOATS)?;
+        args::shape(OP.name, name, table, [exactly("T", tokens), exactly("R/2", width / 2)])?;
     }
     if x.elem_count() == 0 {
         return x.zeros_like();
     }
-    match backend(&[x, cos, sin]) {
+    match OP.backend([x, cos, sin]) {
         Backend::Cpu => cpu::rope(x, cos, sin, interleaved),
         Backend::Reference => reference::rope(x, cos, sin, interleaved),
     }

@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::attention::mla::mla;
+use crate::ops::cpu::mla::mla;
 
 pub(super) fn sparse_mla(
     q: &Tensor,

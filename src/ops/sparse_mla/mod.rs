@@ -3,27 +3,30 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::attention::args;
-use crate::ops::{Backend, backend};
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
 pub mod reference;
 
 pub(crate) use reference::attend;
 
+pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU };
+
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over the slots that each row names.
 ///
 /// The key of a slot is its row of `kv`, the value the first `value_dim` elements of that row.
 ///
-/// * `q: [T, H, D]`, any float dtype: absorbed queries.
-/// * `kv: [slots, D]`, any float dtype: the latent cache.
-/// * `indices: [T, K]` i32 or i64: slots; `-1` = none, at any place. A slot named twice counts twice.
-/// * `value_dim`: at most `D`.
-/// * `softmax_scale`: multiplies `q . k`.
+/// # Shapes
+/// - `q`: `[T, H, D]`, f32, bf16, f16, f64 or f8e4m3: absorbed queries
+/// - `kv`: `[slots, D]`, any of these dtypes: the latent cache
+/// - `indices`: `[T, K]`, i32 or i64: slots; `-1` = none, at any place. A slot named twice counts twice
+/// - `value_dim`: `0..=D`
+/// - `softmax_scale`: multiplies `q . k`
+/// - result: `out` `[T, H, value_dim]`, dtype of `q`, and `softmax_lse` `[T, H]` f32, the natural logarithm of the sum of
+///   the exponentials of the scaled scores
 ///
-/// Returns `out: [T, H, value_dim]` of `q`'s dtype and `softmax_lse: [T, H]` f32, the natural logarithm of the sum of
-/// the exponentials of the scaled scores. A row without any slot gives zeros and `-inf`. A row does not depend on the
-/// other rows of the batch.
+/// A row without any slot gives zeros and `-inf`. A row's bits do not depend on the other rows of the batch.
 ///
 /// # Errors
 /// A wrong rank, dtype or size, a slot outside the cache, a scale that is not finite.
@@ -38,21 +41,22 @@ pub fn sparse_mla(
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
     let _span = tracing::trace_span!("sparse_mla").entered();
-    let op = "sparse_mla";
-    let (tokens, _, dim) = args::dims3(op, "q", "[T, H, D]", q)?;
-    let (_, key_dim) = args::dims2(op, "kv", "[slots, D]", kv)?;
-    let (index_tokens, _) = args::dims2(op, "indices", "[T, K]", indices)?;
-    args::float(op, "q", q)?;
-    args::float(op, "kv", kv)?;
-    if !matches!(indices.dtype(), DType::I32 | DType::I64) {
-        candle::bail!("{op}: indices must be I32 or I64, got {:?}", indices.dtype());
-    }
-    args::same(op, "the last dimension of kv", key_dim, dim)?;
-    args::same(op, "the first dimension of indices", index_tokens, tokens)?;
-    args::value_dim(op, value_dim, dim)?;
-    args::scale(op, softmax_scale)?;
-    match backend(&[q, kv, indices]) {
+    let (tokens, _) = check(OP.name, q, kv, value_dim, softmax_scale)?;
+    args::dtype(OP.name, "indices", indices, &[DType::I32, DType::I64])?;
+    args::shape(OP.name, "indices", indices, [exactly("T", tokens), any("K")])?;
+    match OP.backend([q, kv, indices]) {
         Backend::Cpu => cpu::sparse_mla(q, kv, indices, value_dim, softmax_scale),
         Backend::Reference => reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
     }
+}
+
+/// Checks the arguments that this op shares with `dense_mla`; returns `(T, slots)`.
+pub(crate) fn check(op: &str, q: &Tensor, kv: &Tensor, value_dim: usize, softmax_scale: f64) -> Result<(usize, usize)> {
+    let [tokens, _, dim] = args::shape(op, "q", q, ["T", "H", "D"].map(any))?;
+    let [slots, _] = args::shape(op, "kv", kv, [any("slots"), exactly("D", dim)])?;
+    args::dtype(op, "q", q, args::FLOATS_AND_FP8)?;
+    args::dtype(op, "kv", kv, args::FLOATS_AND_FP8)?;
+    args::number(op, "value_dim", value_dim, 0, dim)?;
+    args::softmax_scale(op, softmax_scale)?;
+    Ok((tokens, slots))
 }

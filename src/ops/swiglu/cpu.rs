@@ -3,10 +3,9 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::simd::{
-    floats::{Floats, for_rows, to_tensor},
-    isa, lanes, simd_kernel,
-};
+use crate::ops::cpu::exp::exp;
+use crate::ops::cpu::floats::{Floats, for_rows, to_tensor};
+use crate::ops::cpu::simd::{isa, simd_kernel};
 
 /// Elements that a thread takes at a time.
 const PIECE: usize = 1024;
@@ -28,7 +27,7 @@ pub(crate) fn swiglu_in_place(gate: &mut [f32], up: &[f32]) {
 #[inline(always)]
 fn body<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + lanes::exp::<FMA>(-*gate)) * up;
+        *gate = *gate / (1.0 + exp::<FMA>(-*gate)) * up;
     }
 }
 simd_kernel! {

@@ -3,10 +3,13 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::{Backend, backend, simd::floats::check_float};
+use crate::ops::args;
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
 pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "swiglu", cpu: FastPath::CPU };
 
 /// `silu(gate) · up` element by element, in f32; `silu(v) = v / (1 + e^-v)`.
 ///
@@ -18,15 +21,13 @@ pub mod reference;
 /// If the shapes differ or one is not a float.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let _span = tracing::trace_span!("swiglu").entered();
-    check_float("swiglu", "gate", gate)?;
-    check_float("swiglu", "up", up)?;
-    if gate.dims() != up.dims() {
-        candle::bail!("swiglu: gate {:?} and up {:?} must have the same shape", gate.dims(), up.dims())
-    }
+    args::dtype(OP.name, "gate", gate, args::FLOATS)?;
+    args::dtype(OP.name, "up", up, args::FLOATS)?;
+    args::same_shape(OP.name, "up", up, gate.dims())?;
     if gate.elem_count() == 0 {
         return gate.zeros_like();
     }
-    match backend(&[gate, up]) {
+    match OP.backend([gate, up]) {
         Backend::Cpu => cpu::swiglu(gate, up),
         Backend::Reference => reference::swiglu(gate, up),
     }

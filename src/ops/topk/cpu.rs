@@ -5,7 +5,7 @@ use candle::{CpuStorage, Result, Storage, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
-use crate::ops::simd::{Isa, isa, simd_kernel};
+use crate::ops::cpu::simd::{Isa, isa, simd_kernel};
 
 /// Leading bits of an entry's key that choose its bin: sign, exponent and two bits of mantissa.
 const BIN_BITS: u32 = 11;

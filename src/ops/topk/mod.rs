@@ -3,30 +3,30 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::attention::args;
-use crate::ops::{Backend, backend};
+use crate::ops::args::{self, any};
+use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
 pub mod reference;
 
+pub(crate) const OP: Op = Op { name: "topk", cpu: FastPath::CPU_TRACKED };
+
 /// The columns of the `k` largest entries of each row, in ascending order of the column.
 ///
-/// * `logits: [T, N]` f32, `N` below 2^31. Entries of `-inf` are never chosen; of equal entries the one with the
-///   smaller column is chosen first (`-0.0` equals `0.0`).
-/// * `k`: any number, also 0 or above `N`.
-///
-/// Returns `[T, k]` i32; rows with fewer than `k` entries above `-inf` end in `-1`.
+/// # Shapes
+/// - `logits`: `[T, N]` f32, `N` below 2^31. Entries of `-inf` are never chosen; of equal entries the one with the
+///   smaller column is chosen first (`-0.0` equals `0.0`)
+/// - `k`: any number, also 0 or above `N`
+/// - result: `[T, k]` i32; rows with fewer than `k` entries above `-inf` end in `-1`. The selection has no gradient
 ///
 /// # Errors
 /// A wrong rank or dtype, or a NaN among the logits.
 pub fn topk(logits: &Tensor, k: usize) -> Result<Tensor> {
     let _span = tracing::trace_span!("topk").entered();
-    let (tokens, columns) = args::dims2("topk", "logits", "[T, N]", logits)?;
-    if logits.dtype() != DType::F32 {
-        candle::bail!("topk: logits must be F32, got {:?}", logits.dtype());
-    }
-    check_size("topk", tokens, columns, k)?;
-    match backend(&[logits]) {
+    let [tokens, columns] = args::shape(OP.name, "logits", logits, ["T", "N"].map(any))?;
+    args::dtype(OP.name, "logits", logits, &[DType::F32])?;
+    check_size(OP.name, tokens, columns, k)?;
+    match OP.backend([logits]) {
         Backend::Cpu => cpu::topk(logits, k),
         Backend::Reference => reference::topk(&logits.detach(), k),
     }

@@ -8,8 +8,8 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{Line, MIN_ROWS, PANEL, TILE_K, TILE_ROWS, usable};
+use crate::ops::cpu::simd::Isa;
 use crate::ops::linear::gemm::{Codes, Weight};
-use crate::ops::simd::Isa;
 
 /// Rows `[M, K]` cut into parts, laid out for the unit: panel by panel, in each 32 elements of `k` after another, in
 /// these part by part, in these two tiles of 16 rows, transposed by pairs of `k`.

@@ -3,10 +3,6 @@
 //! A kernel is written once, as plain Rust over small fixed arrays that the compiler turns into vector
 //! instructions, and compiled once per instruction set by `simd_kernel!`.
 
-pub(crate) mod floats;
-pub(crate) mod lanes;
-pub(crate) mod vector;
-
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -78,7 +74,7 @@ macro_rules! simd_kernel {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         #[inline]
-        $vis fn $name(isa: $crate::ops::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(isa: $crate::ops::cpu::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
@@ -93,10 +89,10 @@ macro_rules! simd_kernel {
                 }
                 match isa {
                     // SAFETY: `isa()` and `with_isa` only ever hand out what the processor was seen to have.
-                    $crate::ops::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::ops::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::ops::simd::Isa::Baseline => {}
+                    $crate::ops::cpu::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Baseline => {}
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]

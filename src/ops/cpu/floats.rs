@@ -9,14 +9,6 @@ use rayon::prelude::*;
 /// Elements that are worth a thread of their own in an element-wise op.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
-/// Errors unless `tensor` is of a dtype that the ops take for activations.
-pub(crate) fn check_float(op: &str, name: &str, tensor: &Tensor) -> Result<()> {
-    match tensor.dtype() {
-        DType::F32 | DType::BF16 | DType::F16 | DType::F64 => Ok(()),
-        other => candle::bail!("{op}: {name} must be f32, bf16, f16 or f64, got {other:?}"),
-    }
-}
-
 /// A CPU float tensor's elements in row-major order as f32: borrowed where they lie so, else copied.
 pub(crate) struct Floats<'a> {
     guard: StorageRef<'a>,
@@ -134,4 +126,14 @@ pub(crate) fn for_rows<T: Send>(out: &mut [T], width: usize, row: impl Fn(usize,
     out.par_chunks_mut(width * rows_per_task).enumerate().for_each(|(task, out)| {
         out.chunks_mut(width).enumerate().for_each(|(index, out)| row(task * rows_per_task + index, out));
     });
+}
+
+/// A tensor of the shape and dtype of `x` whose rows `run(row of x, row of the result)` writes.
+pub(crate) fn map_rows(x: &Tensor, run: impl Fn(&[f32], &mut [f32]) + Send + Sync) -> Result<Tensor> {
+    let width = x.dims().last().copied().unwrap_or(1);
+    let values = Floats::new(x)?;
+    let values = values.as_slice();
+    let mut out = vec![0.0; values.len()];
+    for_rows(&mut out, width, |row, out| run(&values[row * width..][..width], out));
+    to_tensor(out, x.dims(), x.dtype())
 }

@@ -100,7 +100,7 @@ impl<'a> Rows<'a> {
     /// Writes `lanes` rows, every `step`-th from `first` on, as columns: `out[d * width + lane]`, zeros in the lanes
     /// beyond.
     pub(crate) fn transpose(&self, first: usize, step: usize, lanes: usize, width: usize, out: &mut [f32]) {
-        let mut rows = crate::ops::scratch::Scratch::new(lanes * self.width);
+        let mut rows = super::scratch::Scratch::new(lanes * self.width);
         for lane in 0..lanes {
             self.copy(first + lane * step, &mut rows[lane * self.width..]);
         }

@@ -3,8 +3,8 @@
 //! Lanes lie in SIMD lanes for the scores, value elements do for the sums. What a lane computes depends on its own
 //! query and on the tiles, not on the other lanes nor on how many there are.
 
-use super::exp::exp;
-use crate::ops::simd::{Isa, mul_add, simd_kernel};
+use super::exp::exp_nonpositive as exp;
+use super::simd::{Isa, mul_add, simd_kernel};
 
 /// Keys in a tile.
 pub(crate) const TILE: usize = 64;

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use super::PARALLEL_WORK;
 use super::rows::{Rows, readable};
+use super::scratch::Scratch;
+use super::simd::{Isa, isa};
 use super::tile::{Softmax, TILE, Tile, lane_width, padded, step};
-use crate::ops::scratch::Scratch;
-use crate::ops::simd::{Isa, isa};
 
 /// Keys that one work item sees. The parts of a row are merged in order, so that a row has the same bits whether its
 /// parts run on one thread or on several.

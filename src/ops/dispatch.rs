@@ -1,0 +1,151 @@
+//! The choice of an op's backend, from its arguments and from what its fast paths take.
+
+use std::cell::Cell;
+use std::fmt::Write;
+
+use candle::{DType, Device, Tensor};
+use candle_core as candle;
+
+use super::cpu::simd;
+
+/// An implementation of the ops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Compositions of candle tensor functions: differentiable, any device.
+    Reference,
+    /// Rayon and SIMD, for tensors on CPU.
+    Cpu,
+}
+
+/// An op, and what its fast paths take. A further device is a further field here and an arm in [`Op::fast_path`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) name: &'static str,
+    pub(crate) cpu: FastPath,
+}
+
+/// What a fast path takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FastPath {
+    /// Dtypes of the arguments.
+    pub(crate) dtypes: &'static [DType],
+    /// Whether it takes arguments that are tracked for gradients: it has a `bwd`, or its result has no gradient.
+    pub(crate) tracked: bool,
+}
+
+/// What every CPU path reads.
+const CPU_DTYPES: &[DType] =
+    &[DType::F32, DType::BF16, DType::F16, DType::F64, DType::F8E4M3, DType::U8, DType::U32, DType::I32, DType::I64];
+
+impl FastPath {
+    /// A CPU path for arguments that need no gradient.
+    pub(crate) const CPU: Self = Self { dtypes: CPU_DTYPES, tracked: false };
+    /// A CPU path for arguments that may be tracked.
+    pub(crate) const CPU_TRACKED: Self = Self { tracked: true, ..Self::CPU };
+}
+
+impl Op {
+    /// Returns the backend of a call with these tensor arguments, all that there are.
+    ///
+    /// It is the fast path of the device that they lie on, if it takes their dtypes and, where one is tracked,
+    /// tracked tensors; else the reference.
+    pub(crate) fn backend<'a>(&self, arguments: impl IntoIterator<Item = &'a Tensor>) -> Backend {
+        let mut chosen = None;
+        for tensor in arguments {
+            match self.fast_path(tensor.device()) {
+                Some((backend, path))
+                    if chosen.is_none_or(|chosen| chosen == backend)
+                        && path.dtypes.contains(&tensor.dtype())
+                        && (path.tracked || !tensor.track_op()) =>
+                {
+                    chosen = Some(backend);
+                }
+                _ => return Backend::Reference,
+            }
+        }
+        chosen.unwrap_or(Backend::Reference)
+    }
+
+    /// The fast path for tensors on a device, unless [`with_backend`] forbids it.
+    fn fast_path(&self, device: &Device) -> Option<(Backend, FastPath)> {
+        if FORCED.with(Cell::get) == Some(Backend::Reference) {
+            return None;
+        }
+        match device {
+            Device::Cpu => Some((Backend::Cpu, self.cpu)),
+            Device::Cuda(_) | Device::Metal(_) => None,
+        }
+    }
+}
+
+thread_local! {
+    static FORCED: Cell<Option<Backend>> = const { Cell::new(None) };
+}
+
+/// Runs `body` with every op called from this thread on `backend`.
+///
+/// Arguments that the backend does not take (another device, a gradient that it has no `bwd` for) still go to the
+/// reference.
+pub fn with_backend<R>(backend: Backend, body: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Backend>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.with(|forced| forced.set(self.0));
+        }
+    }
+    let _restore = Restore(FORCED.with(|forced| forced.replace(Some(backend))));
+    body()
+}
+
+/// What an op called from this thread with CPU tensors runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpBackends {
+    /// The op's name.
+    pub op: &'static str,
+    /// The backend of a call without gradients.
+    pub inference: Backend,
+    /// The backend of a call with an argument that is tracked for gradients.
+    pub training: Backend,
+}
+
+/// [`OpBackends`] of each of `ops`.
+pub(super) fn backends(ops: &[Op]) -> Vec<OpBackends> {
+    let of = |op: &Op| {
+        let path = op.fast_path(&Device::Cpu);
+        let backend = |tracked: bool| match path {
+            Some((backend, path)) if path.tracked || !tracked => backend,
+            _ => Backend::Reference,
+        };
+        OpBackends { op: op.name, inference: backend(false), training: backend(true) }
+    };
+    ops.iter().map(of).collect()
+}
+
+/// One line of text about `ops`, as [`backend_report`](super::backend_report) describes it.
+pub(super) fn report(ops: &[Op]) -> String {
+    let backends = backends(ops);
+    let mut text = list(&backends, |op| op.inference);
+    if backends.iter().any(|op| op.inference != op.training) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "; with gradients: {}", list(&backends, |op| op.training));
+    }
+    text
+}
+
+/// `cpu (..): op, op; reference: all others` for the backends that `of` gives.
+fn list(ops: &[OpBackends], of: impl Fn(&OpBackends) -> Backend) -> String {
+    let name = |backend| match backend {
+        Backend::Reference => "reference".to_string(),
+        Backend::Cpu => format!("cpu ({:?}, {} threads)", simd::isa(), rayon::current_num_threads()),
+    };
+    let on = |backend| ops.iter().filter(|op| of(op) == backend).map(|op| op.op).collect::<Vec<_>>();
+    let mut groups = [Backend::Cpu, Backend::Reference].map(|backend| (backend, on(backend))).to_vec();
+    groups.retain(|(_, ops)| !ops.is_empty());
+    groups.sort_by_key(|(_, ops)| ops.len());
+    let Some((most, _)) = groups.pop() else { return String::new() };
+    let mut text: Vec<_> =
+        groups.iter().map(|(backend, ops)| format!("{}: {}", name(*backend), ops.join(", "))).collect();
+    text.push(format!("{}: {}", name(most), if text.is_empty() { "all ops" } else { "all other ops" }));
+    text.join("; ")
+}
