@@ -167,7 +167,7 @@ impl Run<'_> {
         let mut pass_on = |event| {
             if tell {
                 let kind = match event {
-                    ChatEvent::Token(token) => AgentEventKind::Token(token),
+                    ChatEvent::Token { token, .. } => AgentEventKind::Token(token),
                     ChatEvent::Delta(delta) => AgentEventKind::Delta(delta),
                 };
                 on_event(AgentEvent { run, step, kind });

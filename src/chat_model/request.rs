@@ -133,7 +133,13 @@ pub struct ChatResponse {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChatEvent {
     /// A token was generated; the deltas that it completes follow. Remote models do not tell.
-    Token(Token),
+    Token {
+        /// The token.
+        token: Token,
+        /// Whether it is reasoning, as [`ChatUsage::reasoning_tokens`] counts: the end mark of the reasoning is, the
+        /// token that begins the content is not.
+        reasoning: bool,
+    },
     /// A piece of the message.
     Delta(Delta),
 }

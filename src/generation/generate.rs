@@ -19,7 +19,7 @@ impl<M: TokenModel> Engine<M> {
         let mut answer = Partial::default();
         loop {
             for event in stream.step()? {
-                if let Event::Token { token, .. } = &event {
+                if let Ok(Event::Token(token)) = &event {
                     on_token(token);
                 }
                 if let Some(end) = answer.take(event) {
@@ -53,8 +53,7 @@ impl<M: TokenModel> Engine<M> {
                     return Err(self.give_up(&ids, error));
                 }
             };
-            for event in events {
-                let id = event.request();
+            for (id, event) in events {
                 match open.get_mut(&id) {
                     Some(answer) => {
                         if let Some(end) = answer.take(event) {
@@ -62,7 +61,7 @@ impl<M: TokenModel> Engine<M> {
                             done.insert(id, end);
                         }
                     }
-                    None => others.push(event),
+                    None => others.push((id, event)),
                 }
             }
         }
@@ -93,7 +92,7 @@ impl<M: TokenModel> Engine<M> {
 pub struct EventStream<'a, M: TokenModel> {
     engine: &'a mut Engine<M>,
     request: RequestId,
-    events: VecDeque<Event>,
+    events: VecDeque<Result<Event>>,
     ended: bool,
 }
 
@@ -104,10 +103,10 @@ impl<M: TokenModel> EventStream<'_, M> {
     }
 
     /// Runs one step of the engine and returns what happened to the request.
-    fn step(&mut self) -> Result<Vec<Event>> {
-        let (own, others) = self.engine.step()?.into_iter().partition(|event| event.request() == self.request);
+    fn step(&mut self) -> Result<Vec<Result<Event>>> {
+        let (own, others): (Vec<_>, Vec<_>) = self.engine.step()?.into_iter().partition(|(of, _)| *of == self.request);
         self.engine.put_back(others);
-        Ok(own)
+        Ok(own.into_iter().map(|(_, event)| event).collect())
     }
 }
 
@@ -117,13 +116,9 @@ impl<M: TokenModel> Iterator for EventStream<'_, M> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.ended {
             match self.events.pop_front() {
-                Some(Event::Failed { error, .. }) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
                 Some(event) => {
-                    self.ended = matches!(event, Event::Finished { .. });
-                    return Some(Ok(event));
+                    self.ended = !matches!(event, Ok(Event::Token(_)));
+                    return Some(event);
                 }
                 None => match self.step() {
                     Ok(events) => self.events.extend(events),
@@ -153,18 +148,18 @@ struct Partial {
 
 impl Partial {
     /// Takes an event; returns the answer or its error if that was the last.
-    fn take(&mut self, event: Event) -> Option<Result<Completion>> {
+    fn take(&mut self, event: Result<Event>) -> Option<Result<Completion>> {
         match event {
-            Event::Token { token, .. } => {
+            Ok(Event::Token(token)) => {
                 self.text.push_str(&token.text);
                 self.tokens.push(token);
                 None
             }
-            Event::Finished { reason, text, usage, .. } => {
+            Ok(Event::Finished { reason, text, usage }) => {
                 let (tokens, answer) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.text));
                 Some(Ok(Completion { tokens, text: answer + &text, reason, usage }))
             }
-            Event::Failed { error, .. } => Some(Err(error)),
+            Err(error) => Some(Err(error)),
         }
     }
 }

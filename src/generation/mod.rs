@@ -44,7 +44,7 @@ pub use options::{EngineOptions, Stats};
 pub use params::SamplingParams;
 pub use request::{Cancel, Completion, Event, Request, RequestId, Token, Usage};
 pub use sampler::{Distribution, Logprobs, Report, Sampled, Sampler};
-pub use service::{Load, Service, Sink, Update};
+pub use service::{Load, Service, Sink};
 pub use stop::{FinishReason, StopConditions, StopMatcher};
 pub use token_model::TokenModel;
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::constraint::Constraint;
-use super::error::GenerationError;
 use super::params::SamplingParams;
 use super::sampler::Logprobs;
 use super::stop::{FinishReason, StopConditions};
@@ -101,20 +100,14 @@ pub struct Usage {
     pub accepted: usize,
 }
 
-/// What happened to a request in a step.
-#[derive(Debug)]
+/// What happened to a request. The engine, its service and its streams give `Result<Event>`: the first error or
+/// [`Self::Finished`] is the last that comes of a request.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A token was generated.
-    Token {
-        /// The request.
-        request: RequestId,
-        /// The token.
-        token: Token,
-    },
-    /// The request ended; no more events of it will come.
+    Token(Token),
+    /// The request ended.
     Finished {
-        /// The request.
-        request: RequestId,
         /// Why.
         reason: FinishReason,
         /// Text that was held back until now.
@@ -122,22 +115,6 @@ pub enum Event {
         /// Its counts.
         usage: Usage,
     },
-    /// The request ended because a token could not be chosen or decoded; no more events of it will come.
-    Failed {
-        /// The request.
-        request: RequestId,
-        /// Why.
-        error: GenerationError,
-    },
-}
-
-impl Event {
-    /// The request that the event is about.
-    pub fn request(&self) -> RequestId {
-        match self {
-            Self::Token { request, .. } | Self::Finished { request, .. } | Self::Failed { request, .. } => *request,
-        }
-    }
 }
 
 /// A whole answer.

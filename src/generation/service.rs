@@ -8,32 +8,13 @@ use std::thread;
 use super::engine::Engine;
 use super::error::{GenerationError, Result};
 use super::options::Stats;
-use super::request::{Event, Request, RequestId, Token, Usage};
-use super::stop::FinishReason;
+use super::request::{Event, Request, RequestId};
 use super::token_model::TokenModel;
 use super::tokenizer::Tokenizer;
 
-/// What a request of a [`Service`] is told.
-#[derive(Debug)]
-pub enum Update {
-    /// A token was generated.
-    Token(Token),
-    /// The request ended; nothing more will come.
-    Finished {
-        /// Why.
-        reason: FinishReason,
-        /// Text that was held back until now.
-        text: String,
-        /// Its counts.
-        usage: Usage,
-    },
-    /// The request was refused or failed; nothing more will come.
-    Failed(GenerationError),
-}
-
-/// Takes the updates of one request, on the engine's thread; `false` says that nobody listens any more, which
+/// Takes the events of one request, on the engine's thread. Returns `false` if they are of no use any more, which
 /// ends the request.
-pub type Sink = Box<dyn FnMut(Update) -> bool + Send>;
+pub type Sink = Box<dyn FnMut(Result<Event>) -> bool + Send>;
 
 /// How busy a [`Service`] is.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -78,7 +59,7 @@ impl Service {
         Ok(Self { commands, load, max_context, vocab_size, tokenizer })
     }
 
-    /// Hands a request over; `sink` hears of it, also if it is refused.
+    /// Hands a request over; `sink` takes its events, also the error of a request that is refused.
     ///
     /// # Errors
     /// [`GenerationError::Stopped`] if the engine's thread is gone.
@@ -90,13 +71,13 @@ impl Service {
         })
     }
 
-    /// Hands a request over; its updates come through the channel. Dropping the receiver ends the request.
+    /// Hands a request over; its events come through the channel. Dropping the receiver ends the request.
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub fn stream(&self, request: Request) -> Result<Receiver<Update>> {
-        let (updates, received) = mpsc::channel();
-        self.submit(request, Box::new(move |update| updates.send(update).is_ok()))?;
+    pub fn stream(&self, request: Request) -> Result<Receiver<Result<Event>>> {
+        let (events, received) = mpsc::channel();
+        self.submit(request, Box::new(move |event| events.send(event).is_ok()))?;
         Ok(received)
     }
 
@@ -133,7 +114,7 @@ impl<M: TokenModel> Worker<M> {
     fn run(mut self) {
         while self.receive() {
             match self.engine.step() {
-                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
+                Ok(events) => events.into_iter().for_each(|(request, event)| self.tell(request, event)),
                 Err(error) => self.fail_all(&error.to_string()),
             }
             let mut load = lock(&self.load);
@@ -164,27 +145,21 @@ impl<M: TokenModel> Worker<M> {
             Ok(id) => drop(self.sinks.insert(id, sink)),
             Err(error) => {
                 lock(&self.load).requests -= 1;
-                sink(Update::Failed(error));
+                sink(Err(error));
             }
         }
     }
 
-    fn tell(&mut self, event: Event) {
-        let request = event.request();
-        let (update, last) = match event {
-            Event::Token { token, .. } => (Update::Token(token), false),
-            Event::Finished { reason, text, usage, .. } => (Update::Finished { reason, text, usage }, true),
-            Event::Failed { error, .. } => (Update::Failed(error), true),
-        };
-        if last {
-            if let Some(mut sink) = self.sinks.remove(&request) {
-                lock(&self.load).requests -= 1;
-                sink(update);
+    fn tell(&mut self, request: RequestId, event: Result<Event>) {
+        if matches!(event, Ok(Event::Token(_))) {
+            if let Some(sink) = self.sinks.get_mut(&request)
+                && !sink(event)
+            {
+                self.engine.cancel(request);
             }
-        } else if let Some(sink) = self.sinks.get_mut(&request)
-            && !sink(update)
-        {
-            self.engine.cancel(request);
+        } else if let Some(mut sink) = self.sinks.remove(&request) {
+            lock(&self.load).requests -= 1;
+            sink(event);
         }
     }
 
@@ -193,7 +168,7 @@ impl<M: TokenModel> Worker<M> {
         for (request, mut sink) in self.sinks.drain() {
             self.engine.forget(request);
             lock(&self.load).requests -= 1;
-            sink(Update::Failed(GenerationError::Step(reason.to_string())));
+            sink(Err(GenerationError::Step(reason.to_string())));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `/v1/chat/completions`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,31 +14,29 @@ use super::refusal::refusal;
 use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, Usage, finish_reason, json};
 use super::request::ChatCall;
 use super::state::{Place, State, new_id, now};
-use super::stream::{self, Updates};
+use super::stream::{self, Events, Told};
 use super::{blocking, body, chat_stream::ChatWriter, json_response};
 use crate::chat::{Delta, Start};
-use crate::chat_model::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUpdate, ChatUsage, Finish};
+use crate::chat_model::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUsage, Finish};
 use crate::generation::{Token, Tokenizer};
 
 /// Answers a chat.
 pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let bytes = body::read(request, &state.options).await?;
-    let (call, start, place, mut updates) = blocking(move || {
+    let (call, mut place, mut events) = blocking(move || {
         let call = ChatCall::from_json(&bytes, &state.options)?;
         state.check_model(call.common.model.as_deref())?;
         begin(&state, call, arrived)
     })
     .await?;
-    let head = Head::new(&place.state, start);
+    let head = Head::new(&place.state);
     if call.common.stream {
-        if let Some(ChatUpdate::Failed(_)) = updates.peek().await? {
-            return Err(collect(updates, place, &head, &call).await.err().unwrap_or_else(ApiError::shutting_down));
-        }
+        events.refused().await.inspect_err(|_| place.failed())?;
         let writer = ChatWriter::new(head, call.common.n, call.common.include_usage);
-        return Ok(stream::response(writer, updates, place));
+        return Ok(stream::response(writer, events, place));
     }
-    collect(updates, place, &head, &call).await.map(json_response)
+    collect(events, place, &head, &call).await.map(json_response)
 }
 
 /// What all pieces of an answer have in common.
@@ -45,24 +44,20 @@ pub struct Head {
     pub id: String,
     pub created: u64,
     pub model: String,
-    pub start: Start,
     pub tokenizer: Tokenizer,
     /// Tokens that end an answer and are no part of it.
     pub end_ids: Vec<u32>,
-    pub think_end: Option<u32>,
 }
 
 impl Head {
-    fn new(state: &State, start: Start) -> Self {
+    fn new(state: &State) -> Self {
         let chat = &state.chat;
         Self {
             id: new_id("chatcmpl-"),
             created: now(),
             model: chat.name().to_string(),
-            start,
             tokenizer: chat.tokenizer().clone(),
             end_ids: chat.stop_ids().iter().chain(chat.turn_ids()).copied().collect(),
-            think_end: chat.tokenizer().token_to_id(chat.version().think_end()),
         }
     }
 
@@ -71,12 +66,11 @@ impl Head {
         Reply { id, object, created: self.created, model, system_fingerprint: FINGERPRINT, choices, usage }
     }
 
-    /// Notes a token's log-probability; `reasoning` says where the answer is, and is kept.
-    pub fn note(&self, token: &Token, reasoning: &mut bool, logprobs: &mut ChatLogprobs) {
+    /// Notes a token's log-probability.
+    pub fn note(&self, token: &Token, reasoning: bool, logprobs: &mut ChatLogprobs) {
         if !self.end_ids.contains(&token.id) {
-            logprobs.push(token, *reasoning, &self.tokenizer);
+            logprobs.push(token, reasoning, &self.tokenizer);
         }
-        *reasoning &= Some(token.id) != self.think_end;
     }
 }
 
@@ -95,10 +89,15 @@ pub fn prompt(state: &State, call: &ChatCall) -> Result<ChatPrompt, ApiError> {
     Ok(prompt)
 }
 
-type Begun = (ChatCall, Start, Place, Updates<ChatUpdate>);
+/// What happens to an answer: an event, or its end.
+pub type AnswerEvent = ControlFlow<ChatResponse, ChatEvent>;
 
 /// Hands the answers of a call to the engine.
-fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Begun, ApiError> {
+fn begin(
+    state: &Arc<State>,
+    mut call: ChatCall,
+    arrived: Instant,
+) -> Result<(ChatCall, Place, Events<AnswerEvent>), ApiError> {
     let prompt = prompt(state, &call)?;
     let room = state.room(prompt.ids.len(), call.request.max_tokens);
     call.request.max_tokens = Some(room.map_err(|error| error.with_param("messages"))?);
@@ -117,59 +116,53 @@ fn begin(state: &Arc<State>, mut call: ChatCall, arrived: Instant) -> Result<Beg
             refusal(error, &call)
         })?;
     }
-    let updates = Updates::new(received, &place);
-    Ok((call, prompt.start, place, updates))
+    let events = Events::new(received, &place);
+    Ok((call, place, events))
 }
 
-/// Sends an answer's updates on. Where only one call is wanted, the answer ends with it.
-fn sink(answer: usize, sender: UnboundedSender<(usize, ChatUpdate)>, parallel: bool) -> ChatSink {
+/// Sends on what happens to an answer. Where only one call is wanted, the answer ends with it.
+fn sink(answer: usize, sender: UnboundedSender<Told<AnswerEvent>>, parallel: bool) -> ChatSink {
     let mut cut = false;
-    Box::new(move |mut update| {
-        match &mut update {
-            ChatUpdate::Event(_) if cut => return false,
-            ChatUpdate::Event(ChatEvent::Delta(Delta::ToolCallEnd { .. })) => cut = !parallel,
-            ChatUpdate::Finished(response) if cut => {
+    Box::new(move |mut event| {
+        match &mut event {
+            Ok(ControlFlow::Continue(_)) if cut => return false,
+            Ok(ControlFlow::Continue(ChatEvent::Delta(Delta::ToolCallEnd { .. }))) => cut = !parallel,
+            Ok(ControlFlow::Break(response)) if cut => {
                 response.message.tool_calls.truncate(1);
                 response.finish = Finish::ToolCalls;
             }
             _ => {}
         }
-        sender.send((answer, update)).is_ok() && !cut
+        sender.send((answer, event.map_err(ApiError::from))).is_ok() && !cut
     })
 }
 
 /// Waits for all answers.
 async fn collect(
-    mut updates: Updates<ChatUpdate>,
+    mut events: Events<AnswerEvent>,
     mut place: Place,
     head: &Head,
     call: &ChatCall,
 ) -> Result<String, ApiError> {
     let n = call.common.n;
-    let mut reasoning = vec![head.start == Start::Reasoning; n];
     let mut logprobs = vec![ChatLogprobs::default(); n];
     let mut choices: Vec<Option<ChatChoice>> = (0..n).map(|_| None).collect();
     let mut usage = ChatUsage::default();
     while choices.iter().any(Option::is_none) {
-        let (answer, update) = updates.next().await.inspect_err(|_| place.failed())?;
-        match update {
-            ChatUpdate::Event(ChatEvent::Token(token)) => {
+        let (answer, event) = events.next().await.inspect_err(|_| place.failed())?;
+        match event {
+            ControlFlow::Continue(ChatEvent::Token { token, reasoning }) => {
                 place.token();
-                head.note(&token, &mut reasoning[answer], &mut logprobs[answer]);
+                head.note(&token, reasoning, &mut logprobs[answer]);
             }
-            ChatUpdate::Event(ChatEvent::Delta(delta)) => {
-                reasoning[answer] &= matches!(delta, Delta::Reasoning(_));
-            }
-            ChatUpdate::Finished(response) => {
+            // The response has them all.
+            ControlFlow::Continue(ChatEvent::Delta(_)) => {}
+            ControlFlow::Break(response) => {
                 add(&mut usage, &response.usage);
                 place.malformed(!response.dropped.is_empty());
                 let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
                 let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
                 choices[answer] = Some(choice);
-            }
-            ChatUpdate::Failed(error) => {
-                place.failed();
-                return Err(error.into());
             }
         }
     }

@@ -1,13 +1,15 @@
 //! A chat as a stream of pieces.
 
-use super::chat::{Head, add};
+use std::ops::ControlFlow;
+
+use super::chat::{AnswerEvent, Head, add};
 use super::error::ApiError;
 use super::logprobs::ChatLogprobs;
 use super::reply::{CallPiece, ChatPiece, DeltaReply, FunctionPiece, finish_reason, json};
 use super::state::Place;
 use super::stream::Writer;
-use crate::chat::{Delta, Start};
-use crate::chat_model::{ChatEvent, ChatUpdate, ChatUsage, call_id};
+use crate::chat::Delta;
+use crate::chat_model::{ChatEvent, ChatUsage, call_id};
 
 /// Writes the pieces of a chat's answers.
 pub struct ChatWriter {
@@ -17,8 +19,8 @@ pub struct ChatWriter {
     usage: ChatUsage,
 }
 
+#[derive(Clone, Default)]
 struct Answer {
-    reasoning: bool,
     /// Of tokens whose text has not come yet.
     logprobs: ChatLogprobs,
     done: bool,
@@ -26,9 +28,7 @@ struct Answer {
 
 impl ChatWriter {
     pub fn new(head: Head, n: usize, include_usage: bool) -> Self {
-        let reasoning = head.start == Start::Reasoning;
-        let answer = || Answer { reasoning, logprobs: ChatLogprobs::default(), done: false };
-        Self { head, answers: (0..n).map(|_| answer()).collect(), include_usage, usage: ChatUsage::default() }
+        Self { head, answers: vec![Answer::default(); n], include_usage, usage: ChatUsage::default() }
     }
 
     fn piece(&mut self, answer: usize, delta: DeltaReply, finish_reason: Option<&'static str>) -> String {
@@ -40,7 +40,6 @@ impl ChatWriter {
     }
 
     fn delta(&mut self, answer: usize, delta: Delta) -> Option<String> {
-        self.answers[answer].reasoning &= matches!(delta, Delta::Reasoning(_));
         let delta = match delta {
             Delta::Reasoning(text) => DeltaReply { reasoning_content: Some(text), ..DeltaReply::default() },
             Delta::Content(text) => DeltaReply { content: Some(text), ..DeltaReply::default() },
@@ -63,30 +62,28 @@ fn call(piece: CallPiece) -> DeltaReply {
 }
 
 impl Writer for ChatWriter {
-    type Update = ChatUpdate;
+    type Event = AnswerEvent;
 
     fn open(&mut self) -> Vec<String> {
         let first = || DeltaReply { role: Some("assistant"), content: Some(String::new()), ..DeltaReply::default() };
         (0..self.answers.len()).map(|answer| self.piece(answer, first(), None)).collect()
     }
 
-    fn update(&mut self, answer: usize, update: ChatUpdate, place: &mut Place) -> Result<Vec<String>, ApiError> {
-        match update {
-            ChatUpdate::Event(ChatEvent::Token(token)) => {
+    fn event(&mut self, answer: usize, event: AnswerEvent, place: &mut Place) -> Result<Vec<String>, ApiError> {
+        match event {
+            ControlFlow::Continue(ChatEvent::Token { token, reasoning }) => {
                 place.token();
-                let Answer { reasoning, logprobs, .. } = &mut self.answers[answer];
-                self.head.note(&token, reasoning, logprobs);
+                self.head.note(&token, reasoning, &mut self.answers[answer].logprobs);
                 Ok(Vec::new())
             }
-            ChatUpdate::Event(ChatEvent::Delta(delta)) => Ok(self.delta(answer, delta).into_iter().collect()),
-            ChatUpdate::Finished(response) => {
+            ControlFlow::Continue(ChatEvent::Delta(delta)) => Ok(self.delta(answer, delta).into_iter().collect()),
+            ControlFlow::Break(response) => {
                 let reason = finish_reason(response.finish).ok_or_else(ApiError::shutting_down)?;
                 add(&mut self.usage, &response.usage);
                 place.malformed(!response.dropped.is_empty());
                 self.answers[answer].done = true;
                 Ok(vec![self.piece(answer, DeltaReply::default(), Some(reason))])
             }
-            ChatUpdate::Failed(error) => Err(error.into()),
         }
     }
 

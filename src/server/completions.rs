@@ -12,31 +12,29 @@ use super::logprobs::{TextLogprobs, text_of};
 use super::reply::{FINGERPRINT, Reply, TextChoice, Usage, json};
 use super::request::{CompletionCall, RawPrompt};
 use super::state::{Place, State, new_id, now};
-use super::stream::{self, Updates, Writer};
+use super::stream::{self, Events, Writer};
 use super::{blocking, body, json_response};
 use crate::chat_model::{ChatModel, ChatUsage};
-use crate::generation::{self, FinishReason, Request, StopConditions, Tokenizer, Update};
+use crate::generation::{self, Event, FinishReason, Request, StopConditions, Tokenizer};
 
 /// Completes texts.
 pub async fn completions(Extract(state): Extract<Arc<State>>, request: HttpRequest) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let bytes = body::read(request, &state.options).await?;
-    let (mut writer, mut place, mut updates) = blocking(move || {
+    let (mut writer, mut place, mut events) = blocking(move || {
         let call = CompletionCall::from_json(&bytes, &state.options)?;
         state.check_model(call.common.model.as_deref())?;
         begin(&state, &call, arrived)
     })
     .await?;
     if writer.stream {
-        let refusal = matches!(updates.peek().await?, Some(Update::Failed(_)));
-        if !refusal {
-            return Ok(stream::response(writer, updates, place));
-        }
+        events.refused().await.inspect_err(|_| place.failed())?;
+        return Ok(stream::response(writer, events, place));
     }
     let mut choices: Vec<TextChoice> = writer.answers.iter().enumerate().map(|(i, answer)| answer.begin(i)).collect();
     while !writer.is_done() {
-        let (answer, update) = updates.next().await.inspect_err(|_| place.failed())?;
-        let piece = writer.choice(answer, update, &mut place).inspect_err(|_| place.failed())?;
+        let (answer, event) = events.next().await.inspect_err(|_| place.failed())?;
+        let piece = writer.choice(answer, event, &mut place).inspect_err(|_| place.failed())?;
         choices[answer].text.push_str(&piece.text);
         choices[answer].finish_reason = piece.finish_reason;
     }
@@ -52,7 +50,7 @@ fn begin(
     state: &Arc<State>,
     call: &CompletionCall,
     arrived: Instant,
-) -> Result<(TextWriter, Place, Updates<Update>), ApiError> {
+) -> Result<(TextWriter, Place, Events<Event>), ApiError> {
     let prompts = call.prompts.iter().map(|prompt| ids(state, prompt, call.add_special_tokens));
     let prompts: Vec<Vec<u32>> = prompts.collect::<Result<_, _>>()?;
     let tokenizer = state.chat.tokenizer();
@@ -68,9 +66,9 @@ fn begin(
             let sender = sender.clone();
             if call.max_tokens == 0 {
                 let usage = generation::Usage { prompt_tokens: prompt.len(), ..generation::Usage::default() };
-                let nothing = Update::Finished { reason: FinishReason::MaxTokens, text: String::new(), usage };
+                let nothing = Event::Finished { reason: FinishReason::MaxTokens, text: String::new(), usage };
                 // The receiver is right here.
-                let _ = sender.send((index, nothing));
+                let _ = sender.send((index, Ok(nothing)));
                 continue;
             }
             let request = Request {
@@ -81,7 +79,9 @@ fn begin(
                 cancel: Some(place.cancel.clone()),
                 ..Request::new(prompt.clone())
             };
-            state.chat.service().submit(request, Box::new(move |update| sender.send((index, update)).is_ok()))?;
+            let sink =
+                move |event: generation::Result<Event>| sender.send((index, event.map_err(ApiError::from))).is_ok();
+            state.chat.service().submit(request, Box::new(sink))?;
         }
     }
     let writer = TextWriter {
@@ -96,8 +96,8 @@ fn begin(
         include_usage: call.common.include_usage,
         usage: ChatUsage::default(),
     };
-    let updates = Updates::new(received, &place);
-    Ok((writer, place, updates))
+    let events = Events::new(received, &place);
+    Ok((writer, place, events))
 }
 
 /// The ids of a prompt, few enough for the context and all in the vocabulary.
@@ -172,18 +172,18 @@ impl TextWriter {
         Reply { id, object, created: self.created, model, system_fingerprint: FINGERPRINT, choices, usage }
     }
 
-    /// What an update adds to an answer.
-    fn choice(&mut self, index: usize, update: Update, place: &mut Place) -> Result<TextChoice, ApiError> {
+    /// What an event adds to an answer.
+    fn choice(&mut self, index: usize, event: Event, place: &mut Place) -> Result<TextChoice, ApiError> {
         let answer = &mut self.answers[index];
-        let (text, finish_reason) = match update {
-            Update::Token(token) => {
+        let (text, finish_reason) = match event {
+            Event::Token(token) => {
                 place.token();
                 if !place.state.chat.stop_ids().contains(&token.id) {
                     answer.logprobs.push(&token, answer.offset, &self.tokenizer);
                 }
                 (token.text, None)
             }
-            Update::Finished { reason, text, usage } => {
+            Event::Finished { reason, text, usage } => {
                 answer.done = true;
                 // A prompt counts once, with its first answer.
                 if index.is_multiple_of(self.n) {
@@ -198,7 +198,6 @@ impl TextWriter {
                 };
                 (text, Some(reason))
             }
-            Update::Failed(error) => return Err(error.into()),
         };
         answer.offset += text.chars().count();
         Ok(TextChoice { index, text, logprobs: None, finish_reason })
@@ -210,15 +209,15 @@ impl TextWriter {
 }
 
 impl Writer for TextWriter {
-    type Update = Update;
+    type Event = Event;
 
     fn open(&mut self) -> Vec<String> {
         let echoed = self.answers.iter().enumerate().filter(|(_, answer)| !answer.echo.is_empty());
         echoed.map(|(index, answer)| self.piece(answer.begin(index))).collect()
     }
 
-    fn update(&mut self, index: usize, update: Update, place: &mut Place) -> Result<Vec<String>, ApiError> {
-        let mut choice = self.choice(index, update, place)?;
+    fn event(&mut self, index: usize, event: Event, place: &mut Place) -> Result<Vec<String>, ApiError> {
+        let mut choice = self.choice(index, event, place)?;
         if choice.text.is_empty() && choice.finish_reason.is_none() {
             return Ok(Vec::new());
         }

@@ -1,11 +1,11 @@
-//! Updates of the engine to a stream of events, or to one answer.
+//! Events of the engine to a stream of server-sent events, or to one answer.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::http::header;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -18,51 +18,60 @@ use crate::chat_model::ChatUsage;
 /// How long the head of a stream waits for the engine to refuse the request.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Updates of a request's answers, each with the answer's number.
+/// What is sent of an answer: its number among those of the request, and the event or the error that ends all.
+pub type Told<E> = (usize, Result<E, ApiError>);
+
+/// What happens to a request's answers.
 #[derive(Debug)]
-pub struct Updates<U> {
-    received: UnboundedReceiver<(usize, U)>,
-    /// Came while nobody asked.
-    early: Option<(usize, U)>,
+pub struct Events<E> {
+    received: UnboundedReceiver<Told<E>>,
+    /// Came before it was asked for.
+    early: Option<(usize, E)>,
     phase: watch::Receiver<Phase>,
 }
 
-impl<U> Updates<U> {
-    pub fn new(received: UnboundedReceiver<(usize, U)>, place: &Place) -> Self {
+impl<E> Events<E> {
+    pub fn new(received: UnboundedReceiver<Told<E>>, place: &Place) -> Self {
         Self { received, early: None, phase: place.state.phase.subscribe() }
     }
 
-    /// The next one.
-    pub async fn next(&mut self) -> Result<(usize, U), ApiError> {
+    /// The next one, with the number of its answer.
+    pub async fn next(&mut self) -> Result<(usize, E), ApiError> {
         if let Some(early) = self.early.take() {
             return Ok(early);
         }
         tokio::select! {
             biased;
-            update = self.received.recv() => update.ok_or_else(|| ApiError::internal("the engine has stopped")),
+            told = self.received.recv() => {
+                let (answer, event) = told.ok_or_else(|| ApiError::internal("the engine has stopped"))?;
+                Ok((answer, event?))
+            }
             _ = self.phase.wait_for(|phase| *phase == Phase::Closed) => Err(ApiError::shutting_down()),
         }
     }
 
-    /// Waits a little for the first one, which may be a refusal.
-    pub async fn peek(&mut self) -> Result<Option<&U>, ApiError> {
-        if let Ok(update) = tokio::time::timeout(PATIENCE, self.next()).await {
-            self.early = Some(update?);
+    /// Waits a little for the first one, which stays the next.
+    ///
+    /// # Errors
+    /// If the request was refused instead.
+    pub async fn refused(&mut self) -> Result<(), ApiError> {
+        if let Ok(first) = tokio::time::timeout(PATIENCE, self.next()).await {
+            self.early = Some(first?);
         }
-        Ok(self.early.as_ref().map(|(_, update)| update))
+        Ok(())
     }
 }
 
-/// Turns updates into the data of events.
+/// Turns events of the engine into the data of server-sent events.
 pub trait Writer: Send + 'static {
-    /// What the engine says.
-    type Update: Send + 'static;
+    /// What happens to an answer.
+    type Event: Send + 'static;
 
     /// What comes first.
     fn open(&mut self) -> Vec<String>;
 
-    /// What an update of an answer brings.
-    fn update(&mut self, answer: usize, update: Self::Update, place: &mut Place) -> Result<Vec<String>, ApiError>;
+    /// What an event of an answer brings.
+    fn event(&mut self, answer: usize, event: Self::Event, place: &mut Place) -> Result<Vec<String>, ApiError>;
 
     /// Whether all answers ended.
     fn is_done(&self) -> bool;
@@ -76,7 +85,7 @@ pub trait Writer: Send + 'static {
 
 struct Stream<W: Writer> {
     writer: W,
-    updates: Updates<W::Update>,
+    events: Events<W::Event>,
     place: Place,
     ready: VecDeque<String>,
     ended: bool,
@@ -85,9 +94,8 @@ struct Stream<W: Writer> {
 impl<W: Writer> Stream<W> {
     async fn next(&mut self) -> Option<String> {
         while self.ready.is_empty() && !self.ended {
-            let update = self.updates.next().await;
-            let written = update.and_then(|(answer, update)| self.writer.update(answer, update, &mut self.place));
-            match written {
+            let event = self.events.next().await;
+            match event.and_then(|(answer, event)| self.writer.event(answer, event, &mut self.place)) {
                 Ok(data) => self.ready.extend(data),
                 Err(error) => {
                     self.ready.push_back(error.to_json());
@@ -109,15 +117,15 @@ impl<W: Writer> Stream<W> {
 }
 
 /// The answer to a request that wants a stream.
-pub fn response<W: Writer>(mut writer: W, updates: Updates<W::Update>, place: Place) -> Response {
+pub fn response<W: Writer>(mut writer: W, events: Events<W::Event>, place: Place) -> Response {
     let keep_alive = KeepAlive::new().interval(place.state.options.keep_alive).text("keep-alive");
     let ready = writer.open().into();
-    let stream = Stream { writer, updates, place, ready, ended: false };
-    let events = stream::unfold(stream, |mut stream| async move {
+    let stream = Stream { writer, events, place, ready, ended: false };
+    let data = stream::unfold(stream, |mut stream| async move {
         let data = stream.next().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(data)), stream))
+        Some((Ok::<_, Infallible>(sse::Event::default().data(data)), stream))
     });
     // Proxies that collect answers would hold the tokens back.
-    ([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events).keep_alive(keep_alive))
+    ([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(data).keep_alive(keep_alive))
         .into_response()
 }

@@ -74,7 +74,7 @@ fn an_answer_in_any_pieces() {
             .chat(quick())
             .chat(ChatRequest::new([Message::user("Hello?")]), &mut |event| match event {
                 ChatEvent::Delta(delta) => deltas.push(delta),
-                ChatEvent::Token(token) => panic!("{token:?}"),
+                ChatEvent::Token { token, .. } => panic!("{token:?}"),
             })
             .unwrap();
         let mut expected = Message::assistant("Hi\nthere 🙂");

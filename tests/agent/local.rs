@@ -70,9 +70,12 @@ fn recorded_conversations_come_out_the_same() {
         let prompt = chat.prompt(&request).unwrap();
         assert_eq!((&prompt.text, &prompt.ids), (&sample.prompt, &sample.prompt_ids), "conversation {i}");
         assert_eq!(chat.count_tokens(&request).unwrap(), Some(prompt.ids.len()));
-        let (mut ids, mut deltas) = (Vec::new(), Accumulator::new());
+        let (mut ids, mut reasons, mut deltas) = (Vec::new(), Vec::new(), Accumulator::new());
         let response = chat.chat(request, &mut |event| match event {
-            ChatEvent::Token(token) => ids.push(token.id),
+            ChatEvent::Token { token, reasoning } => {
+                ids.push(token.id);
+                reasons.push(reasoning);
+            }
             ChatEvent::Delta(delta) => deltas.push(delta),
         });
         let response = response.unwrap();
@@ -90,6 +93,7 @@ fn recorded_conversations_come_out_the_same() {
         let reasoning =
             if sample.mode == "thinking" { 1 + ids.iter().position(|&id| id == think_end).unwrap() } else { 0 };
         assert_eq!(usage.reasoning_tokens, reasoning, "conversation {i}");
+        assert!(reasons.iter().enumerate().all(|(at, &reasons)| reasons == (at < reasoning)), "conversation {i}");
         cached += usage.cached_tokens;
     }
     assert!(cached > 1000, "{cached} tokens came from earlier prompts");

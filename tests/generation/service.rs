@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::generation_support::Mock;
 use deepseek_v32::generation::{
-    Cancel, Constraint, Engine, EngineOptions, FinishReason, GenerationError, Report, Request, Sampler, SamplingParams,
-    Service, TokenSet, Update,
+    Cancel, Constraint, Engine, EngineOptions, Event, FinishReason, GenerationError, Report, Request, Sampler,
+    SamplingParams, Service, TokenSet,
 };
 
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
@@ -20,13 +20,13 @@ fn service(mock: Mock) -> Service {
 }
 
 /// All ids of an answer, and why it ended.
-fn collect(updates: Receiver<Update>) -> (Vec<u32>, Result<FinishReason, GenerationError>) {
+fn collect(updates: Receiver<Result<Event, GenerationError>>) -> (Vec<u32>, Result<FinishReason, GenerationError>) {
     let mut ids = Vec::new();
     for update in updates {
         match update {
-            Update::Token(token) => ids.push(token.id),
-            Update::Finished { reason, .. } => return (ids, Ok(reason)),
-            Update::Failed(error) => return (ids, Err(error)),
+            Ok(Event::Token(token)) => ids.push(token.id),
+            Ok(Event::Finished { reason, .. }) => return (ids, Ok(reason)),
+            Err(error) => return (ids, Err(error)),
         }
     }
     panic!("the updates ended without an end");
@@ -74,7 +74,7 @@ fn wait_idle(service: &Service) {
 fn a_listener_that_leaves_ends_its_request() {
     let service = service(Mock::new(50, 1 << 20));
     let updates = service.stream(Request::new([1, 2, 3])).unwrap();
-    assert!(matches!(updates.recv(), Ok(Update::Token(_))));
+    assert!(matches!(updates.recv(), Ok(Ok(Event::Token(_)))));
     drop(updates);
     wait_idle(&service);
     let cancel = Cancel::new();

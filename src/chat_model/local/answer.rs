@@ -1,27 +1,18 @@
-//! Updates of the engine to the answer of a chat.
+//! Events of the engine to the answer of a chat.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::error::ChatModelError;
+use super::super::error::Result;
 use super::super::request::{ChatEvent, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Accumulator, Delta, Start, StreamParser, Tool, Version};
-use crate::generation::{FinishReason, StopMatcher, Token, Update};
+use crate::generation::{self, Event, FinishReason, StopMatcher, Token};
 
-/// What a chat in the engine is told.
-#[derive(Debug)]
-pub enum ChatUpdate {
-    /// Something happened.
-    Event(ChatEvent),
-    /// The answer is whole; nothing more will come.
-    Finished(ChatResponse),
-    /// It was refused or failed; nothing more will come.
-    Failed(ChatModelError),
-}
-
-/// Takes the updates of one chat, on the engine's thread; `false` says that nobody listens any more, which ends it.
-pub type ChatSink = Box<dyn FnMut(ChatUpdate) -> bool + Send>;
+/// Takes what happens to one chat, on the engine's thread: events, then once the answer or an error, which is the
+/// last. Returns `false` if it is of no use any more, which ends the chat.
+pub type ChatSink = Box<dyn FnMut(Result<ControlFlow<ChatResponse, ChatEvent>>) -> bool + Send>;
 
 /// An answer in progress.
 pub(super) struct Answer {
@@ -75,11 +66,11 @@ impl Answer {
         Self { think_end, turn_ids: turn_ids.to_vec(), ..self }
     }
 
-    /// Passes an update on; `false` if nobody listens.
-    pub fn update(&mut self, update: Update) -> bool {
-        match update {
-            Update::Token(token) => self.token(token),
-            Update::Finished { reason, text, usage } => {
+    /// Passes on what an event brings; `false` if the sink wants no more.
+    pub fn event(&mut self, event: generation::Result<Event>) -> bool {
+        match event {
+            Ok(Event::Token(token)) => self.token(token),
+            Ok(Event::Finished { reason, text, usage }) => {
                 let deltas = self.parser.push(&text);
                 let rest = self.parser.finish();
                 self.text.push_str(&text);
@@ -89,23 +80,24 @@ impl Answer {
                 self.usage.prompt_tokens = usage.prompt_tokens;
                 self.usage.cached_tokens = usage.cached_tokens;
                 let response = self.response(&reason);
-                (self.sink)(ChatUpdate::Finished(response))
+                (self.sink)(Ok(ControlFlow::Break(response)))
             }
-            Update::Failed(error) => (self.sink)(ChatUpdate::Failed(error.into())),
+            Err(error) => (self.sink)(Err(error.into())),
         }
     }
 
     fn token(&mut self, token: Token) -> bool {
         self.ids.push(token.id);
+        let reasoning = self.reasoning;
         self.usage.completion_tokens += 1;
-        self.usage.reasoning_tokens += usize::from(self.reasoning);
+        self.usage.reasoning_tokens += usize::from(reasoning);
         self.reasoning &= Some(token.id) != self.think_end;
         self.text.push_str(&token.text);
         let deltas = self.parser.push(&token.text);
-        (self.sink)(ChatUpdate::Event(ChatEvent::Token(token))) && self.deltas(deltas)
+        self.tell(ChatEvent::Token { token, reasoning }) && self.deltas(deltas)
     }
 
-    /// Passes deltas on; `false` if nobody listens or nothing more is to come.
+    /// Passes deltas on; `false` if the sink wants no more or nothing more is to come.
     fn deltas(&mut self, deltas: Vec<Delta>) -> bool {
         for delta in deltas {
             let is_call = !matches!(delta, Delta::Reasoning(_) | Delta::Content(_));
@@ -144,7 +136,11 @@ impl Answer {
 
     fn delta(&mut self, delta: Delta) -> bool {
         self.accumulator.push(delta.clone());
-        (self.sink)(ChatUpdate::Event(ChatEvent::Delta(delta)))
+        self.tell(ChatEvent::Delta(delta))
+    }
+
+    fn tell(&mut self, event: ChatEvent) -> bool {
+        (self.sink)(Ok(ControlFlow::Continue(event)))
     }
 
     fn response(&mut self, reason: &FinishReason) -> ChatResponse {

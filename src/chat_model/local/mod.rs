@@ -6,6 +6,7 @@ mod grammars;
 mod names;
 mod prompt;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -13,7 +14,7 @@ use super::error::{ChatModelError, Result};
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
 use crate::chat::Version;
 use crate::generation::{
-    Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer, Update,
+    Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer,
 };
 use crate::model::Precision;
 use crate::weights::{GenerationConfig, LoadOptions, Progress};
@@ -21,7 +22,7 @@ use answer::Answer;
 use grammars::Grammars;
 use names::{OfferedNames, TokenBytes};
 
-pub use answer::{ChatSink, ChatUpdate, call_id};
+pub use answer::{ChatSink, call_id};
 pub use control::ControlTokens;
 pub use prompt::ChatPrompt;
 
@@ -200,7 +201,7 @@ impl LocalChat {
             constraint,
             ..Request::default()
         };
-        Ok(self.service.submit(request, Box::new(move |update: Update| answer.update(update)))?)
+        Ok(self.service.submit(request, Box::new(move |event| answer.event(event)))?)
     }
 }
 
@@ -218,14 +219,13 @@ impl ChatModel for LocalChat {
     }
 
     fn chat(&self, mut request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
-        let (updates, received) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         request.cancel.get_or_insert_with(Cancel::new);
-        self.submit(request, Box::new(move |update| updates.send(update).is_ok()))?;
-        for update in received {
-            match update {
-                ChatUpdate::Event(event) => on_event(event),
-                ChatUpdate::Finished(response) => return Ok(response),
-                ChatUpdate::Failed(error) => return Err(error),
+        self.submit(request, Box::new(move |told| sender.send(told).is_ok()))?;
+        for told in received {
+            match told? {
+                ControlFlow::Continue(event) => on_event(event),
+                ControlFlow::Break(response) => return Ok(response),
             }
         }
         Err(GenerationError::Stopped.into())

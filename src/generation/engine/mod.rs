@@ -40,7 +40,7 @@ pub struct Engine<M: TokenModel> {
     waiting: VecDeque<Answer>,
     running: Vec<Sequence<M::Sequence>>,
     prefixes: Prefixes<M::Sequence>,
-    events: Vec<Event>,
+    events: Vec<(RequestId, Result<Event>)>,
     stats: Stats,
     next_id: u64,
 }
@@ -139,11 +139,12 @@ impl<M: TokenModel> Engine<M> {
         self.running.len()
     }
 
-    /// Runs the model once over everything that can go on, and returns what happened.
+    /// Runs the model once over everything that can go on, and returns what happened to which request. An error
+    /// beside a request means that a token of it could not be chosen or decoded; other requests are not affected.
     ///
     /// # Errors
     /// If the model fails. The step is then undone, and calling again tries again; [`Self::cancel`] gives up.
-    pub fn step(&mut self) -> Result<Vec<Event>> {
+    pub fn step(&mut self) -> Result<Vec<(RequestId, Result<Event>)>> {
         self.advance()?;
         Ok(std::mem::take(&mut self.events))
     }
@@ -178,21 +179,19 @@ impl<M: TokenModel> Engine<M> {
         if let Some(at) = self.running.iter().position(|sequence| sequence.answer.id == request) {
             self.model.free(self.running.remove(at).handle);
         }
-        self.events.retain(|event| event.request() != request);
+        self.events.retain(|(of, _)| *of != request);
     }
 
     /// Puts events back that the caller of the next [`Self::step`] is to see.
-    pub(super) fn put_back(&mut self, events: Vec<Event>) {
+    pub(super) fn put_back(&mut self, events: Vec<(RequestId, Result<Event>)>) {
         self.events.splice(0..0, events);
     }
 
     /// Reports the end of a request.
     fn report(&mut self, mut answer: Answer, reason: FinishReason) {
-        let request = answer.id;
-        self.events.push(match answer.finish(&reason) {
-            Ok(text) => Event::Finished { request, reason, text, usage: answer.usage },
-            Err(error) => Event::Failed { request, error },
-        });
+        let text = answer.finish(&reason);
+        let end = text.map(|text| Event::Finished { reason, text, usage: answer.usage });
+        self.events.push((answer.id, end));
     }
 
     /// Ends the requests that were cancelled.

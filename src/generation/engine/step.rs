@@ -194,7 +194,7 @@ impl<M: TokenModel> Engine<M> {
         for (answer, end) in reports.into_iter().rev() {
             match end {
                 End::Finished(reason) => self.report(answer, reason),
-                End::Failed(error) => self.events.push(Event::Failed { request: answer.id, error }),
+                End::Failed(error) => self.events.push((answer.id, Err(error))),
             }
         }
         Ok(())
@@ -214,7 +214,7 @@ impl<M: TokenModel> Engine<M> {
             self.stats.generated_tokens += 1;
             self.stats.accepted += usize::from(right);
             answer.usage.accepted += usize::from(right);
-            self.events.push(Event::Token { request: answer.id, token });
+            self.events.push((answer.id, Ok(Event::Token(token))));
             if let Some(reason) = reason {
                 return (at, Some(End::Finished(reason)));
             }
