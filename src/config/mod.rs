@@ -221,6 +221,8 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
+    /// Standard deviation of the normal distribution that projections and embeddings of a new model are drawn from.
+    pub initializer_range: f64,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
     /// First token of a text.

@@ -14,6 +14,8 @@ pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 /// rms_norm_eps where the key is absent: the value of every DeepSeek release, and of GLM-5.
 const DEFAULT_EPS: f64 = 1e-6;
 const DEFAULT_EPS_GLM: f64 = 1e-5;
+/// initializer_range where the key is absent: the value of every release.
+const DEFAULT_INITIALIZER_RANGE: f64 = 0.02;
 /// The base where the key is absent, as in transformers.
 const DEFAULT_ROPE_THETA: f64 = 10000.0;
 
@@ -194,6 +196,7 @@ fn read(o: Object) -> Result<Config> {
             ModelType::GlmMoeDsa => DEFAULT_EPS_GLM,
             _ => DEFAULT_EPS,
         }),
+        initializer_range: o.f64("initializer_range")?.unwrap_or(DEFAULT_INITIALIZER_RANGE),
         tie_word_embeddings: o.bool("tie_word_embeddings")?.unwrap_or(false),
         bos_token_id: o.get("bos_token_id").map(|value| o.token_id("bos_token_id", value)).transpose()?,
         eos_token_id: eos_token_ids(o)?,

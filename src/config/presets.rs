@@ -48,6 +48,7 @@ impl Config {
             norm_topk_prob: true,
             max_position_embeddings: 163840,
             rms_norm_eps: 1e-6,
+            initializer_range: 0.02,
             tie_word_embeddings: false,
             bos_token_id: Some(0),
             eos_token_id: vec![1],

@@ -194,6 +194,11 @@ impl Config {
 
     fn validate_numbers(&self) -> Result<()> {
         positive("rms_norm_eps", self.rms_norm_eps, 1.0)?;
+        let range = self.initializer_range;
+        if !(0.0..=MAX_FACTOR).contains(&range) {
+            let message = format!("must be between 0 and {MAX_FACTOR:e}, found {}", number(range));
+            return fail("initializer_range", message);
+        }
         let theta = self.rope.rope_theta;
         if !(theta > 1.0 && theta <= MAX_THETA) {
             return fail(

@@ -24,6 +24,7 @@ impl Config {
             "first_k_dense_replace": self.first_k_dense_replace,
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
+            "initializer_range": self.initializer_range,
             "intermediate_size": self.intermediate_size,
             "kv_lora_rank": self.kv_lora_rank,
             "max_position_embeddings": self.max_position_embeddings,

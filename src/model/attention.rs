@@ -58,6 +58,7 @@ pub(super) struct Attention {
 impl Attention {
     /// `indexer`: whether the layer has an indexer of its own.
     pub(super) fn new(cfg: &Config, mode: LinearMode, indexer: bool, vb: VarBuilder) -> Result<Self> {
+        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         let (hidden, heads) = (cfg.hidden_size, cfg.num_attention_heads);
         let q_dim = heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim);
         let query = match cfg.q_lora_rank {

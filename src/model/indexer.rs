@@ -32,6 +32,7 @@ pub(super) struct Indexer {
 
 impl Indexer {
     pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         let (n_heads, head_dim, topk, q_lora_rank) =
             match (cfg.index_n_heads, cfg.index_head_dim, cfg.index_topk, cfg.q_lora_rank) {
                 (Some(n_heads), Some(head_dim), Some(topk), Some(rank)) => (n_heads, head_dim, topk, rank),

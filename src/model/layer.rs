@@ -48,9 +48,7 @@ impl Layer {
             self_attn: Attention::new(cfg, mode, indexer, vb.pp("self_attn"))?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
             mlp: match mlp {
-                MlpType::Dense => {
-                    FeedForward::Dense(Mlp::new(cfg.hidden_size, cfg.intermediate_size, mode, vb.pp("mlp"))?)
-                }
+                MlpType::Dense => FeedForward::Dense(Mlp::new(cfg, cfg.intermediate_size, mode, vb.pp("mlp"))?),
                 MlpType::Sparse => FeedForward::Sparse(Box::new(Moe::new(cfg, mode, vb.pp("mlp"))?)),
             },
         })

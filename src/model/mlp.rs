@@ -5,6 +5,7 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 
 use super::linear::linear;
+use crate::config::Config;
 use crate::ops;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
@@ -18,7 +19,10 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    pub(super) fn new(hidden_size: usize, width: usize, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+    /// `width`: of the hidden values between the projections.
+    pub(super) fn new(cfg: &Config, width: usize, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+        let hidden_size = cfg.hidden_size;
+        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         Ok(Self {
             gate_proj: linear(hidden_size, width, vb.pp("gate_proj"))?,
             up_proj: linear(hidden_size, width, vb.pp("up_proj"))?,

@@ -19,6 +19,7 @@ mod attention;
 mod cache;
 mod finite;
 mod indexer;
+mod init;
 mod layer;
 mod linear;
 mod mlp;
@@ -71,6 +72,9 @@ impl Model {
     ///
     /// Activations and cache have `vb`'s dtype. The MTP layer is built if `vb` has it.
     ///
+    /// With [`VarBuilder::from_varmap`], variables that the map lacks are made as [`Model::init`] describes, but from
+    /// candle's generator, which takes no seed on CPU; the MTP layer is built if the map has it or is empty.
+    ///
     /// # Errors
     /// If a tensor is missing or has another shape than `cfg` says.
     pub fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
@@ -82,6 +86,11 @@ impl Model {
     /// # Errors
     /// As [`Model::new`], and if [`Precision::Fp8`] can't be had: `index_head_dim` is not a power of two.
     pub fn with_precision(cfg: &Config, precision: Precision, vb: VarBuilder) -> Result<Self> {
+        let has_mtp = Mtp::is_in(cfg, &vb);
+        Self::build(cfg, precision, has_mtp, vb)
+    }
+
+    fn build(cfg: &Config, precision: Precision, has_mtp: bool, vb: VarBuilder) -> Result<Self> {
         let mode = match precision {
             Precision::Dequant => LinearMode::Dequant,
             Precision::Fp8 => LinearMode::Fp8 { ue8m0: cfg.quantization_config.as_ref().is_some_and(|q| q.ue8m0) },
@@ -91,7 +100,9 @@ impl Model {
             candle::bail!("index_head_dim: {dim} is not a power of two, which FP8 precision needs")
         }
         let model_vb = vb.pp("model");
-        let embed_tokens = model_vb.pp("embed_tokens").get((cfg.vocab_size, cfg.hidden_size), "weight")?;
+        let stdev = cfg.initializer_range;
+        let table = (cfg.vocab_size, cfg.hidden_size);
+        let embed_tokens = model_vb.pp("embed_tokens").get_with_hints(table, "weight", init::normal(stdev))?;
         let mut layers = Vec::with_capacity(cfg.num_hidden_layers);
         for i in 0..cfg.num_hidden_layers {
             let mlp = cfg.mlp_layer_types.get(i).copied().unwrap_or(MlpType::Sparse);
@@ -102,10 +113,9 @@ impl Model {
         let lm_head = if cfg.tie_word_embeddings {
             LinearWeight { weight: embed_tokens.clone(), weight_scale_inv: None }
         } else {
-            linear::linear(cfg.hidden_size, cfg.vocab_size, vb.pp("lm_head"))?
+            linear::linear(cfg.hidden_size, cfg.vocab_size, stdev, vb.pp("lm_head"))?
         };
         let mtp_vb = model_vb.pp("layers").pp(cfg.num_hidden_layers);
-        let has_mtp = cfg.num_nextn_predict_layers > 0 && mtp_vb.pp("eh_proj").contains_tensor("weight");
         let mtp = if has_mtp { Some(Mtp::new(cfg, mode, &embed_tokens, &lm_head, mtp_vb)?) } else { None };
         Ok(Self {
             embed_tokens,

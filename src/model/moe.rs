@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
+use candle_nn::init::ZERO;
 
 use super::linear::linear;
 use super::mlp::Mlp;
@@ -25,15 +26,12 @@ pub(super) struct Moe {
 
 impl Moe {
     pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
+        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         let (hidden, width) = (cfg.hidden_size, cfg.moe_intermediate_size);
         let gate_vb = vb.pp("gate");
         let gate = linear(hidden, cfg.n_routed_experts, gate_vb.clone())?;
-        let e_score_correction_bias = gate_vb.get_with_hints_dtype(
-            cfg.n_routed_experts,
-            "e_score_correction_bias",
-            Default::default(),
-            DType::F32,
-        )?;
+        let e_score_correction_bias =
+            gate_vb.get_with_hints_dtype(cfg.n_routed_experts, "e_score_correction_bias", ZERO, DType::F32)?;
         let mut experts = Vec::with_capacity(cfg.n_routed_experts);
         for e in 0..cfg.n_routed_experts {
             let vb = vb.pp("experts").pp(e);
@@ -45,7 +43,7 @@ impl Moe {
         }
         let shared_experts = match cfg.n_shared_experts {
             0 => None,
-            n => Some(Mlp::new(hidden, n * width, mode, vb.pp("shared_experts"))?),
+            n => Some(Mlp::new(cfg, n * width, mode, vb.pp("shared_experts"))?),
         };
         let gate_config = GateConfig {
             n_group: cfg.n_group,

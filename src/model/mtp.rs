@@ -27,6 +27,15 @@ pub(super) struct Mtp {
 }
 
 impl Mtp {
+    /// Whether `vb`, the root, has the MTP layer that `cfg` asks for: a checkpoint may lack it. A `vb` that has no
+    /// embedding either has nothing yet, and makes what it is asked for.
+    pub(super) fn is_in(cfg: &Config, vb: &VarBuilder) -> bool {
+        let layer = cfg.num_hidden_layers;
+        cfg.num_nextn_predict_layers > 0
+            && (vb.contains_tensor(&format!("model.layers.{layer}.eh_proj.weight"))
+                || !vb.contains_tensor("model.embed_tokens.weight"))
+    }
+
     /// `embed_tokens` and `lm_head` are the main model's, for checkpoints that don't repeat them.
     pub(super) fn new(
         cfg: &Config,
@@ -36,6 +45,7 @@ impl Mtp {
         vb: VarBuilder,
     ) -> Result<Self> {
         let hidden = cfg.hidden_size;
+        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         let norm = |vb: VarBuilder| RmsNorm::new(hidden, cfg.rms_norm_eps, vb);
         let embed_vb = vb.pp("embed_tokens");
         let embed_tokens = if embed_vb.contains_tensor("weight") {

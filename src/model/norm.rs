@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
+use candle_nn::init::{ONE, ZERO};
 
 use crate::ops;
 
@@ -15,7 +16,7 @@ pub(super) struct RmsNorm {
 
 impl RmsNorm {
     pub(super) fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
-        let weight = vb.get_with_hints_dtype(size, "weight", Default::default(), DType::F32)?;
+        let weight = vb.get_with_hints_dtype(size, "weight", ONE, DType::F32)?;
         Ok(Self { weight, eps })
     }
 
@@ -35,8 +36,8 @@ pub(super) struct LayerNorm {
 
 impl LayerNorm {
     pub(super) fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
-        let weight = vb.get_with_hints_dtype(size, "weight", Default::default(), DType::F32)?;
-        let bias = vb.get_with_hints_dtype(size, "bias", Default::default(), DType::F32)?;
+        let weight = vb.get_with_hints_dtype(size, "weight", ONE, DType::F32)?;
+        let bias = vb.get_with_hints_dtype(size, "bias", ZERO, DType::F32)?;
         Ok(Self { weight, bias, eps })
     }
 

@@ -9,6 +9,7 @@ mod naive_model;
 
 mod cache;
 mod golden;
+mod init;
 mod kinds;
 mod logits_processor;
 mod tiny_v32;

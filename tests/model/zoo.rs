@@ -86,7 +86,8 @@ fn copy_room(root: &Path, room: &Path) {
             copy(&path, &room.join(folder).join(path.file_name().unwrap()));
         }
     }
-    fs::write(room.join("mod.rs"), "pub mod config;\npub mod model;\npub mod ops;\n").unwrap();
+    copy(&root.join("src/show.rs"), &room.join("show.rs"));
+    fs::write(room.join("mod.rs"), "pub mod config;\npub mod model;\npub mod ops;\nmod show;\n").unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
