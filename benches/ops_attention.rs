@@ -93,7 +93,7 @@ fn report<R>(name: String, work: usize, with_reference: bool, body: impl Fn() ->
 /// `tokens` rows at the end of a context whose pages lie backwards in the cache.
 fn layout(context: usize, tokens: usize) -> BatchLayout {
     let block_table = (0..context.div_ceil(PAGE_SIZE) as u32).rev().collect();
-    BatchLayout { spans: vec![Span { tokens: 0..tokens, start: context - tokens, block_table }] }
+    BatchLayout { spans: vec![Span { tokens: 0..tokens, start: context - tokens, block_table, prefill: None }] }
 }
 
 fn main() -> Result<()> {

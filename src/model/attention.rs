@@ -11,9 +11,10 @@ use super::indexer::{Indexer, round_to_fp8};
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
+use super::step::{AttentionForm, Step};
 use crate::config::Config;
 use crate::ops;
-use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::layout::BatchLayout;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 /// Epsilon of the two latent norms: the reference leaves it at its default whatever `rms_norm_eps` says.
@@ -26,15 +27,6 @@ const LATENT_FP8_GROUP: usize = 128;
 enum QueryProjection {
     Direct { q_proj: LinearWeight },
     Latent { q_a_proj: LinearWeight, q_a_layernorm: RmsNorm, q_b_proj: LinearWeight },
-}
-
-/// The tokens that the rows of a batch attend to.
-#[derive(Debug, Clone)]
-pub(super) enum Selection {
-    /// Every position up to the row's own.
-    All,
-    /// Chosen slots, `[T, index_topk]`, -1 = none.
-    Slots(Tensor),
 }
 
 /// The attention of one layer.
@@ -88,44 +80,51 @@ impl Attention {
         })
     }
 
-    /// `x: [T, hidden_size]` → the attention's output of the same shape, and what it attended to.
+    /// `x: [T, hidden_size]` → the attention's output of the same shape, and the slots that the step's sparse rows
+    /// attended to, `[sparse rows, index_topk]`, -1 = none.
     ///
     /// The batch's keys are written to `cache` first. `shared` is the selection of an earlier layer, for layers
     /// without an indexer.
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        rope: &RopeTables,
-        layout: &BatchLayout,
+        step: &Step,
         cache: &LayerCache,
-        shared: Selection,
-    ) -> Result<(Tensor, Selection)> {
+        shared: Option<Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (q, qr) = self.project_query(x)?;
-        let q_nope = q.narrow(2, 0, self.nope_dim)?;
-        let q_pe = ops::rope(&q.narrow(2, self.nope_dim, self.rope_dim)?, &rope.cos, &rope.sin, true)?;
-        write(&cache.kv, &self.latent_rows(x, rope)?, layout)?;
-        let selection = match (&self.indexer, &qr, &cache.index_k) {
+        let q_pe = q.narrow(2, self.nope_dim, self.rope_dim)?;
+        let q_pe = ops::rope(&q_pe, &step.rope.cos, &step.rope.sin, true)?;
+        write(&cache.kv, &self.latent_rows(x, &step.rope)?, step.layout)?;
+        let chosen = match (&self.indexer, &qr, &cache.index_k) {
             (Some(indexer), Some(qr), Some(index_k)) => {
-                write(index_k, &indexer.keys(x, rope)?, layout)?;
-                if layout.max_context() <= indexer.topk() {
-                    Selection::All
-                } else {
-                    Selection::Slots(indexer.select(x, qr, rope, index_k, layout)?)
-                }
+                write(index_k, &indexer.keys(x, &step.rope)?, step.layout)?;
+                indexer.select(x, qr, step, index_k)?
             }
             _ => shared,
         };
-        let out = match &selection {
-            Selection::All => self.dense(&q_nope, &q_pe, layout, &cache.kv)?,
-            Selection::Slots(slots) if self.expands() => self.sparse_expanded(&q_nope, &q_pe, slots, &cache.kv)?,
-            Selection::Slots(slots) => {
-                let q = self.absorbed_query(&q_nope, &q_pe)?;
-                let (latent, _) = ops::sparse_mla(&q, &cache.kv, slots, self.latent_dim, self.softmax_scale)?;
-                ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)?
-            }
+        let mut outs = Vec::with_capacity(step.groups.len());
+        for group in &step.groups {
+            let q_nope = group.rows(&q)?.narrow(2, 0, self.nope_dim)?;
+            let q_pe = group.rows(&q_pe)?;
+            outs.push(match (group.form, &chosen, &group.context_slots) {
+                (AttentionForm::Expanded, _, Some(slots)) => {
+                    self.expanded(&q_nope, &q_pe, &group.layout, slots, &cache.kv)?
+                }
+                (AttentionForm::Absorbed, ..) => self.absorbed(&q_nope, &q_pe, &group.layout, &cache.kv)?,
+                (AttentionForm::Sparse, Some(slots), _) if self.expands() => {
+                    self.sparse_expanded(&q_nope, &q_pe, slots, &cache.kv)?
+                }
+                (AttentionForm::Sparse, Some(slots), _) => self.sparse_absorbed(&q_nope, &q_pe, slots, &cache.kv)?,
+                (form, ..) => candle::bail!("attention: {form:?} rows without a selection or slots"),
+            });
+        }
+        let out = match outs.len() {
+            0 => Tensor::zeros((0, self.heads, self.v_dim), q.dtype(), q.device())?,
+            _ => step.join(outs)?,
         };
         let out = out.reshape(((), self.heads * self.v_dim))?.to_dtype(x.dtype())?;
-        Ok((self.o_proj.forward(&out, self.mode)?, selection))
+        Ok((self.o_proj.forward(&out, self.mode)?, chosen))
     }
 
     /// Queries `[T, heads, nope + rope]` (not rotated yet) and the normalised query latent `[T, q_lora_rank]`.
@@ -157,54 +156,29 @@ impl Attention {
         Tensor::cat(&[&ops::absorb_query(q_nope, &self.kv_b_proj, self.v_dim)?, q_pe], 2)
     }
 
-    /// Attention over every position, `[T, heads, v_head_dim]`; each sequence in the mode that costs it less.
-    fn dense(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
-        let mut outs = Vec::new();
-        let mha = |span: &Span| self.expands() || self.prefers_mha(span.tokens.len(), span.context());
-        for group in layout.groups(mha) {
-            let rows = |t: &Tensor| t.narrow(0, group.rows.start, group.rows.len());
-            let (q_nope, q_pe) = (rows(q_nope)?, rows(q_pe)?);
-            outs.push(if group.key {
-                self.mha_mode(&q_nope, &q_pe, &group.layout, kv)?
-            } else {
-                self.mqa_mode(&q_nope, &q_pe, &group.layout, kv)?
-            });
-        }
-        match outs.len() {
-            1 => Ok(outs.swap_remove(0)),
-            0 => Tensor::zeros((0, self.heads, self.v_dim), q_nope.dtype(), q_nope.device()),
-            _ => Tensor::cat(&outs, 0),
-        }
-    }
-
-    /// Whether keys and values always go through `kv_b_proj`: in FP8 arithmetic the output is rounded to e4m3, and the
-    /// absorbed form's other f32 rounding would now and then fall to the other side.
+    /// Whether sparse rows too go through `kv_b_proj`: see [`FormRule`](super::step::FormRule).
     fn expands(&self) -> bool {
         matches!(self.mode, LinearMode::Fp8 { .. })
     }
 
-    /// Whether expanding a whole context costs less than attending in the wider latent space.
-    fn prefers_mha(&self, new_tokens: usize, context: usize) -> bool {
-        let (t, s) = (new_tokens as f64, context as f64);
-        let pairs = t * (s - (t - 1.0) / 2.0);
-        let projection = (self.latent_dim * (self.nope_dim + self.v_dim)) as f64;
-        let mha = s * projection + pairs * (self.nope_dim + self.rope_dim + self.v_dim) as f64;
-        let mqa = t * projection + pairs * (2 * self.latent_dim + self.rope_dim) as f64;
-        mha < mqa
-    }
-
-    /// MHA mode: keys and values of every head from the latents.
-    fn mha_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
-        let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
+    /// MHA mode: keys and values of every head from the latents of the contexts' `slots`, `[T, heads, v_head_dim]`.
+    fn expanded(
+        &self,
+        q_nope: &Tensor,
+        q_pe: &Tensor,
+        layout: &BatchLayout,
+        slots: &Tensor,
+        kv: &Tensor,
+    ) -> Result<Tensor> {
         let (k, v) = self.expand(slots, kv, q_nope.dtype())?;
         let q = Tensor::cat(&[q_nope, q_pe], 2)?;
         Ok(ops::mha(&q, &k, &v.contiguous()?, layout, self.softmax_scale)?.0)
     }
 
     /// Keys `[n, heads, nope + rope]` and values `[n, heads, v_head_dim]` of these slots.
-    fn expand(&self, slots: Vec<u32>, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
-        let n = slots.len();
-        let kv = kv.index_select(&Tensor::from_vec(slots, n, kv.device())?, 0)?.to_dtype(dtype)?;
+    fn expand(&self, slots: &Tensor, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+        let n = slots.dim(0)?;
+        let kv = kv.index_select(slots, 0)?.to_dtype(dtype)?;
         let latent = kv.narrow(1, 0, self.latent_dim)?.contiguous()?;
         let expanded = self.kv_b_proj.forward(&latent, self.mode)?;
         let expanded = expanded.reshape((n, self.heads, self.nope_dim + self.v_dim))?;
@@ -222,7 +196,9 @@ impl Attention {
         let place: HashMap<i64, i64> = distinct.iter().copied().zip(0..).collect();
         let indices: Vec<i64> = chosen.iter().map(|slot| place.get(slot).copied().unwrap_or(-1)).collect();
         let indices = Tensor::from_vec(indices, (rows, topk), slots.device())?;
-        let (k, v) = self.expand(distinct.into_iter().map(|slot| slot as u32).collect(), kv, q_nope.dtype())?;
+        let distinct: Vec<u32> = distinct.into_iter().map(|slot| slot as u32).collect();
+        let distinct = Tensor::from_slice(&distinct, distinct.len(), kv.device())?;
+        let (k, v) = self.expand(&distinct, kv, q_nope.dtype())?;
         // One head at a time as MQA over rows [value, key]: a query that is zero on the value part ignores it there.
         let q = Tensor::cat(
             &[&Tensor::zeros((rows, self.heads, self.v_dim), q_nope.dtype(), q_nope.device())?, q_nope, q_pe],
@@ -238,8 +214,15 @@ impl Attention {
         Tensor::cat(&outs, 1)
     }
 
+    /// MQA mode over chosen slots `[T, index_topk]`.
+    fn sparse_absorbed(&self, q_nope: &Tensor, q_pe: &Tensor, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let q = self.absorbed_query(q_nope, q_pe)?;
+        let (latent, _) = ops::sparse_mla(&q, kv, slots, self.latent_dim, self.softmax_scale)?;
+        ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
+    }
+
     /// MQA mode: one key head of cached rows, with `kv_b_proj` absorbed into query and output.
-    fn mqa_mode(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
+    fn absorbed(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
         let q = self.absorbed_query(q_nope, q_pe)?;
         let (latent, _) = ops::dense_mla(&q, kv, layout, self.latent_dim, self.softmax_scale)?;
         ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
@@ -304,17 +287,17 @@ mod tests {
             let kv = &random(&[cache.pages() * 64, latent + rope]);
             let rows = layout.tokens();
             let (q_nope, q_pe) = (random(&[rows, heads, nope]), random(&[rows, heads, rope]));
-            let mha = attention.mha_mode(&q_nope, &q_pe, &layout, kv).unwrap();
-            close("dense", &mha, &attention.mqa_mode(&q_nope, &q_pe, &layout, kv).unwrap());
+            let slots: Vec<u32> = layout.spans.iter().flat_map(|s| s.context_slots()).map(|slot| slot as u32).collect();
+            let slots = Tensor::from_slice(&slots, slots.len(), &Device::Cpu).unwrap();
+            let expanded = attention.expanded(&q_nope, &q_pe, &layout, &slots, kv).unwrap();
+            close("dense", &expanded, &attention.absorbed(&q_nope, &q_pe, &layout, kv).unwrap());
 
             let chosen: Vec<i64> = (0..rows as i64 * 6)
                 .map(|i| if i % 6 == 5 { -1 } else { (i * 37 + i % 6 * 61) % (cache.pages() as i64 * 64) })
                 .collect();
             let slots = Tensor::from_vec(chosen, (rows, 6), &Device::Cpu).unwrap();
             let expanded = attention.sparse_expanded(&q_nope, &q_pe, &slots, kv).unwrap();
-            let q = attention.absorbed_query(&q_nope, &q_pe).unwrap();
-            let (latents, _) = ops::sparse_mla(&q, kv, &slots, latent, attention.softmax_scale).unwrap();
-            close("sparse", &expanded, &ops::absorb_value(&latents, &attention.kv_b_proj, nope).unwrap());
+            close("sparse", &expanded, &attention.sparse_absorbed(&q_nope, &q_pe, &slots, kv).unwrap());
         }
     }
 }

@@ -142,7 +142,9 @@ impl Cache {
 
     /// Makes room for new tokens, `(sequence, how many)` each, and says where they and their contexts lie.
     ///
-    /// The rows of the batch follow the order of `tokens`. Either all sequences have grown or none.
+    /// The rows of the batch follow the order of `tokens`. Either all sequences have grown or none. The new tokens of a
+    /// sequence count as a whole prefill, one alone as a step of decoding; a caller that cuts a prefill into chunks, or
+    /// decodes several tokens at once, sets [`Span::prefill`].
     ///
     /// # Errors
     /// If a sequence is unknown or named twice, or if the pool would exceed its limit.
@@ -182,7 +184,8 @@ impl Cache {
                     None => candle::bail!("the cache has no free page"),
                 }
             }
-            layout.spans.push(Span { tokens: row..row + new, start, block_table: sequence.pages.clone() });
+            let prefill = (new > 1).then(|| start..start + new);
+            layout.spans.push(Span { tokens: row..row + new, start, block_table: sequence.pages.clone(), prefill });
             row += new;
         }
         Ok(layout)
@@ -196,7 +199,7 @@ impl Cache {
     pub fn rows(&self, id: SequenceId, layer: usize) -> Result<(Tensor, Option<Tensor>)> {
         let sequence = self.sequence(id)?;
         let layer = self.layer(layer)?;
-        let span = Span { tokens: 0..sequence.len, start: 0, block_table: sequence.pages.clone() };
+        let span = Span { tokens: 0..sequence.len, start: 0, block_table: sequence.pages.clone(), prefill: None };
         let slots: Vec<u32> = (0..sequence.len).map(|p| span.slot(p) as u32).collect();
         let slots = Tensor::from_vec(slots, sequence.len, layer.kv.device())?;
         let index_k = layer.index_k.as_ref().map(|keys| keys.index_select(&slots, 0)).transpose()?;

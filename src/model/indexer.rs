@@ -7,9 +7,9 @@ use candle_nn::VarBuilder;
 use super::linear::linear;
 use super::norm::LayerNorm;
 use super::rope::RopeTables;
+use super::step::Step;
 use crate::config::Config;
 use crate::ops;
-use crate::ops::layout::BatchLayout;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 /// LayerNorm epsilon of the index keys, the same in every config of the family.
@@ -52,34 +52,25 @@ impl Indexer {
         })
     }
 
-    /// Tokens that a query keeps.
-    pub(super) fn topk(&self) -> usize {
-        self.topk
-    }
-
     /// Index keys `[T, index_head_dim]` of `x: [T, hidden_size]`.
     pub(super) fn keys(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
         let k = self.k_norm.forward(&self.wk.forward(x, self.mode)?)?;
         self.rotate(&k.unsqueeze(1)?, rope)?.squeeze(1)
     }
 
-    /// The slots `[T, index_topk]` of the best-scored tokens, padded with -1.
+    /// The slots `[sparse rows, index_topk]` of the best-scored tokens for the step's sparse rows, padded with -1; `None`
+    /// if there are no such rows.
     ///
     /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent, `index_k: [slots, index_head_dim]`.
-    pub(super) fn select(
-        &self,
-        x: &Tensor,
-        qr: &Tensor,
-        rope: &RopeTables,
-        index_k: &Tensor,
-        layout: &BatchLayout,
-    ) -> Result<Tensor> {
-        let q = self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
+    pub(super) fn select(&self, x: &Tensor, qr: &Tensor, step: &Step, index_k: &Tensor) -> Result<Option<Tensor>> {
+        let (Some(group), Some(rope)) = (step.sparse(), &step.sparse_rope) else { return Ok(None) };
+        let (x, qr) = (group.rows(x)?, group.rows(qr)?);
+        let q = self.wq_b.forward(&qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
         let q = self.rotate(&q, rope)?;
         // The head weights stay f32: rounding them flips near ties.
-        let weights = self.weights_proj.forward_f32(x, self.mode)?;
+        let weights = self.weights_proj.forward_f32(&x, self.mode)?;
         let weights = (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?;
-        ops::indexer_topk(&q, index_k, &weights, layout, self.topk)
+        ops::indexer_topk(&q, index_k, &weights, &group.layout, self.topk).map(Some)
     }
 
     /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`; in FP8 precision the whole vector then goes

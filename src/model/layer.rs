@@ -4,15 +4,14 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::attention::{Attention, Selection};
+use super::attention::Attention;
 use super::cache::LayerCache;
 use super::finite::check_finite;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::norm::RmsNorm;
-use super::rope::RopeTables;
+use super::step::Step;
 use crate::config::{Config, MlpType};
-use crate::ops::layout::BatchLayout;
 use crate::ops::linear::LinearMode;
 
 #[derive(Debug, Clone)]
@@ -34,8 +33,8 @@ pub(super) struct Layer {
 pub(super) struct LayerOutput {
     /// The residual stream, `[T, hidden_size]`.
     pub(super) hidden: Tensor,
-    /// What its attention attended to.
-    pub(super) selection: Selection,
+    /// The slots that its attention chose for the step's sparse rows, `[sparse rows, index_topk]`, -1 = none.
+    pub(super) chosen: Option<Tensor>,
     /// The experts it used, `[T, num_experts_per_tok]` u32.
     pub(super) expert_indices: Option<Tensor>,
 }
@@ -58,13 +57,11 @@ impl Layer {
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        rope: &RopeTables,
-        layout: &BatchLayout,
+        step: &Step,
         cache: &LayerCache,
-        shared: Selection,
+        shared: Option<Tensor>,
     ) -> Result<LayerOutput> {
-        let (attn_out, selection) =
-            self.self_attn.forward(&self.input_layernorm.forward(x)?, rope, layout, cache, shared)?;
+        let (attn_out, chosen) = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, cache, shared)?;
         let x = (x + attn_out)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
         let (mlp_out, expert_indices) = match &self.mlp {
@@ -76,6 +73,6 @@ impl Layer {
         };
         let hidden = (x + mlp_out)?;
         check_finite("the residual stream", &hidden)?;
-        Ok(LayerOutput { hidden, selection, expert_indices })
+        Ok(LayerOutput { hidden, chosen, expert_indices })
     }
 }

@@ -27,18 +27,19 @@ mod moe;
 mod mtp;
 mod norm;
 mod rope;
+mod step;
 mod trace;
 
 pub use cache::{Cache, SequenceId};
 pub use trace::Trace;
 
 use adapter::Adapter;
-use attention::Selection;
 use finite::check_finite;
 use layer::{Layer, LayerOutput};
 use mtp::Mtp;
 use norm::RmsNorm;
 use rope::Rope;
+use step::{FormRule, Step};
 
 /// How a checkpoint with FP8 weights is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +63,7 @@ pub struct Model {
     lm_head: LinearWeight,
     mtp: Option<Mtp>,
     rope: Rope,
+    form_rule: FormRule,
     dtype: DType,
     device: Device,
     adapter: Option<Adapter>,
@@ -124,6 +126,7 @@ impl Model {
             lm_head,
             mtp,
             rope: Rope::new(cfg, vb.device()),
+            form_rule: FormRule::new(cfg, mode),
             dtype: vb.dtype(),
             device: vb.device().clone(),
             adapter: None,
@@ -164,6 +167,10 @@ impl Model {
     /// Returns the hidden states after the final norm, `[T, hidden_size]` in the model's dtype; `trace` collects what
     /// the layers saw and chose.
     ///
+    /// A row at a position below `index_topk` attends to all positions up to its own, a later one to those that the
+    /// indexer chooses; the form of the computation follows [`Span::prefill`](crate::ops::layout::Span::prefill). So a
+    /// row's numbers depend on its own sequence alone.
+    ///
     /// # Errors
     /// If an id is not below `vocab_size`, the number of ids is not the layout's, or the weights overflow in the model's
     /// dtype, naming the layer.
@@ -175,15 +182,15 @@ impl Model {
         mut trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let ids = self.ids(ids, layout)?;
-        let rope = self.rope.tables(&layout.positions())?;
+        let step = self.step(layout)?;
         let mut x = self.embed_tokens.index_select(&ids, 0)?.to_dtype(self.dtype)?;
-        let mut selection = Selection::All;
+        let mut chosen = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            let out = layer.forward(&x, &rope, layout, cache.layer(i)?, selection).map_err(|e| in_layer(i, e))?;
+            let out = layer.forward(&x, &step, cache.layer(i)?, chosen).map_err(|e| in_layer(i, e))?;
             if let Some(trace) = trace.as_deref_mut() {
-                self.record(trace, &out, layout)?;
+                self.record(trace, &out, &step)?;
             }
-            (x, selection) = (out.hidden, out.selection);
+            (x, chosen) = (out.hidden, out.chosen);
         }
         let hidden = self.norm.forward(&x)?;
         check_finite("model.norm: the output", &hidden)?;
@@ -219,12 +226,12 @@ impl Model {
         trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let ids = self.ids(next_ids, layout)?;
-        let rope = self.rope.tables(&layout.positions())?;
+        let step = self.step(layout)?;
         let layer = self.layers.len();
-        let run = self.mtp()?.forward(&ids, hidden, &rope, layout, cache.layer(layer)?);
+        let run = self.mtp()?.forward(&ids, hidden, &step, cache.layer(layer)?);
         let (hidden, out) = run.map_err(|e| in_layer(layer, e))?;
         if let Some(trace) = trace {
-            self.record(trace, &out, layout)?;
+            self.record(trace, &out, &step)?;
         }
         Ok(hidden)
     }
@@ -254,23 +261,17 @@ impl Model {
         Tensor::from_slice(ids, ids.len(), &self.device)
     }
 
-    fn record(&self, trace: &mut Trace, out: &LayerOutput, layout: &BatchLayout) -> Result<()> {
-        trace.hidden.push(out.hidden.clone());
-        trace.expert_indices.push(out.expert_indices.clone());
-        trace.topk_indices.push(self.selected(&out.selection, layout)?);
-        Ok(())
+    fn step<'a>(&self, layout: &'a BatchLayout) -> Result<Step<'a>> {
+        Step::new(layout, &self.form_rule, &self.rope, &self.device)
     }
 
-    fn selected(&self, selection: &Selection, layout: &BatchLayout) -> Result<Option<Tensor>> {
-        let topk = match (self.config.has_indexer(), self.config.index_topk) {
-            (true, Some(topk)) => topk,
-            _ => return Ok(None),
-        };
-        let slots = match selection {
-            Selection::All => None,
-            Selection::Slots(slots) => Some(slots),
-        };
-        trace::selected_positions(slots, topk, layout).map(Some)
+    fn record(&self, trace: &mut Trace, out: &LayerOutput, step: &Step) -> Result<()> {
+        trace.hidden.push(out.hidden.clone());
+        trace.expert_indices.push(out.expert_indices.clone());
+        let topk = self.config.index_topk.filter(|_| self.config.has_indexer());
+        let positions = topk.map(|topk| trace::selected_positions(out.chosen.as_ref(), topk, step)).transpose()?;
+        trace.topk_indices.push(positions);
+        Ok(())
     }
 }
 

@@ -4,14 +4,12 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::attention::Selection;
 use super::cache::LayerCache;
 use super::layer::{Layer, LayerOutput};
 use super::linear::linear;
 use super::norm::RmsNorm;
-use super::rope::RopeTables;
+use super::step::Step;
 use crate::config::Config;
-use crate::ops::layout::BatchLayout;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 /// The MTP module, `model.layers.{num_hidden_layers}`.
@@ -73,14 +71,13 @@ impl Mtp {
         &self,
         next_ids: &Tensor,
         hidden: &Tensor,
-        rope: &RopeTables,
-        layout: &BatchLayout,
+        step: &Step,
         cache: &LayerCache,
     ) -> Result<(Tensor, LayerOutput)> {
         let embedding = self.embed_tokens.index_select(next_ids, 0)?.to_dtype(hidden.dtype())?;
         let z = Tensor::cat(&[self.enorm.forward(&embedding)?, self.hnorm.forward(hidden)?], 1)?;
         let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
-        let out = self.layer.forward(&x, rope, layout, cache, Selection::All)?;
+        let out = self.layer.forward(&x, step, cache, None)?;
         Ok((self.norm.forward(&out.hidden)?, out))
     }
 

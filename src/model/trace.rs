@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use candle::{Device, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::layout::{BatchLayout, PAGE_SIZE};
+use super::step::Step;
+use crate::ops::layout::PAGE_SIZE;
 
 /// Intermediate results of one [`Model::forward_batch`](super::Model::forward_batch), one entry per layer, or of one
 /// [`Model::forward_mtp`](super::Model::forward_mtp), one entry.
@@ -20,31 +21,32 @@ pub struct Trace {
     pub expert_indices: Vec<Option<Tensor>>,
 }
 
-/// Turns selected slots `[T, k]` into positions; `None` stands for all positions a row may see.
-pub(super) fn selected_positions(slots: Option<&Tensor>, topk: usize, layout: &BatchLayout) -> Result<Tensor> {
+/// The positions that each row attends to: all that it sees, or those in the slots that were `chosen` for the step's
+/// sparse rows, `[sparse rows, index_topk]`.
+pub(super) fn selected_positions(chosen: Option<&Tensor>, topk: usize, step: &Step) -> Result<Tensor> {
+    let layout = step.layout;
     let rows = layout.tokens();
-    // Nobody chooses more than there is, and `index_topk` may be absurd.
+    // No row chooses more than there is, and `index_topk` may be absurd.
     let topk = topk.min(layout.max_context());
     let mut positions = vec![-1i64; rows * topk];
-    let slots = match slots {
-        None => None,
-        Some(slots) => Some(slots.to_dtype(candle::DType::I64)?.to_vec2::<i64>()?),
-    };
-    for span in &layout.spans {
-        let pages: HashMap<usize, usize> = span.block_table.iter().map(|&page| page as usize).zip(0..).collect();
-        for (row, last) in span.tokens.clone().zip(span.start..) {
-            let out = &mut positions[row * topk..(row + 1) * topk];
-            match &slots {
-                None => out.iter_mut().zip(0..=last as i64).for_each(|(o, p)| *o = p),
-                Some(slots) => {
-                    let chosen = slots[row].iter().filter(|&&slot| slot >= 0);
-                    for (o, &slot) in out.iter_mut().zip(chosen) {
-                        let slot = slot as usize;
-                        *o = match pages.get(&(slot / PAGE_SIZE)) {
-                            Some(page) => (page * PAGE_SIZE + slot % PAGE_SIZE) as i64,
-                            None => candle::bail!("slot {slot} of row {row} is not its sequence's"),
-                        };
-                    }
+    for (row, position) in layout.positions().into_iter().enumerate() {
+        let out = &mut positions[row * topk..(row + 1) * topk];
+        out.iter_mut().zip(0..=i64::from(position)).for_each(|(o, p)| *o = p);
+    }
+    if let (Some(group), Some(chosen)) = (step.sparse(), chosen) {
+        let chosen = chosen.to_dtype(candle::DType::I64)?.to_vec2::<i64>()?;
+        let mut chosen = chosen.iter();
+        for (span, rows) in group.layout.spans.iter().zip(&group.ranges) {
+            let pages: HashMap<usize, usize> = span.block_table.iter().map(|&page| page as usize).zip(0..).collect();
+            for (row, slots) in rows.clone().zip(chosen.by_ref()) {
+                let out = &mut positions[row * topk..(row + 1) * topk];
+                out.fill(-1);
+                for (o, &slot) in out.iter_mut().zip(slots.iter().filter(|&&slot| slot >= 0)) {
+                    let slot = slot as usize;
+                    *o = match pages.get(&(slot / PAGE_SIZE)) {
+                        Some(page) => (page * PAGE_SIZE + slot % PAGE_SIZE) as i64,
+                        None => candle::bail!("slot {slot} of row {row} is not its sequence's"),
+                    };
                 }
             }
         }

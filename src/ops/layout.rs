@@ -17,6 +17,11 @@ pub struct Span {
     pub start: usize,
     /// Pages of the sequence in order; position `p` lies in slot `block_table[p / 64] * 64 + p % 64`.
     pub block_table: Vec<u32>,
+    /// The positions that are being prefilled as a whole, of which these tokens are a part; `None` for a decode step.
+    ///
+    /// The model chooses between equivalent forms of attention by this run and not by how many of its tokens are in
+    /// the batch, so that the numbers do not depend on how the run was cut.
+    pub prefill: Option<Range<usize>>,
 }
 
 impl Span {
@@ -85,12 +90,17 @@ impl BatchLayout {
     /// Checks that the spans cover the rows `0..tokens` one after the other.
     ///
     /// # Errors
-    /// Names the span that leaves a gap, overlaps, runs backwards or is too long for 31-bit positions.
+    /// Names the span that leaves a gap, overlaps, runs backwards, is too long for 31-bit positions or is not covered by
+    /// its prefill.
     pub fn check_rows(&self, tokens: usize) -> Result<()> {
         let mut next = 0;
         for (i, span) in self.spans.iter().enumerate() {
             if span.tokens.start != next || span.tokens.end < next {
                 candle::bail!("layout: span {i} covers rows {:?}, expected it to start at row {next}", span.tokens);
+            }
+            if let Some(run) = span.prefill.as_ref().filter(|run| run.start > span.start || run.end < span.context()) {
+                let rows = span.start..span.context();
+                candle::bail!("layout: span {i} has the positions {rows:?}, which its prefill {run:?} does not cover");
             }
             if span.context() > i32::MAX as usize {
                 candle::bail!("layout: span {i} has a context of {}, the limit is {}", span.context(), i32::MAX);
@@ -126,38 +136,9 @@ impl BatchLayout {
         Ok(())
     }
 
-    /// Splits the batch into runs of neighbouring sequences for which `key` says the same.
-    pub fn groups(&self, key: impl Fn(&Span) -> bool) -> Vec<Group> {
-        let mut groups: Vec<Group> = Vec::new();
-        for span in &self.spans {
-            let key = key(span);
-            if groups.last().is_none_or(|group| group.key != key) {
-                let rows = span.tokens.start..span.tokens.start;
-                groups.push(Group { key, rows, layout: Self::default() });
-            }
-            if let Some(group) = groups.last_mut() {
-                group.rows.end = span.tokens.end;
-                let tokens = span.tokens.start - group.rows.start..span.tokens.end - group.rows.start;
-                group.layout.spans.push(Span { tokens, start: span.start, block_table: span.block_table.clone() });
-            }
-        }
-        groups
-    }
-
     /// The layout of one uncached sequence of `tokens` rows whose keys lie in slots `0..tokens`.
     pub fn single(tokens: usize) -> Self {
         let block_table = (0..tokens.div_ceil(PAGE_SIZE) as u32).collect();
-        Self { spans: vec![Span { tokens: 0..tokens, start: 0, block_table }] }
+        Self { spans: vec![Span { tokens: 0..tokens, start: 0, block_table, prefill: Some(0..tokens) }] }
     }
-}
-
-/// Neighbouring sequences of a batch that are treated alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    /// What the sequences have in common.
-    pub key: bool,
-    /// Their rows in the whole batch.
-    pub rows: Range<usize>,
-    /// Their layout, with rows counted from 0.
-    pub layout: BatchLayout,
 }

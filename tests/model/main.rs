@@ -12,5 +12,6 @@ mod golden;
 mod init;
 mod kinds;
 mod logits_processor;
+mod neighbours;
 mod tiny_v32;
 mod zoo;

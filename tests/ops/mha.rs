@@ -13,7 +13,7 @@ fn spans(sequences: &[(usize, usize)]) -> BatchLayout {
     let mut row = 0;
     let span = |&(start, tokens): &(usize, usize)| {
         row += tokens;
-        Span { tokens: row - tokens..row, start, block_table: Vec::new() }
+        Span { tokens: row - tokens..row, start, block_table: Vec::new(), prefill: None }
     };
     BatchLayout { spans: sequences.iter().map(span).collect() }
 }

@@ -99,7 +99,8 @@ fn matches_golden_scores() {
             for row in 0..5 {
                 let q = golden["index.q"].get(sequence).unwrap().narrow(0, row, 1).unwrap();
                 let weights = golden["index.w_raw"].get(sequence).unwrap().narrow(0, row, 1).unwrap();
-                let layout = BatchLayout { spans: vec![Span { tokens: 0..1, start: 8, block_table: vec![0] }] };
+                let layout =
+                    BatchLayout { spans: vec![Span { tokens: 0..1, start: 8, block_table: vec![0], prefill: None }] };
                 got.extend(values(&mqa_logits(&q, &keys, &(weights * scale).unwrap(), &layout).unwrap()));
             }
         }
@@ -128,7 +129,8 @@ fn matches_golden_scores_of_fp8_queries_and_keys() {
             for row in 0..5 {
                 let of = |tensor: &Tensor| tensor.get(sequence).unwrap().narrow(0, row, 1).unwrap();
                 let weights = (of(&golden["index.w_raw"]) * scale).unwrap();
-                let layout = BatchLayout { spans: vec![Span { tokens: 0..1, start: 8, block_table: vec![0] }] };
+                let layout =
+                    BatchLayout { spans: vec![Span { tokens: 0..1, start: 8, block_table: vec![0], prefill: None }] };
                 got.extend(values(&mqa_logits(&of(&q), &k.get(sequence).unwrap(), &weights, &layout).unwrap()));
             }
         }
@@ -204,7 +206,12 @@ fn names_what_is_wrong() {
         );
         assert_error(mqa_logits(&q, &k, &w, &BatchLayout::single(3)), "the spans cover 3 rows, expected 2");
         assert_error(mqa_logits(&q, &k, &w, &BatchLayout::default()), "the spans cover 0 rows, expected 2");
-        let span = |tokens, start, block_table: &[u32]| Span { tokens, start, block_table: block_table.to_vec() };
+        let span = |tokens, start, block_table: &[u32]| Span {
+            tokens,
+            start,
+            block_table: block_table.to_vec(),
+            prefill: None,
+        };
         for (spans, part) in [
             (vec![span(0..1, 0, &[0]), span(0..2, 0, &[0])], "span 1 covers rows 0..2, expected it to start at row 1"),
             (vec![span(0..2, 0, &[1])], "page 0 of span 0 reaches slot 65, the cache has 64"),

@@ -1,5 +1,6 @@
 //! Guessing tokens with the MTP layer.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -33,7 +34,8 @@ impl<M: TokenModel> Engine<M> {
             let Some(pending) = &sequence.pending else { continue };
             let start = sequence.cached - pending.dim(0)?;
             next_ids.extend_from_slice(&sequence.answer.ids[start + 1..=sequence.cached]);
-            push_span(&mut layout, start, sequence.cached - start, &sequence.block_table);
+            let prefill = sequence.prefill(start);
+            push_span(&mut layout, start, sequence.cached - start, &sequence.block_table, prefill);
             hidden.push(pending);
             prompt_rows += sequence.answer.usage.prompt_tokens.min(sequence.cached).saturating_sub(start);
             last_row[at] = Some(next_ids.len() - 1);
@@ -90,7 +92,7 @@ impl<M: TokenModel> Engine<M> {
                 next_ids.extend(work.drafts.last());
                 // The first guess stands one position after the token that is being fed, and takes that one's slot.
                 let start = layout.spans[index].start + work.drafts.len() - 1;
-                push_span(&mut positions, start, 1, &layout.spans[index].block_table);
+                push_span(&mut positions, start, 1, &layout.spans[index].block_table, None);
             }
             let hidden = self.model.forward_mtp(&next_ids, &hidden, &positions)?;
             expect_rows("MTP hidden states", &hidden, next_ids.len())?;
@@ -126,11 +128,12 @@ impl<M: TokenModel> Engine<M> {
     }
 }
 
-/// Appends a span of `rows` positions from `start` on.
-fn push_span(layout: &mut BatchLayout, start: usize, rows: usize, block_table: &[u32]) {
+/// Appends a span of `rows` positions from `start` on, a part of `prefill` or a step of decoding.
+fn push_span(layout: &mut BatchLayout, start: usize, rows: usize, block_table: &[u32], prefill: Option<Range<usize>>) {
     let pages = (start + rows).div_ceil(PAGE_SIZE).min(block_table.len());
     let first = layout.tokens();
-    layout.spans.push(Span { tokens: first..first + rows, start, block_table: block_table[..pages].to_vec() });
+    let block_table = block_table[..pages].to_vec();
+    layout.spans.push(Span { tokens: first..first + rows, start, block_table, prefill });
 }
 
 /// The largest number's index, ties to the smaller one; 0 if all are NaN or -inf, for a guess needs no meaning.

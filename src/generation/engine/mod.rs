@@ -6,6 +6,7 @@ mod prefix;
 mod step;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use candle_core::Tensor;
 
@@ -63,6 +64,12 @@ impl<S> Sequence<S> {
     /// Whether tokens are being generated, so that exactly the last one is not cached.
     fn answers(&self) -> bool {
         self.answer.usage.generated_tokens > 0
+    }
+
+    /// The whole run of prompt positions that are prefilled, if `position` is one of them, whatever chunk is due.
+    fn prefill(&self, position: usize) -> Option<Range<usize>> {
+        let run = self.answer.usage.cached_tokens..self.answer.usage.prompt_tokens;
+        run.contains(&position).then_some(run)
     }
 }
 

@@ -100,8 +100,11 @@ impl<M: TokenModel> Engine<M> {
         // Guesses still to be made take their slots now: the MTP layer needs them for the guesses after.
         let rows = |work: &Work| work.tokens + if work.drafts.is_empty() { 0 } else { work.max_drafts };
         let wanted: Vec<_> = plan.iter().map(|work| (self.running[work.sequence].handle, rows(work))).collect();
-        let layout = self.model.append(&wanted)?;
+        let mut layout = self.model.append(&wanted)?;
         self.check_layout(&layout, plan, wanted.iter().map(|&(_, rows)| rows))?;
+        for (span, work) in layout.spans.iter_mut().zip(plan.iter()) {
+            span.prefill = self.running[work.sequence].prefill(span.start);
+        }
         self.further_drafts(plan, drafting, &layout)?;
         let mut ids = Vec::with_capacity(layout.tokens());
         let mut rows = Vec::new();

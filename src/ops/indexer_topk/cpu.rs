@@ -58,7 +58,7 @@ fn select_rows(
             items.into_iter().try_for_each(|(span, row, out)| {
                 let rows = out.len() / k;
                 let start = span.start + row - span.tokens.start;
-                let chunk = Span { tokens: 0..rows, start, block_table: span.block_table.clone() };
+                let chunk = Span { tokens: 0..rows, start, block_table: span.block_table.clone(), prefill: None };
                 let (q, weights) = (q.narrow(0, row, rows)?, weights.narrow(0, row, rows)?);
                 let logits = mqa_logits(&q, index_k, &weights, &BatchLayout { spans: vec![chunk] })?;
                 let logits = logits.flatten_all()?.to_vec1::<f32>()?;

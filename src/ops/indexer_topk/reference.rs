@@ -29,7 +29,8 @@ pub fn indexer_topk(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Bat
         let step = (CHUNK_ELEMENTS / span.context().max(1)).max(1);
         while k > 0 && row < span.tokens.end {
             let rows = step.min(span.tokens.end - row);
-            let chunk = Span { tokens: 0..rows, start: position(row), block_table: span.block_table.clone() };
+            let chunk =
+                Span { tokens: 0..rows, start: position(row), block_table: span.block_table.clone(), prefill: None };
             let (q, weights) = (q.narrow(0, row, rows)?, weights.narrow(0, row, rows)?);
             let logits = mqa_logits(&q, &index_k, &weights, &BatchLayout { spans: vec![chunk] })?;
             let chosen = topk(&logits, k)?.flatten_all()?.to_vec1::<i32>()?;

@@ -34,7 +34,7 @@ pub fn layout(rng: &mut ChaCha8Rng, sequences: &[(usize, usize)]) -> BatchLayout
     let mut spans = Vec::new();
     for &(start, tokens) in sequences {
         let block_table = pages.split_off(pages.len() - (start + tokens).div_ceil(PAGE_SIZE));
-        spans.push(Span { tokens: row..row + tokens, start, block_table });
+        spans.push(Span { tokens: row..row + tokens, start, block_table, prefill: None });
         row += tokens;
     }
     BatchLayout { spans }
@@ -44,7 +44,7 @@ pub fn layout(rng: &mut ChaCha8Rng, sequences: &[(usize, usize)]) -> BatchLayout
 pub fn alone(layout: &BatchLayout, row: usize) -> BatchLayout {
     let span = layout.spans.iter().find(|span| span.tokens.contains(&row)).unwrap();
     let start = span.start + row - span.tokens.start;
-    BatchLayout { spans: vec![Span { tokens: 0..1, start, block_table: span.block_table.clone() }] }
+    BatchLayout { spans: vec![Span { tokens: 0..1, start, block_table: span.block_table.clone(), prefill: None }] }
 }
 
 /// The slots that each row sees, in the order of their positions.

@@ -77,7 +77,7 @@ impl TokenModel for Echo {
         for &(sequence, new) in new_tokens {
             let (start, first) = (self.sequences[&sequence].len(), layout.tokens());
             let block_table = vec![sequence; (start + new).div_ceil(PAGE_SIZE)];
-            layout.spans.push(Span { tokens: first..first + new, start, block_table });
+            layout.spans.push(Span { tokens: first..first + new, start, block_table, prefill: None });
         }
         Ok(layout)
     }

@@ -206,7 +206,7 @@ impl TokenModel for Mock {
                 (self.main[slot], self.mtp[slot]) = (None, None);
             }
             let first = layout.tokens();
-            layout.spans.push(Span { tokens: first..first + new, start, block_table: pages.clone() });
+            layout.spans.push(Span { tokens: first..first + new, start, block_table: pages.clone(), prefill: None });
         }
         self.peak_pages = self.peak_pages.max(self.used_pages());
         Ok(layout)

@@ -1,0 +1,214 @@
+//! What the layers of one step share: made on the host and uploaded once, before the first layer.
+
+use std::ops::Range;
+
+use candle::{Device, Result, Tensor};
+use candle_core as candle;
+
+use super::rope::{Rope, RopeTables};
+use crate::config::Config;
+use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::linear::LinearMode;
+
+/// How a row attends. The forms are equivalent up to rounding where they attend to the same positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttentionForm {
+    /// To all its positions, with keys and values of every head expanded from the latents (MHA).
+    Expanded,
+    /// To all its positions in latent space, with `kv_b_proj` absorbed into query and output (MQA).
+    Absorbed,
+    /// To the `index_topk` positions that the indexer chooses.
+    Sparse,
+}
+
+/// Chooses the form for each row from its own sequence's figures, so that a row's numbers depend neither on the other
+/// sequences of the batch nor on how its own was cut into chunks.
+#[derive(Debug, Clone)]
+pub(super) struct FormRule {
+    /// Positions up to which a row attends to all it sees; `None` without an indexer.
+    index_topk: Option<usize>,
+    /// In FP8 arithmetic keys and values always go through `kv_b_proj`: the output is rounded to e4m3, and the absorbed
+    /// form's other f32 rounding would now and then fall to the other side.
+    always_expands: bool,
+    latent_dim: usize,
+    nope_dim: usize,
+    rope_dim: usize,
+    v_dim: usize,
+}
+
+impl FormRule {
+    pub(super) fn new(cfg: &Config, mode: LinearMode) -> Self {
+        Self {
+            index_topk: cfg.index_topk.filter(|_| cfg.has_indexer()),
+            always_expands: matches!(mode, LinearMode::Fp8 { .. }),
+            latent_dim: cfg.kv_lora_rank,
+            nope_dim: cfg.qk_nope_head_dim,
+            rope_dim: cfg.qk_rope_head_dim,
+            v_dim: cfg.v_head_dim,
+        }
+    }
+
+    /// A span's rows by form: its first rows attend to all they see, those from position `index_topk` on are sparse.
+    fn split(&self, span: &Span) -> [(AttentionForm, Range<usize>); 2] {
+        let limit = self.index_topk.unwrap_or(usize::MAX);
+        let dense = limit.saturating_sub(span.start).min(span.tokens.len());
+        let middle = span.tokens.start + dense;
+        let form = match &span.prefill {
+            _ if self.always_expands => AttentionForm::Expanded,
+            Some(run) if self.prefers_expanded(run.start..run.end.min(limit)) => AttentionForm::Expanded,
+            _ => AttentionForm::Absorbed,
+        };
+        [(form, span.tokens.start..middle), (AttentionForm::Sparse, middle..span.tokens.end)]
+    }
+
+    /// Whether expanding a whole context costs a prefill of these positions less than attending in the wider latent
+    /// space.
+    fn prefers_expanded(&self, run: Range<usize>) -> bool {
+        let (t, s) = (run.len() as f64, run.end as f64);
+        let pairs = t * (s - (t - 1.0) / 2.0);
+        let projection = (self.latent_dim * (self.nope_dim + self.v_dim)) as f64;
+        let expanded = s * projection + pairs * (self.nope_dim + self.rope_dim + self.v_dim) as f64;
+        let absorbed = t * projection + pairs * (2 * self.latent_dim + self.rope_dim) as f64;
+        expanded < absorbed
+    }
+}
+
+/// Some rows of a batch.
+#[derive(Debug, Clone)]
+enum Rows {
+    All,
+    Range(Range<usize>),
+    /// Row numbers, `[n]` u32 on the model's device.
+    Index(Tensor),
+}
+
+impl Rows {
+    /// `ranges` of `0..tokens`, in ascending order.
+    fn new(ranges: &[Range<usize>], tokens: usize, device: &Device) -> Result<Self> {
+        let (start, end) = (ranges.first().map_or(0, |r| r.start), ranges.last().map_or(0, |r| r.end));
+        let count: usize = ranges.iter().map(Range::len).sum();
+        Ok(if count == tokens {
+            Self::All
+        } else if count == end - start {
+            Self::Range(start..end)
+        } else {
+            let index: Vec<u32> = ranges.iter().flat_map(|r| r.start as u32..r.end as u32).collect();
+            Self::Index(Tensor::from_vec(index, count, device)?)
+        })
+    }
+
+    fn of(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::All => Ok(x.clone()),
+            Self::Range(range) => x.narrow(0, range.start, range.len()),
+            Self::Index(index) => x.contiguous()?.index_select(index, 0),
+        }
+    }
+}
+
+/// The rows of a batch that attend in the same form.
+#[derive(Debug, Clone)]
+pub(super) struct RowGroup {
+    pub(super) form: AttentionForm,
+    /// Their sequences, with rows counted from 0.
+    pub(super) layout: BatchLayout,
+    /// Rows of the batch, one range for each span of `layout`.
+    pub(super) ranges: Vec<Range<usize>>,
+    /// The slots of the contexts of `layout`, one after the other, `[layout.total_context()]` u32; of expanded rows.
+    pub(super) context_slots: Option<Tensor>,
+    rows: Rows,
+}
+
+impl RowGroup {
+    fn new(form: AttentionForm, rule: &FormRule, batch: &BatchLayout, device: &Device) -> Result<Self> {
+        let (mut layout, mut ranges) = (BatchLayout::default(), Vec::new());
+        for span in &batch.spans {
+            let parts = rule.split(span).into_iter().filter(|(part, rows)| *part == form && !rows.is_empty());
+            for (_, rows) in parts {
+                let first = layout.tokens();
+                layout.spans.push(Span {
+                    tokens: first..first + rows.len(),
+                    start: span.start + rows.start - span.tokens.start,
+                    block_table: span.block_table.clone(),
+                    prefill: span.prefill.clone(),
+                });
+                ranges.push(rows);
+            }
+        }
+        let context_slots = match form {
+            AttentionForm::Expanded => {
+                let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
+                Some(Tensor::from_vec(slots, layout.total_context(), device)?)
+            }
+            _ => None,
+        };
+        Ok(Self { form, rows: Rows::new(&ranges, batch.tokens(), device)?, layout, ranges, context_slots })
+    }
+
+    /// The group's rows of `x: [T, ..]`.
+    pub(super) fn rows(&self, x: &Tensor) -> Result<Tensor> {
+        self.rows.of(x)
+    }
+}
+
+/// One step of the model: a batch, with what its layers share on the model's device.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    pub(super) layout: &'a BatchLayout,
+    pub(super) rope: RopeTables,
+    /// The rows by form, in the order of their first rows.
+    pub(super) groups: Vec<RowGroup>,
+    /// The tables of the sparse rows.
+    pub(super) sparse_rope: Option<RopeTables>,
+    /// The place of each row among the groups' rows one after the other, `[T]` u32, where that is another order.
+    order: Option<Tensor>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(layout: &'a BatchLayout, rule: &FormRule, rope: &Rope, device: &Device) -> Result<Self> {
+        layout.check_rows(layout.tokens())?;
+        let rope = rope.tables(&layout.positions())?;
+        let mut groups = Vec::new();
+        for form in [AttentionForm::Expanded, AttentionForm::Absorbed, AttentionForm::Sparse] {
+            let group = RowGroup::new(form, rule, layout, device)?;
+            if !group.ranges.is_empty() {
+                groups.push(group);
+            }
+        }
+        groups.sort_by_key(|group| group.ranges[0].start);
+        let sparse = groups.iter().find(|group| group.form == AttentionForm::Sparse);
+        let sparse_rope = match sparse {
+            Some(group) => Some(RopeTables { cos: group.rows(&rope.cos)?, sin: group.rows(&rope.sin)? }),
+            None => None,
+        };
+        let order = order(&groups, layout.tokens(), device)?;
+        Ok(Self { layout, rope, groups, sparse_rope, order })
+    }
+
+    /// The sparse rows, if there are any.
+    pub(super) fn sparse(&self) -> Option<&RowGroup> {
+        self.groups.iter().find(|group| group.form == AttentionForm::Sparse)
+    }
+
+    /// The groups' results `[rows of the group, ..]`, in the order of the groups, as one result `[T, ..]`.
+    pub(super) fn join(&self, mut outs: Vec<Tensor>) -> Result<Tensor> {
+        let joined = if outs.len() == 1 { outs.swap_remove(0) } else { Tensor::cat(&outs, 0)? };
+        match &self.order {
+            Some(order) => joined.index_select(order, 0),
+            None => Ok(joined),
+        }
+    }
+}
+
+/// See [`Step`].
+fn order(groups: &[RowGroup], tokens: usize, device: &Device) -> Result<Option<Tensor>> {
+    let rows: Vec<usize> = groups.iter().flat_map(|group| group.ranges.iter().cloned().flatten()).collect();
+    if rows.is_sorted() {
+        return Ok(None);
+    }
+    let mut places = vec![0u32; tokens];
+    for (place, row) in (0..).zip(rows) {
+        places[row] = place;
+    }
+    Tensor::from_vec(places, tokens, device).map(Some)
+}
