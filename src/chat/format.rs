@@ -152,6 +152,37 @@ pub(crate) struct Dsml {
     pub parameter_open: &'static str,
     /// Closes a parameter, without its `>`.
     pub parameter_close: &'static str,
+    /// Before the name of a tool or a parameter, after the tag's opening.
+    pub name: &'static str,
+    /// After the name of a tool.
+    pub name_end: &'static str,
+    /// After the name of a parameter, before `true` or `false`.
+    pub is_string: &'static str,
+    /// What no value may hold: the end of a closing tag's opening, which a strict reader takes for the value's end, or a
+    /// tolerant one for that of the call.
+    pub value_end: &'static str,
+}
+
+impl Dsml {
+    /// What stands before the name of a called tool.
+    pub fn before_tool(&self) -> String {
+        format!("{}{}", self.invoke_open, self.name)
+    }
+
+    /// What stands before the name of a parameter.
+    pub fn before_parameter(&self) -> String {
+        format!("{}{}", self.parameter_open, self.name)
+    }
+
+    /// What stands between the name of a parameter and its value.
+    pub fn before_value(&self, is_string: bool) -> String {
+        format!("{}{is_string}{}", self.is_string, self.name_end)
+    }
+
+    /// What stands after a value.
+    pub fn after_value(&self) -> String {
+        format!("{}>", self.parameter_close)
+    }
 }
 
 /// The control tokens of calls before V3.2.
@@ -195,8 +226,8 @@ impl Calls {
     pub fn name_marks(&self) -> NameMarks {
         match self {
             Self::Dsml(dsml) => NameMarks {
-                tool: format!("{} name=\"", dsml.invoke_open),
-                parameter: Some(format!("{} name=\"", dsml.parameter_open)),
+                tool: dsml.before_tool(),
+                parameter: Some(dsml.before_parameter()),
                 end: "\"",
                 unmistakable: dsml.open.len(),
             },
@@ -215,10 +246,17 @@ const EOS: &str = "<｜end▁of▁sentence｜>";
 const USER: &str = "<｜User｜>";
 const ASSISTANT: &str = "<｜Assistant｜>";
 const THINK: &str = "<think>";
-const THINK_END: &str = "</think>";
+/// Closes the reasoning in every version.
+pub(crate) const THINK_END: &str = "</think>";
+
+/// The bar of control tokens and of DSML's tags.
+pub(crate) const BAR: char = '｜';
+
+/// What no text of a V3.2 answer may hold: a strict reader of the format refuses it.
+pub(crate) const FORBIDDEN: [&str; 5] = [THINK, THINK_END, TAGS.mark, BOS, EOS];
 
 /// DSML as of V3.2. (V4 calls the block `tool_calls`.)
-const DSML: Dsml = Dsml {
+pub(crate) const TAGS: Dsml = Dsml {
     mark: "｜DSML｜",
     before: "\n\n",
     open: "<｜DSML｜",
@@ -229,6 +267,10 @@ const DSML: Dsml = Dsml {
     invoke_close: "</｜DSML｜invoke",
     parameter_open: "<｜DSML｜parameter",
     parameter_close: "</｜DSML｜parameter",
+    name: " name=\"",
+    name_end: "\">",
+    is_string: "\" string=\"",
+    value_end: "/｜DSML｜",
 };
 
 /// DeepSeek-V3.2.
@@ -252,7 +294,7 @@ pub(crate) static V32: Format = Format {
         result_close: "</result>",
         results_close: "\n</function_results>\n\n",
     }),
-    calls: Calls::Dsml(DSML),
+    calls: Calls::Dsml(TAGS),
 };
 
 /// V3.2's tools block up to the first schema. It shows the model the tags, think marks among them.

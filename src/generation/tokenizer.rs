@@ -16,18 +16,16 @@ use crate::show::one_line;
 
 /// Which tokens marked `special` in `tokenizer.json` come out as text.
 ///
-/// `<think>` and `</think>` always do: they are content to whoever reads the answer.
+/// Tags do whatever they are marked as, that is `<name>` and `</name>` with a name of lower-case letters and `_`: marks
+/// of reasoning and of calls are content to whoever reads the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SpecialTokens {
-    /// Leave them out (`<｜end▁of▁sentence｜>` and the like).
+    /// Leave them out, such as the end of the sentence.
     #[default]
     Drop,
     /// Keep them all.
     Keep,
 }
-
-/// Special tokens that [`SpecialTokens::Drop`] keeps.
-const CONTENT: [&str; 2] = ["<think>", "</think>"];
 
 /// A checkpoint's tokenizer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -222,11 +220,18 @@ impl Tokenizer {
     pub(super) fn is_text(&self, id: u32, special: SpecialTokens) -> bool {
         let keep = |token: &str| {
             special == SpecialTokens::Keep
-                || CONTENT.contains(&token)
+                || is_tag(token)
                 || !self.inner.tokenizer.get_added_vocabulary().is_special_token(token)
         };
         self.id_to_token(id).is_some_and(|token| keep(&token))
     }
+}
+
+/// Whether a token is a tag, which [`SpecialTokens::Drop`] keeps.
+fn is_tag(token: &str) -> bool {
+    let name = token.strip_prefix('<').and_then(|token| token.strip_suffix('>'));
+    let name = name.map(|name| name.strip_prefix('/').unwrap_or(name));
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
 }
 
 fn parse(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {

@@ -121,10 +121,12 @@ fn ids(state: &State, prompt: &RawPrompt, add_special_tokens: bool) -> Result<Ve
     Ok(ids)
 }
 
-/// The ids of a text with control tokens; one that begins with its begin token gets no second one.
+/// The ids of a text with control tokens; one that begins with the tokenizer's begin token gets no second one.
 pub fn raw_ids(state: &State, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
-    let begins = text.starts_with("<｜begin▁of▁sentence｜>");
-    Ok(state.chat.tokenizer().encode(text, add_special_tokens && !begins)?)
+    let tokenizer = state.chat.tokenizer();
+    let begin = text_of(&tokenizer.encode("", true)?, tokenizer);
+    let begins = !begin.is_empty() && text.starts_with(&begin);
+    Ok(tokenizer.encode(text, add_special_tokens && !begins)?)
 }
 
 fn echoed(call: &CompletionCall, index: usize, ids: &[u32], tokenizer: &Tokenizer) -> String {

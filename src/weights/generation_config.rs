@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Result, WeightsError};
 use super::{MAX_CONFIG_BYTES, read_text};
-use crate::ConfigError;
+use crate::config::ConfigError;
 use crate::config::json;
 
 /// What `generation_config.json` says; a key that is absent or null is `None` (or empty).

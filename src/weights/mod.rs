@@ -13,7 +13,7 @@ use std::path::Path;
 
 use candle_nn::VarBuilder;
 
-use crate::Config;
+use crate::config::Config;
 
 mod checkpoint;
 mod decode;

@@ -14,7 +14,7 @@ fn compile(tools: &[Tool], choice: ToolChoice, format: ResponseFormat) -> Result
     let answer =
         AnswerGrammar { thinking: false, tools, tool_choice: &choice, parallel: false, response_format: &format };
     let grammar = answer.build().map_err(|error| error.to_string())?;
-    let compiler = GrammarCompiler::new(&Tokenizer::load(TINY).unwrap(), &[1], 2560).unwrap();
+    let compiler = GrammarCompiler::new(&Tokenizer::load(TINY).unwrap(), &[1], 2560, &AnswerGrammar::BREAKS).unwrap();
     compiler.compile(&grammar).map_err(|error| error.to_string())
 }
 
@@ -99,9 +99,9 @@ fn errors_name_the_place_and_the_problem() {
         assert!(error.to_string().starts_with("response_format: "), "{error}");
     }
     let tokenizer = Tokenizer::load(TINY).unwrap();
-    assert!(GrammarCompiler::new(&tokenizer, &[], 2560).is_err());
-    assert!(GrammarCompiler::new(&tokenizer, &[2560], 2560).is_err());
-    assert!(GrammarCompiler::new(&tokenizer, &[1], 2559).is_err());
+    assert!(GrammarCompiler::new(&tokenizer, &[], 2560, &[]).is_err());
+    assert!(GrammarCompiler::new(&tokenizer, &[2560], 2560, &[]).is_err());
+    assert!(GrammarCompiler::new(&tokenizer, &[1], 2559, &[]).is_err());
 }
 
 /// A chain of references of some length.

@@ -11,6 +11,7 @@ mod cache;
 mod golden;
 mod init;
 mod kinds;
+mod layers;
 mod logits_processor;
 mod neighbours;
 mod tiny_v32;

@@ -170,7 +170,7 @@ pub fn tools_block(tools: &[Tool]) -> String {
 fn calls(dsml: &Dsml, calls: &[ToolCall]) -> Result<String, (usize, String)> {
     let mut out = format!("{}{}>\n", dsml.before, dsml.block_open);
     for (i, call) in calls.iter().enumerate() {
-        out.push_str(&format!("{} name=\"{}\">\n", dsml.invoke_open, call.name));
+        out.push_str(&format!("{}{}{}\n", dsml.before_tool(), call.name, dsml.name_end));
         out.push_str(&parameters(dsml, &call.arguments).map_err(|reason| (i, reason))?);
         out.push_str(&format!("\n{}>\n", dsml.invoke_close));
     }
@@ -192,8 +192,8 @@ fn parameters(dsml: &Dsml, arguments: &str) -> Result<String, String> {
             Json::String(text) => (true, text.clone()),
             value => (false, value.to_python()),
         };
-        let (open, close) = (dsml.parameter_open, dsml.parameter_close);
-        out.push_str(&format!("{open} name=\"{key}\" string=\"{is_string}\">{text}{close}>"));
+        let (before, after) = (dsml.before_parameter(), dsml.after_value());
+        out.push_str(&format!("{before}{key}{}{text}{after}", dsml.before_value(is_string)));
     }
     Ok(out)
 }

@@ -25,19 +25,11 @@ use std::fmt::Write;
 use self::arguments::Arguments;
 use self::schema::Root;
 use self::strings::literal;
+use super::format::{BAR, FORBIDDEN, TAGS, THINK_END};
 use super::json::Json;
 use super::message::Tool;
 use super::tools::ToolChoice;
 use crate::grammar::{Grammar, JsonContent, Parameters, SchemaOf};
-
-/// Marks the format's tags.
-const DSML: &str = "｜DSML｜";
-/// What no text of an answer may hold: a strict reader of the format refuses it.
-const FORBIDDEN: [&str; 5] = ["<think>", "</think>", DSML, "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"];
-/// What no value may hold: a closing tag, which a strict reader takes for the value's end, or a tolerant one for that of
-/// the call.
-const VALUE_END: &str = "/｜DSML｜";
-const CLOSE: &str = "</｜DSML｜parameter>";
 
 /// The form of an answer's content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +67,7 @@ impl ResponseFormat {
 /// What an answer must be.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerGrammar<'a> {
-    /// Whether the prompt ends with `<think>`, so that the answer begins with reasoning.
+    /// Whether the prompt opens the reasoning, so that the answer begins with it.
     pub thinking: bool,
     /// The tools that may be called.
     pub tools: &'a [Tool],
@@ -88,6 +80,9 @@ pub struct AnswerGrammar<'a> {
 }
 
 impl AnswerGrammar<'_> {
+    /// The characters that the texts begin with which no text of an answer may hold.
+    pub const BREAKS: [char; 2] = ['<', BAR];
+
     /// The grammar.
     ///
     /// # Errors
@@ -112,22 +107,22 @@ impl AnswerGrammar<'_> {
             (false, false, false) => "TEXT? | TEXT_OPEN calls",
             (false, false, true) => "json | OPEN calls",
         };
-        let start = if self.thinking { "TEXT? </think> answer" } else { "answer" };
-        let mut text = format!("start: {start}\nanswer: {answer}\n");
+        let reasoning = if self.thinking { format!("TEXT? {THINK_END} ") } else { String::new() };
+        let mut text = format!("start: {reasoning}answer\nanswer: {answer}\n");
         lark.terminals(&mut text);
         text.push_str(&lark.rules);
 
         let content = (content && !only_calls).then(|| JsonContent {
-            after: if self.thinking { "</think>".to_string() } else { String::new() },
+            after: if self.thinking { THINK_END.to_string() } else { String::new() },
             forbidden: FORBIDDEN.map(String::from).to_vec(),
         });
         let parameters = (!tools.is_empty()).then(|| Parameters {
-            open: "<｜DSML｜parameter name=\"".to_string(),
-            raw: "\" string=\"true\">".to_string(),
-            json: "\" string=\"false\">".to_string(),
-            close: CLOSE.to_string(),
-            forbidden: VALUE_END.to_string(),
-            group: "<｜DSML｜invoke name=\"".to_string(),
+            open: TAGS.before_parameter(),
+            raw: TAGS.before_value(true),
+            json: TAGS.before_value(false),
+            close: TAGS.after_value(),
+            forbidden: TAGS.value_end.to_string(),
+            group: TAGS.before_tool(),
             distinct,
         });
         Ok(Grammar { lark: text, schemas: lark.schemas, content, parameters })
@@ -163,7 +158,7 @@ impl AnswerGrammar<'_> {
 
 /// Whether the format can carry a name: names stand unescaped between quotes.
 fn is_writable(name: &str) -> bool {
-    !name.is_empty() && !name.contains(DSML) && !name.contains(|c: char| c == '"' || c.is_control())
+    !name.is_empty() && !name.contains(TAGS.mark) && !name.contains(|c: char| c == '"' || c.is_control())
 }
 
 /// The text of a grammar as it grows.
@@ -185,8 +180,8 @@ impl Lark {
     /// The terminals that every grammar has: plain text, and plain text up to where a block of calls begins.
     fn terminals(&self, text: &mut String) {
         let forbidden = FORBIDDEN.map(pattern::escape).join("|");
-        let opener = "\"\\n\\n<｜DSML｜function_calls>\\n\"";
-        let end = pattern::escape(VALUE_END);
+        let opener = literal(&format!("{}{}>\n", TAGS.before, TAGS.block_open));
+        let end = pattern::escape(TAGS.value_end);
         let lines = [
             format!("PLAIN: ~/(?s:.*)({forbidden})(?s:.*)/"),
             "TEXT: /(?s:.+)/ & PLAIN".to_string(),
@@ -227,9 +222,10 @@ impl Lark {
         let names: Vec<_> = (0..tools).map(|index| format!("tool{index}")).collect();
         let _ = write!(
             self.rules,
-            "calls: \"<｜DSML｜invoke name=\\\"\" tool{more} \"\\n</｜DSML｜function_calls>\"\n\
-             next: \"\\n<｜DSML｜invoke name=\\\"\" tool\n\
-             tool: {}\n",
+            "calls: {} tool{more} {}\nnext: {} tool\ntool: {}\n",
+            literal(&TAGS.before_tool()),
+            literal(&format!("\n{}>", TAGS.block_close)),
+            literal(&format!("\n{}", TAGS.before_tool())),
             names.join(" | "),
         );
     }
@@ -242,27 +238,29 @@ impl Lark {
             Some(schema) => schema,
         };
         let of = SchemaOf::Tool(tool.name().to_string());
-        let root = Root::new(schema, of.clone(), &[VALUE_END])?.after(self.multiples);
+        let root = Root::new(schema, of.clone(), &[TAGS.value_end])?.after(self.multiples);
         let arguments = Arguments::read(&root)?;
         let prefix = format!("t{index}");
         self.begin(&of);
+        let open = literal(&format!("\n{}", TAGS.before_parameter()));
         for (at, parameter) in arguments.named.iter().enumerate() {
-            let key = literal(&format!("{}\" string=\"", parameter.name));
+            let key = literal(&format!("{}{}", parameter.name, TAGS.is_string));
             let value = self.value(&root, &format!("{prefix}p{at}"), &parameter.schema, &parameter.path)?;
-            let _ = writeln!(self.rules, "{prefix}p{at}: \"\\n<｜DSML｜parameter name=\\\"\" {key} {value}");
+            let _ = writeln!(self.rules, "{prefix}p{at}: {open} {key} {value}");
         }
         if let Some(schema) = &arguments.more {
             let names: Vec<_> = arguments.known.iter().map(|name| literal(name)).collect();
             let others = if names.is_empty() { String::new() } else { format!(" & ~({})", names.join(" | ")) };
-            let key = format!("(/[^\"<>｜\\x00-\\x1F\\x7F]{{1,64}}/{others}) \"\\\" string=\\\"\"");
+            let is_string = literal(TAGS.is_string);
+            let key = format!("(/[^\"<>{BAR}\\x00-\\x1F\\x7F]{{1,64}}/{others}) {is_string}");
             let value = self.value(&root, &format!("{prefix}more"), schema, "/additionalProperties")?;
             let terminal = format!("T{index}KEY");
             let _ = writeln!(self.rules, "{terminal}: {key}");
-            let _ = writeln!(self.rules, "{prefix}more: \"\\n<｜DSML｜parameter name=\\\"\" {terminal} {value}");
+            let _ = writeln!(self.rules, "{prefix}more: {open} {terminal} {value}");
         }
         self.multiples = root.multiples();
         self.sequence(&prefix, &arguments);
-        let name = literal(&format!("{}\">", tool.name()));
+        let name = literal(&format!("{}{}", tool.name(), TAGS.name_end));
         let _ = writeln!(self.rules, "tool{index}: {name} {prefix}args");
         Ok(arguments.more.is_some())
     }
@@ -271,7 +269,7 @@ impl Lark {
     fn sequence(&mut self, prefix: &str, arguments: &Arguments) {
         let count = arguments.named.len();
         let rest = |at: usize| format!("{prefix}r{at}");
-        let close = "\"\\n</｜DSML｜invoke>\"";
+        let close = literal(&format!("\n{}>", TAGS.invoke_close));
         let more = arguments.more.is_some();
         let _ = writeln!(
             self.rules,
@@ -288,7 +286,7 @@ impl Lark {
             choices.push(rest(0));
         } else {
             // A call without arguments has a blank line in their place.
-            choices.push("\"\\n\\n</｜DSML｜invoke>\"".to_string());
+            choices.push(literal(&format!("\n\n{}>", TAGS.invoke_close)));
             choices.extend((0..count).map(|at| format!("{prefix}p{at} {}", rest(at + 1))));
             if more {
                 choices.push(format!("{prefix}more {}", rest(count)));
@@ -297,22 +295,23 @@ impl Lark {
         let _ = writeln!(self.rules, "{prefix}args: {}", choices.join(" | "));
     }
 
-    /// A value of a schema from `true">` or `false">` on, as an expression of rules named after `name`.
+    /// A value of a schema from `true` or `false` on, as an expression of rules named after `name`.
     fn value(&mut self, root: &Root, name: &str, schema: &Json, path: &str) -> Result<String, GrammarError> {
         let mut forms = Vec::new();
         let text = strings::of(root, schema, path)?;
-        let plain = text.terminal(&[VALUE_END]);
+        let plain = text.terminal(&[TAGS.value_end]);
         if let Some(terminal) = &plain {
             let upper = name.to_uppercase();
-            let _ = writeln!(self.rules, "{upper}: {terminal} {}", literal(CLOSE));
-            forms.push(format!("\"true\\\">\" {upper}"));
+            let _ = writeln!(self.rules, "{upper}: {terminal} {}", literal(&TAGS.after_value()));
+            forms.push(format!("{} {upper}", literal(&format!("true{}", TAGS.name_end))));
         }
         if root.allows_others(schema, path)? {
             let kinds: &[&str] = if text.is_none() { &[] } else { &["null", "boolean", "number", "array", "object"] };
             let layout = r#"{"whitespace_flexible":false,"item_separator":", ","key_separator":": ","json_allowed_escapes":"nrbtf\\\""}"#;
             let schema = root.embed(schema, path, kinds, layout)?;
             let _ = writeln!(self.rules, "{name}j: %json {schema}");
-            forms.push(format!("\"false\\\">\" {name}j {}", literal(CLOSE)));
+            let (kind, close) = (literal(&format!("false{}", TAGS.name_end)), literal(&TAGS.after_value()));
+            forms.push(format!("{kind} {name}j {close}"));
         }
         if forms.is_empty() {
             return Err(root.problem(path, "no value follows this schema"));

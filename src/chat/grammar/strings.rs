@@ -3,6 +3,7 @@
 use super::error::GrammarError;
 use super::pattern;
 use super::schema::{MAX_CHAIN, Root};
+use crate::chat::format::BAR;
 use crate::chat::json::Json;
 
 /// Longest bound that is held to; longer ones would make the grammar large.
@@ -38,7 +39,7 @@ impl Strings {
             }
             // Without the tags' bar there is no tag, which is found out at once; that a bounded string can't go on within one
             // takes long.
-            Self::Match(expression) if !expression.contains('｜') => Some(format!("({expression} & /[^｜]*/)")),
+            Self::Match(expression) if !expression.contains(BAR) => Some(format!("({expression} & /[^{BAR}]*/)")),
             Self::Match(expression) => Some(format!("({expression} & VALUE)")),
         }
     }
@@ -97,6 +98,7 @@ pub(super) fn literal(text: &str) -> String {
         match c {
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
             c if (c as u32) < 0x20 || c == '\u{7f}' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
             c => quoted.push(c),
         }

@@ -96,6 +96,7 @@ fn demand(request: &ChatRequest, tools: &[Tool], response_format: &ResponseForma
 mod compiler {
     use std::sync::{Mutex, PoisonError};
 
+    use crate::chat::AnswerGrammar;
     use crate::generation::{Constraint, GrammarCompiler, Result, Tokenizer};
     use crate::grammar::Grammar;
 
@@ -123,7 +124,9 @@ mod compiler {
             if let Some(compiler) = &*made {
                 return Ok(compiler.clone());
             }
-            Ok(made.insert(GrammarCompiler::new(&self.tokenizer, &self.stop_ids, self.vocab_size)?).clone())
+            let breaks = &AnswerGrammar::BREAKS;
+            let compiler = GrammarCompiler::new(&self.tokenizer, &self.stop_ids, self.vocab_size, breaks)?;
+            Ok(made.insert(compiler).clone())
         }
     }
 }

@@ -18,10 +18,8 @@ use super::params::parameter;
 use super::tokenizer::Tokenizer;
 use crate::grammar::Grammar;
 
-/// Kinds of tokens that are allowed or not as one, which spares the walk over them. The first serves plain text: its
-/// forbidden texts begin with `<` or `｜`. The others serve JSON.
-const SLICES: [&str; 5] = [
-    r"[^<｜]+",
+/// Kinds of tokens that are allowed or not as one, which spares the walk over them: those of JSON.
+const SLICES: [&str; 4] = [
     r"[\x20\x0A\x0D\x09]+",
     r#"[^"\\\x00-\x1F\x7F]{1,10}"#,
     r#"[^"\\\x00-\x1F\x7F]{1,30}"#,
@@ -56,17 +54,21 @@ impl GrammarCompiler {
     ///
     /// - `eos_ids`: what may end an answer where the grammar lets it end: the stop ids of the requests.
     /// - `vocab_size`: the model's number of logits; ids that have no token are never allowed.
+    /// - `breaks`: the characters that texts begin with which grammars forbid in plain text. Tokens without them are
+    ///   allowed or not as one, which makes masks cheaper; grammars are held to whatever these are.
     ///
     /// # Errors
     /// If the tokenizer is not byte-level, has ids that the model has not, or there is no id to end with.
-    pub fn new(tokenizer: &Tokenizer, eos_ids: &[u32], vocab_size: usize) -> Result<Self> {
+    pub fn new(tokenizer: &Tokenizer, eos_ids: &[u32], vocab_size: usize, breaks: &[char]) -> Result<Self> {
         tokenizer.check_vocab_size(vocab_size)?;
         if eos_ids.is_empty() || eos_ids.iter().any(|&id| id as usize >= vocab_size) {
             return Err(parameter("eos_ids", format!("{eos_ids:?}"), "at least one id, all of the model's vocabulary"));
         }
         let vocabulary = Arc::new(Vocabulary::new(tokenizer, eos_ids, vocab_size)?);
         let environment = vocabulary.environment(tokenizer);
-        let slices = SLICES.map(String::from);
+        let breaks: String = breaks.iter().map(|c| format!("\\u{{{:x}}}", *c as u32)).collect();
+        let plain = (!breaks.is_empty()).then(|| format!("[^{breaks}]+"));
+        let slices: Vec<String> = plain.into_iter().chain(SLICES.map(String::from)).collect();
         let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
             .map_err(|error| GenerationError::Grammar(error.to_string()))?;
         factory.quiet();
