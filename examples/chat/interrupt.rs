@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 use deepseek_v32::generation::Cancel;
 
-use super::common::terminal;
+use crate::common::terminal;
 
 /// Exit status of what SIGINT ended, as shells have it.
 const INTERRUPTED: i32 = 130;

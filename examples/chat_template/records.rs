@@ -13,8 +13,8 @@ use deepseek_v32::chat::{
     Accumulator, Json, StreamParser, Tool, Version, arguments_from_dsml, arguments_to_dsml, tools_block,
 };
 
-use super::common::error_line;
-use super::{Args, MAX_BYTES, Settings, line, message, object, prompt, shown, start, wire};
+use crate::common::error_line;
+use crate::{Args, MAX_BYTES, Settings, line, message, object, prompt, shown, start, wire};
 
 /// Answers each line of the input with one line.
 pub fn run(args: &Args, input: &mut impl BufRead, out: &mut impl Write) -> Result<()> {

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use candle_core::DType;
+use candle_core::utils::{cuda_is_available, metal_is_available};
+use candle_core::{DType, Device};
 use clap::{Parser, ValueEnum};
 use deepseek_v32::agent::{AgentError, AgentOptions};
 use deepseek_v32::chat_model::ChatModelError;
@@ -140,6 +141,19 @@ fn download(model: &str) -> Result<PathBuf> {
     bail!("{}: no such folder; to download it from the hub, build with --features hub", one_line_path(Path::new(model)))
 }
 
+/// How weights are loaded: onto the first GPU that candle finds, if it was built for one (`--features
+/// candle-core/cuda` or `candle-core/metal`), else or with `cpu` onto the CPU.
+pub fn load_options(dtype: Dtype, cpu: bool) -> Result<LoadOptions> {
+    let device = if !cpu && cuda_is_available() {
+        Device::new_cuda(0)?
+    } else if !cpu && metal_is_available() {
+        Device::new_metal(0)?
+    } else {
+        Device::Cpu
+    };
+    Ok(LoadOptions { dtype: dtype.into(), device, ..LoadOptions::default() })
+}
+
 /// Refuses to write a file in the checkpoint's folder, where it could take the place of the checkpoint's own, or one
 /// that a link in that folder leads to, as in the hub's cache.
 pub fn refuse_checkpoint_file(option: &str, file: &Path, dir: &Path) -> Result<()> {
@@ -188,11 +202,10 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.
-pub fn load_model(dir: &Path, dtype: DType, precision: Precision) -> Result<(Model, Duration)> {
+pub fn load_model(dir: &Path, options: &LoadOptions, precision: Precision) -> Result<(Model, Duration)> {
     let start = Instant::now();
-    let options = LoadOptions { dtype, ..LoadOptions::default() };
     let model = with_spinner(dir, |progress| {
-        let (config, vb) = weights::load(dir, &options, progress)?;
+        let (config, vb) = weights::load(dir, options, progress)?;
         let model = Model::with_precision(&config, precision, vb).map_err(deepseek_v32::Error::from);
         model.with_context(|| one_line_path(dir))
     })?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use deepseek_v32::error::one_line_path;
 use tracing_chrome::{ChromeLayerBuilder, FlushGuard};
 use tracing_subscriber::prelude::*;
@@ -21,10 +21,17 @@ pub struct TraceFile {
 type Failure = Arc<Mutex<Option<io::Error>>>;
 
 impl TraceFile {
-    /// Collects spans into `path` from now on.
-    pub fn start(path: &Path, checkpoint: &Path) -> Result<Self> {
+    /// Collects spans into `path` from now on. A file that is there is refused, unless `overwrite` is set; a device or a
+    /// pipe is written to.
+    pub fn start(path: &Path, overwrite: bool, checkpoint: &Path) -> Result<Self> {
         crate::common::refuse_checkpoint_file("--tracing", path, checkpoint)?;
-        let file = File::create(path).with_context(|| one_line_path(path))?;
+        let replaces = overwrite || path.metadata().is_ok_and(|found| !found.is_file());
+        let file = if replaces { File::create(path) } else { File::create_new(path) };
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => anyhow!("the file exists; --overwrite lets --tracing write over it"),
+            _ => error.into(),
+        });
+        let file = file.with_context(|| one_line_path(path))?;
         let failure = Failure::default();
         let (layer, guard) = ChromeLayerBuilder::new().writer(Patient { file, failure: failure.clone() }).build();
         tracing_subscriber::registry().with(layer).init();

@@ -8,8 +8,8 @@ use deepseek_v32::agent::{Agent, AgentOptions, ContextManagement, Stop};
 use deepseek_v32::chat::Message;
 use deepseek_v32::chat_model::{ChatModel, ChatUsage};
 
-use super::common::printer::stop_name;
-use super::tools;
+use crate::common::printer::stop_name;
+use crate::tools;
 
 /// Questions, one turn each, and what the answers must hold. The embedded checkpoint's context has room for about ten.
 const QUESTIONS: &[(&str, &[&str])] = &[

@@ -19,7 +19,7 @@ use deepseek_v32::chat::{Json, Tool};
 use deepseek_v32::environment::{ToolFailure, Toolbox};
 use deepseek_v32::error::{one_line, one_line_path};
 
-use super::common;
+use crate::common;
 
 /// The tools of a file. Their calls are carried out one after another, as a person types.
 pub fn toolbox(file: &Path) -> Result<Toolbox> {

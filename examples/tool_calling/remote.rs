@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use deepseek_v32::chat_model::ChatModel;
 
-use super::Args;
+use crate::Args;
 
 #[cfg(feature = "client")]
 pub fn chat(args: &Args, base_url: &str) -> Result<Arc<dyn ChatModel>> {
@@ -13,7 +13,7 @@ pub fn chat(args: &Args, base_url: &str) -> Result<Arc<dyn ChatModel>> {
     let api_key = args.api_key.clone().filter(|key| !key.is_empty());
     let options = OpenAiOptions { api_key, ..OpenAiOptions::default() };
     let model = args.model.clone().unwrap_or_default();
-    Ok(Arc::new(OpenAiChat::new(base_url, model, options).map_err(super::common::named)?))
+    Ok(Arc::new(OpenAiChat::new(base_url, model, options).map_err(crate::common::named)?))
 }
 
 #[cfg(not(feature = "client"))]

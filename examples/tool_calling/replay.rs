@@ -9,7 +9,7 @@ use deepseek_v32::chat_model::{ChatModel, ChatRequest, LocalChat};
 use deepseek_v32::error::{one_line, one_line_path};
 use serde::Deserialize;
 
-use super::common;
+use crate::common;
 
 /// A file of recorded conversations.
 #[derive(Debug, Deserialize)]

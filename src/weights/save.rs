@@ -287,10 +287,11 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes tensors to one safetensors file, under a temporary name that is renamed when the file is complete. Through a
-/// link, the file it points to is replaced.
+/// link, the file it points to is replaced. A device or a pipe, such as `/dev/null`, is written to as it is.
 ///
 /// # Errors
-/// [`WeightsError::Io`] naming the file, which must be a regular one if it is there, or [`WeightsError::Candle`] if a tensor can't be read.
+/// [`WeightsError::Io`] naming the file, which must not be a folder, or [`WeightsError::Candle`] if a tensor can't be
+/// read.
 pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
     let contiguous: BTreeMap<&String, Tensor> = tensors
@@ -299,9 +300,13 @@ pub fn save_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) 
         .collect::<candle_core::Result<_>>()?;
     let bytes = safetensors::tensor::serialize(contiguous.iter(), None).map_err(candle_core::Error::from)?;
     match fs::metadata(path) {
-        Ok(found) if !found.is_file() => {
-            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+        Ok(found) if found.is_dir() => {
+            let source = std::io::Error::new(std::io::ErrorKind::IsADirectory, "a folder, not a file");
             Err(WeightsError::Io { path: path.to_path_buf(), source })
+        }
+        Ok(found) if !found.is_file() => {
+            let file = File::options().write(true).open(path);
+            file.and_then(|mut file| file.write_all(&bytes)).map_err(io_error(path))
         }
         Ok(_) => replace_file(&fs::canonicalize(path).map_err(io_error(path))?, &bytes),
         Err(_) => replace_file(path, &bytes),

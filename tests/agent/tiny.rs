@@ -1,8 +1,6 @@
 //! The agent on the embedded checkpoint, with tools of its own and those of the example.
 
-#[path = "../../examples/tool_calling/expression.rs"]
-mod expression;
-#[path = "../../examples/tool_calling/tools.rs"]
+#[path = "../../examples/tools/mod.rs"]
 mod tools;
 
 use std::path::PathBuf;
@@ -16,6 +14,7 @@ use deepseek_v32::environment::Toolbox;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::LoadOptions;
+use tools::expression;
 
 fn chat() -> &'static LocalChat {
     static CHAT: OnceLock<LocalChat> = OnceLock::new();

@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use crate::checkpoint_writer::{golden, tiny_v32};
 use crate::examples_support::{fails, parity, succeeds};
@@ -256,6 +258,42 @@ fn longer_than_the_context_is_a_warning() {
     let expected = run("v3_f32", &tokens, &["--greedy", "2"]);
     assert_eq!(difference(&load(&out)["decode_logits"], &expected["decode_logits"]), 0.0);
     fails(&mut parity(short.path(), &tokens, &out, &["--greedy", "99999999"]), 1, &["--tokens", "16777216"]);
+}
+
+#[test]
+fn devices_are_written_to() {
+    for (device, error) in [("/dev/null", None), ("/dev/full", Some("/dev/full: No space left"))] {
+        let mut command = parity(&tiny_v32(), &["--tokens", "1,2"], Path::new(device), &["--cpu"]);
+        if !Path::new(device).exists() {
+            continue;
+        }
+        match error {
+            None => assert!(succeeds(&mut command).starts_with(device)),
+            Some(error) => drop(fails(&mut command, 1, &[error])),
+        }
+    }
+}
+
+/// An interrupt that comes while the file is written leaves no part of it.
+#[test]
+fn an_interrupted_file_is_whole_or_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let entries = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let tokens = vec!["7"; 1000].join(",");
+    let mut command = parity(&tiny_v32(), &["--tokens", &tokens], &out, &["--hidden"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while child.try_wait().unwrap().is_none() && entries().is_empty() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    // SAFETY: the child is not waited for yet, so that its id is no other process's.
+    unsafe { libc::kill(child.id().try_into().unwrap(), libc::SIGINT) };
+    let status = child.wait().unwrap();
+    match entries().as_slice() {
+        [] => assert_eq!(status.code(), Some(130)),
+        [only] => assert_eq!((only, load(&out)["logits"].dims()), (&out, &[1, 1000, 2560][..])),
+        more => panic!("{status}: {more:?}"),
+    }
 }
 
 #[test]

@@ -82,15 +82,23 @@ fn files_that_cannot_be_written_are_named() {
     fails(&mut generate(&["--tracing", folder]), 1, &[folder]);
     fails(&mut generate(&["--tracing", &missing]), 1, &["no\\nwhere/trace"]);
     let trace = dir.path().join("trace");
-    succeeds(&mut generate(&["--tracing", trace.to_str().unwrap()]));
-    assert!(serde_json::from_slice::<Vec<Value>>(&fs::read(trace).unwrap()).is_ok());
+    let trace_file = trace.to_str().unwrap();
+    succeeds(&mut generate(&["--tracing", trace_file]));
+    assert!(serde_json::from_slice::<Vec<Value>>(&fs::read(&trace).unwrap()).is_ok());
+    // What is there stays, unless it is said that it need not.
+    fs::write(&trace, "precious").unwrap();
+    fails(&mut generate(&["--tracing", trace_file]), 1, &[trace_file, "exists", "--overwrite"]);
+    assert_eq!(fs::read(&trace).unwrap(), b"precious");
+    succeeds(&mut generate(&["--tracing", trace_file, "--overwrite"]));
+    assert!(serde_json::from_slice::<Vec<Value>>(&fs::read(&trace).unwrap()).is_ok());
+    fails(&mut generate(&["--overwrite"]), 2, &["--tracing"]);
     let prompt = dir.path().join("prompt");
     fs::write(&prompt, "hello").unwrap();
     let file = prompt.to_str().unwrap();
     fails(example("generate").args(["--prompt-file", file, "--tracing", file]), 1, &["--tracing", "--prompt-file"]);
     assert_eq!(fs::read(&prompt).unwrap(), b"hello");
     let tokens = ["--tokens", "1,2"];
-    fails(&mut parity(&tiny_v32(), &tokens, dir.path(), &[]), 1, &[folder, "not a regular file"]);
+    fails(&mut parity(&tiny_v32(), &tokens, dir.path(), &[]), 1, &[folder, "a folder, not a file"]);
     fails(&mut parity(&tiny_v32(), &tokens, Path::new(&missing), &[]), 1, &["no\\nwhere/trace"]);
     if Path::new("/dev/full").exists() {
         fails(&mut generate(&["--tracing", "/dev/full"]), 1, &["/dev/full: No space left"]);

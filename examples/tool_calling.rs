@@ -11,16 +11,16 @@
 //! ```
 //!
 //! Exit status: 0 after an answer, 1 after an error, 2 for wrong arguments, 3 where a run ended at a limit, without an
-//! answer. `own_tools.rs` says what `--tools` reads.
+//! answer. `tool_calling/own_tools.rs` says what `--tools` reads.
 
 #[allow(dead_code)] // other examples use the rest
-#[path = "../common/mod.rs"]
 mod common;
-mod contexts;
-mod expression;
-mod own_tools;
-mod remote;
-mod replay;
+mod tool_calling {
+    pub mod contexts;
+    pub mod own_tools;
+    pub mod remote;
+    pub mod replay;
+}
 mod tools;
 
 use std::io::Write;
@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use crate::tool_calling::{contexts, own_tools, remote, replay};
 use common::NoAnswer;
 use common::printer::{Printer, stop_name};
 use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, ContextManagement, Outcome, Stop};

@@ -15,13 +15,13 @@
 //!   `mtp.block_out`, the layer's output before its norm; with `--selected` `mtp.topk_idx` and `mtp.expert_idx`
 
 #[allow(dead_code)] // other examples use the rest
-#[path = "../common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
@@ -69,7 +69,7 @@ struct Args {
     /// How FP8 weights are computed.
     #[arg(long, value_enum, default_value = "dequant")]
     precision: common::PrecisionArg,
-    /// Run on the CPU, the only device of this version.
+    /// Run on the CPU, also where candle was built for a GPU and finds one.
     #[arg(long)]
     cpu: bool,
 }
@@ -83,7 +83,7 @@ fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
     common::refuse_checkpoint_file("--out", &args.out, &dir)?;
     refuse_tokens_file(&args)?;
-    let (model, _) = common::load_model(&dir, args.dtype.into(), args.precision.into())?;
+    let (model, _) = common::load_model(&dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
     let vocab_size = model.config().vocab_size;
     if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
         bail!("{}: token id {id} is not below vocab_size {vocab_size}", tokens_source(&args));
@@ -102,8 +102,38 @@ fn run(args: Args) -> Result<()> {
     }
     let parity = Parity { model: &model, args: &args, tensors: BTreeMap::new() };
     let tensors = parity.run(&batch).with_context(|| one_line_path(&dir))?;
-    weights::save_tensors(&args.out, &tensors)?;
+    save(&args.out, &tensors)?;
     writeln!(std::io::stdout(), "{}: {} tensors", one_line_path(&args.out), tensors.len()).context("standard output")
+}
+
+/// Writes the tensors to a file, which is whole or not there: they are written in a folder of their own beside it, which
+/// Ctrl-C removes. A device or a pipe is written to.
+fn save(out: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    /// Exit status of what SIGINT ended, as shells have it.
+    const STATUS: i32 = 130;
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    let out = &out.canonicalize().unwrap_or_else(|_| out.to_path_buf());
+    if out.metadata().is_ok_and(|found| !found.is_file()) {
+        return Ok(weights::save_tensors(out, tensors)?);
+    }
+    let folder = out.with_file_name(format!(".parity-{}.part", std::process::id()));
+    let part = folder.join("tensors");
+    let removed = folder.clone();
+    ctrlc::set_handler(move || {
+        INTERRUPTED.store(true, Ordering::Release);
+        // A file that is made meanwhile keeps the folder from going.
+        while std::fs::remove_dir_all(&removed).is_err() && removed.exists() {}
+        std::process::exit(STATUS);
+    })?;
+    std::fs::create_dir(&folder).with_context(|| one_line_path(out))?;
+    let saved = weights::save_tensors(&part, tensors).map_err(anyhow::Error::from);
+    let saved = saved.and_then(|()| std::fs::rename(&part, out).with_context(|| one_line_path(out)));
+    let removed = std::fs::remove_dir_all(&folder).with_context(|| one_line_path(&folder));
+    while INTERRUPTED.load(Ordering::Acquire) {
+        // The program ends as soon as the folder is gone.
+        std::thread::yield_now();
+    }
+    saved.and(removed)
 }
 
 /// Refuses to pad selections to an absurd width.

@@ -1,11 +1,11 @@
 //! Tools that really do something, without a network.
 
+pub mod expression;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deepseek_v32::chat::{Json, Tool, ToolError};
 use deepseek_v32::environment::{ToolFailure, Toolbox};
-
-use super::expression;
 
 /// Calculator, clock, unit conversion and the price list in `shop.csv`. The embedded checkpoint reads up to four
 /// definitions with parameters of strings and numbers, worded as those it was trained on.

@@ -8,13 +8,11 @@
 //! Lines that begin with `/` are commands: `/help` lists them. Reads whole lines from standard input, so a conversation
 //! can be piped in. Ctrl-C stops an answer, and ends the chat where none is being written.
 
+mod chat {
+    pub mod interrupt;
+}
 #[allow(dead_code)] // other examples use the rest
-#[path = "../common/mod.rs"]
 mod common;
-#[path = "../tool_calling/expression.rs"]
-mod expression;
-mod interrupt;
-#[path = "../tool_calling/tools.rs"]
 mod tools;
 
 use std::io::{BufRead, IsTerminal, Read, Write};
@@ -34,7 +32,7 @@ use deepseek_v32::environment::Toolbox;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
-use interrupt::Answering;
+use crate::chat::interrupt::{self, Answering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {

@@ -7,7 +7,6 @@
 //!
 //! Without `--model` it serves the embedded checkpoint, which only knows how to call tools.
 
-#[path = "../common/mod.rs"]
 #[allow(dead_code)] // other examples use the rest
 mod common;
 

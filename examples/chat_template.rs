@@ -12,12 +12,13 @@
 //! stderr and exit status 1.
 //!
 //! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
-//! `records.rs` for what a record may have, and `tests/data/chat` for files of them.
+//! `chat_template/records.rs` for what a record may have, and `tests/data/chat` for files of them.
 
+mod chat_template {
+    pub mod records;
+}
 #[allow(dead_code)] // other examples use the rest
-#[path = "../common/mod.rs"]
 mod common;
-mod records;
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if args.jsonl {
-        return records::run(&args, &mut std::io::stdin().lock(), &mut out);
+        return chat_template::records::run(&args, &mut std::io::stdin().lock(), &mut out);
     }
     let settings = Settings::from(&args);
     let input = read_stdin()?;

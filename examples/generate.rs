@@ -8,9 +8,10 @@
 //! Without `--model` it runs the embedded checkpoint on a conversation with tools, already encoded.
 
 #[allow(dead_code)] // other examples use the rest
-#[path = "../common/mod.rs"]
 mod common;
-mod trace;
+mod generate {
+    pub mod trace;
+}
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -29,10 +30,10 @@ use deepseek_v32::generation::{
 };
 use deepseek_v32::weights::{self, GenerationConfig};
 use serde_json::json;
-use trace::TraceFile;
+use crate::generate::trace::TraceFile;
 
 /// A user's question with tools at hand, in V3.2's chat format.
-const DEFAULT_PROMPT: &str = include_str!("prompt.txt");
+const DEFAULT_PROMPT: &str = include_str!("generate/prompt.txt");
 
 /// The start of a conversation for checkpoints that need no tools.
 const PLAIN_PROMPT: &str =
@@ -95,12 +96,15 @@ struct Args {
     /// How FP8 weights are computed.
     #[arg(long, value_enum, default_value = "dequant")]
     precision: common::PrecisionArg,
-    /// Run on the CPU, the only device of this version.
+    /// Run on the CPU, also where candle was built for a GPU and finds one.
     #[arg(long)]
     cpu: bool,
-    /// Write a trace for chrome://tracing.
+    /// Write a trace for chrome://tracing to a file that is not there yet.
     #[arg(long, value_name = "FILE")]
     tracing: Option<PathBuf>,
+    /// Let --tracing write over a file that is there.
+    #[arg(long, requires = "tracing")]
+    overwrite: bool,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -117,7 +121,7 @@ fn run(args: Args) -> Result<()> {
         let same = file.canonicalize().ok().is_some_and(|file| prompt.canonicalize().ok() == Some(file));
         ensure!(!same, "--tracing {}: the file of --prompt-file", one_line_path(file));
     }
-    let trace = args.tracing.as_deref().map(|file| TraceFile::start(file, &dir)).transpose()?;
+    let trace = args.tracing.as_deref().map(|file| TraceFile::start(file, args.overwrite, &dir)).transpose()?;
     let generated = generate(&args, &dir, &prompt);
     let traced = trace.map_or(Ok(()), TraceFile::finish);
     generated.and(traced)
@@ -129,7 +133,7 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let config = weights::load_config(dir)?;
     let mut request = request(args, dir, prompt, &tokenizer, &config)?;
     request.params.validate(config.vocab_size).map_err(|error| explained(error, args, dir))?;
-    let (model, load_time) = common::load_model(dir, args.dtype.into(), args.precision.into())?;
+    let (model, load_time) = common::load_model(dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", one_line_path(dir));
     }
