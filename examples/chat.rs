@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::chat::interrupt::{self, Answering};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
 use common::NoAnswer;
@@ -32,7 +33,6 @@ use deepseek_v32::environment::Toolbox;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
-use crate::chat::interrupt::{self, Answering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::generate::trace::TraceFile;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::terminal::{complain, escaped_lines};
@@ -30,7 +31,6 @@ use deepseek_v32::generation::{
 };
 use deepseek_v32::weights::{self, GenerationConfig};
 use serde_json::json;
-use crate::generate::trace::TraceFile;
 
 /// A user's question with tools at hand, in V3.2's chat format.
 const DEFAULT_PROMPT: &str = include_str!("generate/prompt.txt");
@@ -133,7 +133,8 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let config = weights::load_config(dir)?;
     let mut request = request(args, dir, prompt, &tokenizer, &config)?;
     request.params.validate(config.vocab_size).map_err(|error| explained(error, args, dir))?;
-    let (model, load_time) = common::load_model(dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
+    let (model, load_time) =
+        common::load_model(dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", one_line_path(dir));
     }

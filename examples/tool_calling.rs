@@ -28,9 +28,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::tool_calling::{contexts, own_tools, remote, replay};
 use anyhow::{Result, bail};
 use clap::Parser;
-use crate::tool_calling::{contexts, own_tools, remote, replay};
 use common::NoAnswer;
 use common::printer::{Printer, stop_name};
 use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, ContextManagement, Outcome, Stop};

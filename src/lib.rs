@@ -1,18 +1,38 @@
 #![doc = include_str!("../README.md")]
 //!
-//! ## Map
+//! ## Rust version and features
 //!
-//! Each module uses only modules that stand before it:
+//! `cargo add deepseek-v32` needs Rust 1.95 or later and no feature; a C compiler only with `hub` or `client`, whose TLS
+//! needs one.
 //!
-//! - [`config`]: `config.json`. [`grammar`]: what an answer must look like, as data.
-//! - [`ops`]: the tensor functions of the hot path, each with a reference and a fast form.
-//! - [`weights`]: checkpoints to tensors and back.
-//! - [`model`]: the candle modules and their cache.
-//! - [`generation`]: token ids in, token ids out. [`chat`]: messages to text, text to messages.
-//! - [`environment`]: tools that run. [`chat_model`]: models that chat, local or behind a server.
-//! - [`agent`]: the loop between them.
-//! - `server` (feature): OpenAI's protocol over HTTP.
-//! - [`error`]: the root error, which gathers those of the modules.
+//! | feature | adds | turns on |
+//! |---|---|---|
+//! | none | CPU inference, generation, chat formats, [`LocalChat`](chat_model::LocalChat), agents | |
+//! | `hub` | `weights::hub`: downloads checkpoints by `owner/name` from the Hugging Face hub | |
+//! | `server` | `server`: an OpenAI-compatible HTTP server | `constrain` |
+//! | `client` | `chat_model::OpenAiChat`: a client of such servers | |
+//! | `constrain` | `generation::GrammarCompiler`: answers held to a grammar, such as calls to their tools' schemas | |
+//! | `schema` | tools from Rust types; arguments checked against their JSON Schema before a tool runs | |
+//! | `full` | | `client`, `schema`, `server` |
+//!
+//! ## Modules
+//!
+//! Each module uses modules of lower layers only.
+//!
+//! | layer | module | holds |
+//! |---|---|---|
+//! | 0 | [`config`] | `config.json` |
+//! | 0 | [`grammar`] | what an answer must look like, as data |
+//! | 1 | [`ops`] | the tensor functions of the hot path, each with a reference and a fast form |
+//! | 2 | [`weights`] | checkpoints to tensors and back |
+//! | 3 | [`model`] | the candle modules and their cache |
+//! | 4 | [`generation`] | token ids in, token ids out |
+//! | 4 | [`chat`] | messages to text, text to messages |
+//! | 4 | [`environment`] | tools that run |
+//! | 5 | [`chat_model`] | models that chat, local or behind a server |
+//! | 6 | [`agent`] | the loop between model and tools |
+//! | 7 | `server` (feature) | OpenAI's protocol over HTTP |
+//! | top | [`error`], [`prelude`] | the root error, which gathers those of the modules; the types that most programs use |
 #![deny(missing_docs)]
 
 pub mod agent;
@@ -25,6 +45,7 @@ pub mod generation;
 pub mod grammar;
 pub mod model;
 pub mod ops;
+pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;
 mod show;

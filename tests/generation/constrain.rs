@@ -503,7 +503,8 @@ fn how_long_masks_take() {
     let answer = format!("{text}</think>Let me see.{}", block(&[&nested, &city]));
     for tokenizer in [tokenizer(), large()] {
         let start = Instant::now();
-        let compiler = GrammarCompiler::new(&tokenizer, &[EOS], tokenizer.vocab_size(), &AnswerGrammar::BREAKS).unwrap();
+        let compiler =
+            GrammarCompiler::new(&tokenizer, &[EOS], tokenizer.vocab_size(), &AnswerGrammar::BREAKS).unwrap();
         let prepared = start.elapsed();
         let case = Case { thinking: true, ..Case::new(ToolChoice::Auto) };
         let start = Instant::now();

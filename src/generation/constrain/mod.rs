@@ -19,12 +19,8 @@ use super::tokenizer::Tokenizer;
 use crate::grammar::Grammar;
 
 /// Kinds of tokens that are allowed or not as one, which spares the walk over them: those of JSON.
-const SLICES: [&str; 4] = [
-    r"[\x20\x0A\x0D\x09]+",
-    r#"[^"\\\x00-\x1F\x7F]{1,10}"#,
-    r#"[^"\\\x00-\x1F\x7F]{1,30}"#,
-    r#"[^"\\\x00-\x1F\x7F]+"#,
-];
+const SLICES: [&str; 4] =
+    [r"[\x20\x0A\x0D\x09]+", r#"[^"\\\x00-\x1F\x7F]{1,10}"#, r#"[^"\\\x00-\x1F\x7F]{1,30}"#, r#"[^"\\\x00-\x1F\x7F]+"#];
 
 /// What one token's mask may cost at most. Long bounds of strings take some 5 ms of it, all of it takes some 50 ms.
 const STEP_FUEL: u64 = 5_000_000;
