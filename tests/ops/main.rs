@@ -16,5 +16,6 @@ mod linear_amx;
 mod mha;
 mod moe;
 mod mqa_logits;
+mod row_invariance;
 mod sparse_mla;
 mod topk;

@@ -4,7 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::layout::BatchLayout;
-use crate::ops::sparse_mla::attend;
+use crate::ops::sparse_mla::{attend, causal_mask};
 
 /// Scores `[rows, H, context]` that are alive at a time without gradients.
 const CHUNK_ELEMENTS: usize = 1 << 24;
@@ -36,9 +36,8 @@ pub fn dense_mla(
         for row in span.tokens.clone().step_by(step) {
             let rows = step.min(span.tokens.end - row);
             let first = span.start + row - span.tokens.start;
-            let sees = |i: usize| (0..context).map(move |key| u8::from(key <= first + i / heads));
-            let mask =
-                Tensor::from_vec((0..rows * heads).flat_map(sees).collect(), (1, rows * heads, context), q.device())?;
+            let mask = causal_mask(first, rows, context, q.device())?.unsqueeze(1)?;
+            let mask = mask.broadcast_as((rows, heads, context))?.reshape((1, rows * heads, context))?;
             let queries = q32.narrow(0, row, rows)?.reshape((1, rows * heads, dim))?;
             let (out, lse) = attend(&queries, &keys, &values, &mask, softmax_scale)?;
             outs.push(out.reshape((rows, heads, value_dim))?);

@@ -1,6 +1,6 @@
 //! The router's selection as a composition of candle tensor functions.
 
-use candle::{D, DType, Device, Result, Tensor};
+use candle::{D, DType, Result, Tensor};
 use candle_core as candle;
 
 /// How the router selects experts. Field names are those of the model's config.
@@ -23,6 +23,9 @@ pub const NORM_EPS: f64 = 1e-20;
 
 /// [`gate`](super::gate) on any device, differentiable in the logits.
 ///
+/// On CPU a NaN score is an error. On another device, where looking for one would wait for the device, a row with one
+/// gets NaN weights.
+///
 /// # Errors
 /// If a score is NaN, and those of the tensor functions.
 pub fn gate(logits: &Tensor, bias: Option<&Tensor>, cfg: &GateConfig) -> Result<(Tensor, Tensor)> {
@@ -33,48 +36,58 @@ pub fn gate(logits: &Tensor, bias: Option<&Tensor>, cfg: &GateConfig) -> Result<
         None => scores.clone(),
     };
     let choice = choice.detach();
-    let not_nan = choice.eq(&choice)?.to_dtype(DType::F32)?.min_all()?.to_scalar::<f32>()?;
-    if not_nan == 0.0 {
+    let is_nan = choice.ne(&choice)?;
+    if choice.device().is_cpu() && is_nan.max_all()?.to_scalar::<u8>()? == 1 {
         candle::bail!("gate: a router score is NaN")
     }
     let choice = if cfg.topk_group < cfg.n_group {
         let size = experts / cfg.n_group;
-        let groups = choice.reshape((tokens, cfg.n_group, size))?;
-        let best_two = top_mask(&groups, 2)?;
-        let group_scores = best_two.where_cond(&groups, &groups.zeros_like()?)?.sum(D::Minus1)?;
-        let kept = top_mask(&group_scores, cfg.topk_group)?.unsqueeze(2)?.broadcast_as(groups.dims())?;
-        let excluded = Tensor::full(f32::NEG_INFINITY, groups.dims(), groups.device())?;
-        kept.where_cond(&groups, &excluded)?.reshape((tokens, experts))?
+        let groups = choice.reshape((tokens * cfg.n_group, size))?;
+        let (best_two, _) = first_maxima(&groups, size.min(2))?;
+        let group_scores = groups.gather(&best_two, 1)?.sum(1)?.reshape((tokens, cfg.n_group))?;
+        let (_, kept) = first_maxima(&group_scores, cfg.topk_group)?;
+        let kept = kept.unsqueeze(2)?.broadcast_as((tokens, cfg.n_group, size))?.reshape((tokens, experts))?;
+        let excluded = Tensor::full(f32::NEG_INFINITY, (tokens, experts), choice.device())?;
+        kept.where_cond(&choice, &excluded)?
     } else {
         choice
     };
-    let chosen = top_mask(&choice, cfg.num_experts_per_tok)?;
-    let indices = ascending_ids(&chosen, cfg.num_experts_per_tok)?;
+    let (indices, _) = first_maxima(&choice, cfg.num_experts_per_tok)?;
+    // The ids of a row are distinct, so any sort will do.
+    let (indices, _) = indices.sort_last_dim(true)?;
     let mut weights = scores.gather(&indices, D::Minus1)?;
     if cfg.norm_topk_prob {
         weights = weights.broadcast_div(&(weights.sum_keepdim(D::Minus1)? + NORM_EPS)?)?;
     }
-    Ok((indices, (weights * cfg.routed_scaling_factor)?))
+    let weights = (weights * cfg.routed_scaling_factor)?;
+    if logits.device().is_cpu() {
+        return Ok((indices, weights));
+    }
+    let nan = Tensor::full(f32::NAN, weights.dims(), weights.device())?;
+    let poisoned = is_nan.max_keepdim(1)?.broadcast_as(weights.dims())?;
+    Ok((indices, poisoned.where_cond(&nan, &weights)?))
 }
 
-/// 1 at the `k` largest elements of the last dimension, 0 elsewhere; of equal elements the first wins.
-fn top_mask(values: &Tensor, k: usize) -> Result<Tensor> {
-    // Candle's sorts are not stable on every device, so rank each element by counting those before it.
-    let width = values.dim(D::Minus1)?;
-    let (own, other) = (values.unsqueeze(D::Minus1)?, values.unsqueeze(values.rank() - 1)?);
-    let column = Tensor::arange(0u32, width as u32, &Device::Cpu)?.to_device(values.device())?;
-    let earlier = column.unsqueeze(0)?.broadcast_lt(&column.unsqueeze(1)?)?;
-    let larger = other.broadcast_gt(&own)?.to_dtype(DType::F32)?;
-    let tied = other.broadcast_eq(&own)?.to_dtype(DType::F32)?.broadcast_mul(&earlier.to_dtype(DType::F32)?)?;
-    (larger + tied)?.sum(D::Minus1)?.lt(k as f64)
-}
-
-/// Positions of the `k` ones of every row of `mask` `[T, E]`, ascending, `[T, k]` u32.
-fn ascending_ids(mask: &Tensor, k: usize) -> Result<Tensor> {
-    let (tokens, experts) = mask.dims2()?;
-    // The n-th smallest id is the number of experts with at most n chosen ones up to and including them.
-    let chosen_so_far = mask.to_dtype(DType::F32)?.cumsum(1)?.unsqueeze(1)?;
-    let rank = Tensor::arange(0u32, k as u32, mask.device())?.to_dtype(DType::F32)?.reshape((1, k, 1))?;
-    let before = chosen_so_far.broadcast_as((tokens, k, experts))?.broadcast_le(&rank)?;
-    before.to_dtype(DType::F32)?.sum(D::Minus1)?.to_dtype(DType::U32)
+/// The columns of the `k` largest elements of each row of `values` `[R, N]`, largest first, `[R, k]` u32, and 1 at these
+/// in `[R, N]` u8; of equal elements the smaller column comes first. `k` must not exceed `N`.
+fn first_maxima(values: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    let (rows, width) = values.dims2()?;
+    let device = values.device();
+    let column = Tensor::arange(0u32, width as u32, device)?.reshape((1, width))?.broadcast_as((rows, width))?;
+    let column = column.contiguous()?;
+    let beyond = Tensor::full(width as u32, (rows, width), device)?;
+    let lowest = Tensor::full(f32::NEG_INFINITY, (rows, width), device)?;
+    let mut taken = Tensor::zeros((rows, width), DType::U8, device)?;
+    let mut columns = Vec::with_capacity(k);
+    for _ in 0..k {
+        // Sorts are not stable on every device, so the first maximum is looked up k times.
+        let left = taken.where_cond(&lowest, values)?;
+        let is_largest = left.broadcast_eq(&left.max_keepdim(1)?)?;
+        // What is taken may equal a maximum of -inf.
+        let open = taken.where_cond(&taken.zeros_like()?, &is_largest)?;
+        let first = open.where_cond(&column, &beyond)?.min_keepdim(1)?;
+        taken = (taken + column.broadcast_eq(&first)?)?;
+        columns.push(first);
+    }
+    Ok((Tensor::cat(&columns, 1)?, taken))
 }

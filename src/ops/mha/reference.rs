@@ -4,7 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::layout::BatchLayout;
-use crate::ops::sparse_mla::attend;
+use crate::ops::sparse_mla::{attend, causal_mask};
 
 /// Scores `[H, rows, context]` that are alive at a time without gradients.
 const CHUNK_ELEMENTS: usize = 1 << 24;
@@ -28,8 +28,7 @@ pub fn mha(q: &Tensor, k: &Tensor, v: &Tensor, layout: &BatchLayout, softmax_sca
             let rows = step.min(span.tokens.end - row);
             let first = span.start + row - span.tokens.start;
             let seen = first + rows;
-            let mask = (0..rows).flat_map(|i| (0..seen).map(move |key| u8::from(key <= first + i))).collect::<Vec<_>>();
-            let mask = Tensor::from_vec(mask, (1, rows, seen), q.device())?;
+            let mask = causal_mask(first, rows, seen, q.device())?.unsqueeze(0)?;
             let (k, v) = (k.narrow(1, base, seen)?, v.narrow(1, base, seen)?);
             let (out, lse) = attend(&q32.narrow(1, row, rows)?, &k, &v, &mask, softmax_scale)?;
             outs.push(out.transpose(0, 1)?);

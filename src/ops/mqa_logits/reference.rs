@@ -4,6 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::sparse_mla::causal_mask;
 
 /// Elements of the `[rows, H_I, context]` intermediate that are alive at a time.
 const CHUNK_ELEMENTS: usize = 1 << 24;
@@ -41,8 +42,7 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
 fn hide_future(scores: &Tensor, span: &Span, row: usize, columns: usize) -> Result<Tensor> {
     let (rows, context) = scores.dims2()?;
     let first = span.start + row - span.tokens.start;
-    let mask = (0..rows).flat_map(|i| (0..context).map(move |key| u8::from(key <= first + i))).collect::<Vec<_>>();
-    let mask = Tensor::from_vec(mask, (rows, context), scores.device())?;
+    let mask = causal_mask(first, rows, context, scores.device())?;
     let hidden = Tensor::full(f32::NEG_INFINITY, (rows, columns), scores.device())?;
     let scores = mask.where_cond(scores, &hidden.narrow(1, 0, context)?)?;
     if context == columns {

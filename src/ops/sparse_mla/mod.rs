@@ -9,7 +9,7 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 mod cpu;
 pub mod reference;
 
-pub(crate) use reference::attend;
+pub(crate) use reference::{attend, causal_mask};
 
 pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU };
 
