@@ -1,5 +1,7 @@
 //! Attention in MQA mode over listed slots, the CPU core of `sparse_mla` and `dense_mla`.
 
+use std::ops::Range;
+
 use candle::{Result, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
@@ -14,45 +16,72 @@ use super::tile::{Softmax, TILE, Tile, lane_width, padded, step};
 /// parts run on one thread or on several.
 const SPLIT: usize = 8 * TILE;
 
-/// Attention of `q: [T, H, D]` where row `t` sees the slots `seen[t]` (all below the slots of `kv`).
+/// The slots that each row sees.
+pub(crate) struct Seen {
+    /// All below the slots of the cache.
+    pub(crate) slots: Vec<u32>,
+    /// The part of `slots` that each row sees.
+    pub(crate) rows: Vec<Range<usize>>,
+}
+
+impl Seen {
+    fn of(&self, row: usize) -> &[u32] {
+        &self.slots[self.rows[row].clone()]
+    }
+}
+
+/// Attention of `q: [T, H, D]` over the slots that its rows see: `out [T, H, value_dim]` of the dtype of `q` and
+/// `lse [T, H]`. Gradients pass where one of the tensors is tracked.
 pub(crate) fn mla(
     q: &Tensor,
     kv: &Tensor,
-    seen: &[&[u32]],
+    seen: Seen,
     value_dim: usize,
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
-    let (tokens, heads, dim) = q.dims3()?;
+    if q.track_op() || kv.track_op() {
+        return super::mla_backward::tracked(q, kv, seen, value_dim, softmax_scale);
+    }
+    let (tokens, heads, _) = q.dims3()?;
     let (q_source, kv_source) = (readable(q)?, readable(kv)?);
     let ((q_storage, q_layout), (kv_storage, kv_layout)) =
         (q_source.storage_and_layout(), kv_source.storage_and_layout());
-    let mla = Mla {
-        isa: isa(),
-        q: Rows::new(&q_storage, q_layout)?,
-        kv: Rows::new(&kv_storage, kv_layout)?,
-        heads,
-        value_dim,
-        softmax_scale: softmax_scale as f32,
-    };
+    let (q_rows, kv_rows) = (Rows::new(&q_storage, q_layout)?, Rows::new(&kv_storage, kv_layout)?);
+    let (out, lse) = attend(q_rows, kv_rows, heads, &seen, value_dim, softmax_scale);
+    let out = Tensor::from_vec(out, (tokens, heads, value_dim), q.device())?.to_dtype(q.dtype())?;
+    Ok((out, Tensor::from_vec(lse, (tokens, heads), q.device())?))
+}
+
+/// [`mla`] of rows: `(out [T, H, value_dim], lse [T, H])`.
+pub(super) fn attend(
+    q: Rows,
+    kv: Rows,
+    heads: usize,
+    seen: &Seen,
+    value_dim: usize,
+    softmax_scale: f64,
+) -> (Vec<f32>, Vec<f32>) {
+    let tokens = seen.rows.len();
+    let work = q.width() + value_dim;
+    let mla = Mla { isa: isa(), q, kv, heads, value_dim, softmax_scale: softmax_scale as f32 };
     let mut out = vec![0f32; tokens * heads * value_dim];
     let mut lse = vec![f32::NEG_INFINITY; tokens * heads];
     if heads > 0 {
-        let keys = seen.iter().map(|seen| seen.len()).sum::<usize>();
+        let keys = seen.rows.iter().map(|seen| seen.len()).sum::<usize>();
         let threads = rayon::current_num_threads();
-        if threads == 1 || keys * heads * (dim + value_dim) < PARALLEL_WORK {
-            for (t, seen) in seen.iter().enumerate() {
+        if threads == 1 || keys * heads * work < PARALLEL_WORK {
+            for t in 0..tokens {
                 let (out, lse) = (&mut out[t * heads * value_dim..], &mut lse[t * heads..]);
-                mla.row(t, seen, out, lse);
+                mla.row(t, seen.of(t), out, lse);
             }
         } else if tokens >= 2 * threads && value_dim > 0 {
-            let rows = out.par_chunks_mut(heads * value_dim).zip(lse.par_chunks_mut(heads)).zip(seen);
-            rows.enumerate().for_each(|(t, ((out, lse), seen))| mla.row(t, seen, out, lse));
+            let rows = out.par_chunks_mut(heads * value_dim).zip(lse.par_chunks_mut(heads));
+            rows.enumerate().for_each(|(t, (out, lse))| mla.row(t, seen.of(t), out, lse));
         } else {
             mla.parts(seen, &mut out, &mut lse);
         }
     }
-    let out = Tensor::from_vec(out, (tokens, heads, value_dim), q.device())?.to_dtype(q.dtype())?;
-    Ok((out, Tensor::from_vec(lse, (tokens, heads), q.device())?))
+    (out, lse)
 }
 
 /// Heads that share SIMD lanes.
@@ -108,8 +137,9 @@ impl Mla<'_> {
     }
 
     /// Few rows with their parts spread over threads.
-    fn parts(&self, seen: &[&[u32]], out: &mut [f32], lse: &mut [f32]) {
-        for (t, seen) in seen.iter().enumerate() {
+    fn parts(&self, seen: &Seen, out: &mut [f32], lse: &mut [f32]) {
+        for t in 0..seen.rows.len() {
+            let seen = seen.of(t);
             let groups = self.groups().map(|group| (group, self.queries(t, group))).collect::<Vec<_>>();
             let parts = groups.iter().flat_map(|(group, q_t)| seen.chunks(SPLIT).map(move |seen| (*group, q_t, seen)));
             let run = |(group, q_t, seen): (Group, &Scratch, &[u32])| {

@@ -4,6 +4,7 @@ pub(crate) mod exp;
 pub(crate) mod floats;
 pub(crate) mod lanes;
 pub(crate) mod mla;
+mod mla_backward;
 pub(crate) mod rows;
 pub(crate) mod scratch;
 pub mod simd;

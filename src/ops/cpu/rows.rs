@@ -51,7 +51,14 @@ fn row_stride(layout: &Layout) -> Option<usize> {
 impl<'a> Rows<'a> {
     /// The rows of a tensor that came from [`readable`], given what it holds.
     pub(crate) fn new(storage: &'a Storage, layout: &Layout) -> Result<Self> {
-        let Storage::Cpu(storage) = storage else { candle::bail!("attention: expected a tensor on the CPU") };
+        match storage {
+            Storage::Cpu(storage) => Self::of_cpu(storage, layout),
+            _ => candle::bail!("attention: expected a tensor on the CPU"),
+        }
+    }
+
+    /// [`Rows::new`] of what a CPU tensor holds.
+    pub(crate) fn of_cpu(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let Some(stride) = row_stride(layout) else { candle::bail!("attention: rows of {layout:?} are scattered") };
         let start = layout.start_offset();
         let elements = match storage {

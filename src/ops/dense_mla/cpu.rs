@@ -3,7 +3,7 @@
 use candle::{Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cpu::mla::mla;
+use crate::ops::cpu::mla::{Seen, mla};
 use crate::ops::layout::BatchLayout;
 
 pub(super) fn dense_mla(
@@ -16,9 +16,11 @@ pub(super) fn dense_mla(
     if u32::try_from(kv.dim(0)?).is_err() {
         candle::bail!("dense_mla: the cache has {} slots, the limit is {}", kv.dim(0)?, u32::MAX);
     }
-    let slots = |span: &crate::ops::layout::Span| span.context_slots().map(|slot| slot as u32).collect::<Vec<_>>();
-    let slots = layout.spans.iter().map(slots).collect::<Vec<_>>();
-    let rows = layout.spans.iter().zip(&slots);
-    let seen = rows.flat_map(|(span, slots)| (span.start..span.context()).map(|position| &slots[..=position]));
-    mla(q, kv, &seen.collect::<Vec<_>>(), value_dim, softmax_scale)
+    let mut seen = Seen { slots: Vec::with_capacity(layout.total_context()), rows: Vec::with_capacity(q.dim(0)?) };
+    for span in &layout.spans {
+        let first = seen.slots.len();
+        seen.slots.extend(span.context_slots().map(|slot| slot as u32));
+        seen.rows.extend((span.start..span.context()).map(|position| first..first + position + 1));
+    }
+    mla(q, kv, seen, value_dim, softmax_scale)
 }

@@ -10,7 +10,7 @@ use crate::ops::sparse_mla::check;
 mod cpu;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "dense_mla", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "dense_mla", cpu: FastPath::CPU_TRACKED };
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over all positions that a row may see:
 /// those of its own sequence up to its own.

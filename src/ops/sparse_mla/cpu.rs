@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cpu::mla::mla;
+use crate::ops::cpu::mla::{Seen, mla};
 
 pub(super) fn sparse_mla(
     q: &Tensor,
@@ -14,25 +14,19 @@ pub(super) fn sparse_mla(
 ) -> Result<(Tensor, Tensor)> {
     let (tokens, k) = indices.dims2()?;
     let slots = kv.dim(0)?;
-    let (named, ends) = match indices.dtype() {
+    let seen = match indices.dtype() {
         DType::I32 => compact(&indices.flatten_all()?.to_vec1::<i32>()?, tokens, k, slots)?,
         _ => compact(&indices.flatten_all()?.to_vec1::<i64>()?, tokens, k, slots)?,
     };
-    let mut start = 0;
-    let seen = ends.iter().map(|&end| &named[std::mem::replace(&mut start, end)..end]).collect::<Vec<_>>();
-    mla(q, kv, &seen, value_dim, softmax_scale)
+    mla(q, kv, seen, value_dim, softmax_scale)
 }
 
-/// The slots of all rows without the -1, and where each row's end.
-fn compact<I: Copy + Into<i64>>(
-    indices: &[I],
-    tokens: usize,
-    k: usize,
-    slots: usize,
-) -> Result<(Vec<u32>, Vec<usize>)> {
+/// The slots of all rows without the -1.
+fn compact<I: Copy + Into<i64>>(indices: &[I], tokens: usize, k: usize, slots: usize) -> Result<Seen> {
     let mut named = Vec::with_capacity(indices.len());
-    let mut ends = Vec::with_capacity(tokens);
+    let mut rows = Vec::with_capacity(tokens);
     for t in 0..tokens {
+        let start = named.len();
         for (i, &slot) in indices[t * k..(t + 1) * k].iter().enumerate() {
             let slot: i64 = slot.into();
             match u32::try_from(slot) {
@@ -41,7 +35,7 @@ fn compact<I: Copy + Into<i64>>(
                 _ => candle::bail!("sparse_mla: indices[{t}, {i}] is {slot}, the cache has {slots} slots"),
             }
         }
-        ends.push(named.len());
+        rows.push(start..named.len());
     }
-    Ok((named, ends))
+    Ok(Seen { slots: named, rows })
 }

@@ -11,7 +11,7 @@ pub mod reference;
 
 pub(crate) use reference::{attend, causal_mask};
 
-pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED };
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over the slots that each row names.
 ///
