@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokenizers::{DecoderWrapper, ModelWrapper};
 
-use super::caught::caught;
+use super::caught::caught_in_tokenizers;
 use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
@@ -79,7 +79,8 @@ impl Tokenizer {
         let bytes = read(path).map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
         let format = |message: String| GenerationError::TokenizerFormat { path: path.to_path_buf(), message };
         let added = tokenizer_json::check(&bytes).map_err(format)?;
-        let tokenizer = caught(|| parse(&bytes)).map_err(format)?.map_err(|error| format(error.to_string()))?;
+        let tokenizer =
+            caught_in_tokenizers(|| parse(&bytes)).map_err(format)?.map_err(|error| format(error.to_string()))?;
         for token in added.iter().filter(|token| !token.content.is_empty()) {
             let found = tokenizer.token_to_id(&token.content).map(u64::from);
             if found != Some(token.id) {
@@ -208,7 +209,7 @@ impl Tokenizer {
     /// What `body` makes of the library's tokenizer.
     fn run<T>(&self, body: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>) -> Result<T> {
         let failed = |message: String| GenerationError::Tokenizer { path: self.inner.path.clone(), message };
-        caught(|| body(&self.inner.tokenizer)).map_err(failed)?.map_err(|error| failed(error.to_string()))
+        caught_in_tokenizers(|| body(&self.inner.tokenizer)).map_err(failed)?.map_err(|error| failed(error.to_string()))
     }
 
     /// Whether tokens stand for bytes, so that a text is the bytes of its tokens one after the other.

@@ -1,7 +1,8 @@
 //! Tokenizer, streaming detokenizer and stop strings.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use deepseek_v32::generation::{Detokenizer, GenerationError, SpecialTokens, StopMatcher, Tokenizer};
 use proptest::prelude::*;
@@ -299,6 +300,18 @@ fn is_clear(error: &GenerationError, path: &str) -> bool {
 
 #[test]
 fn steps_that_panic_are_errors() {
+    // The process's own hook sees every panic, and nothing takes its place.
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (hook, count, this) = (std::panic::take_hook(), Arc::clone(&seen), std::thread::current().id());
+    let others = Arc::new(hook);
+    let after = Arc::clone(&others);
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == this {
+            count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            others(info);
+        }
+    }));
     let (mut at_load, mut at_encode) = (0, 0);
     for (key, step) in [
         ("normalizer", json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})),
@@ -331,8 +344,12 @@ fn steps_that_panic_are_errors() {
     let error = tokenizer.decode(&[id("!")], SpecialTokens::Keep).unwrap_err();
     assert!(matches!(error, GenerationError::Tokenizer { .. }) && is_clear(&error, &path), "{error}");
     assert!(tokenizer.detokenizer(SpecialTokens::Keep).push(id("!")).is_err());
-    // A panic of anyone else goes the usual way.
+    let caught = seen.load(Ordering::Relaxed);
+    assert!(caught >= 3, "{caught} panics reached the hook");
     assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+    assert_eq!(seen.load(Ordering::Relaxed), caught + 1);
+    drop(std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| after(info)));
 }
 
 #[test]
