@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::ContextManagement;
 use super::error::{AgentError, Result};
-use crate::generation::SamplingParams;
+use crate::generation::{RecordOptions, SamplingParams};
 
 /// How an agent works, and when it ends without an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct AgentOptions {
     pub context: ContextManagement,
     /// Which part of the model's context the conversation may fill before that is done; in (0, 1]. Default 0.8.
     pub context_threshold: f64,
+    /// What to record of every answer and summary, for training: [`AgentEventKind::Recorded`](super::AgentEventKind) and
+    /// the trace have it. Remote models refuse it. Default: nothing.
+    pub record: RecordOptions,
 }
 
 impl Default for AgentOptions {
@@ -43,6 +46,7 @@ impl Default for AgentOptions {
             max_time: None,
             context: ContextManagement::None,
             context_threshold: 0.8,
+            record: RecordOptions::default(),
         }
     }
 }

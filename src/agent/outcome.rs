@@ -6,7 +6,7 @@ use super::context::Managed;
 use crate::chat::{Delta, Message, ToolCall};
 use crate::chat_model::{ChatUsage, Finish};
 use crate::environment::CallResult;
-use crate::generation::Token;
+use crate::generation::{Record, Token};
 
 /// Why an agent stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub enum AgentEventKind {
         /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
         dropped: Vec<String>,
     },
+    /// What was recorded of an answer, which follows, or of a summary, if [`AgentOptions::record`](super::AgentOptions)
+    /// asks for anything.
+    Recorded(Box<Record>),
     /// A tool is called. The calls of one answer may run at the same time.
     Call(ToolCall),
     /// A call has ended.

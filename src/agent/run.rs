@@ -13,7 +13,7 @@ use super::state::State;
 use super::trace::{Record, Trace};
 use crate::chat::{Message, ToolChoice};
 use crate::chat_model::{ChatEvent, ChatRequest, ChatResponse, ChatUsage, Finish};
-use crate::generation::Cancel;
+use crate::generation::{self, Cancel};
 
 /// How often the clock is looked at while the model or a tool is at work.
 const TICK: Duration = Duration::from_millis(10);
@@ -39,6 +39,17 @@ enum Count {
     TooMany,
     /// The model can't tell.
     Unknown,
+}
+
+/// The model's summary of its work.
+#[derive(Debug, Default)]
+struct Summary {
+    /// `None` if the model wrote none.
+    text: Option<String>,
+    /// What it cost, if the model was asked.
+    usage: Option<ChatUsage>,
+    /// What was recorded of it.
+    record: Option<Box<generation::Record>>,
 }
 
 impl Count {
@@ -119,10 +130,11 @@ impl Run<'_> {
             Err(stop) => return Ok(Some(stop)),
         }
         self.emit(AgentEventKind::StepStarted { prompt_tokens: count.tokens() });
-        let Some(ChatResponse { message, finish, usage, dropped, text: _ }) = self.ask(request, true)? else {
+        let Some(ChatResponse { message, finish, usage, dropped, record, text: _ }) = self.ask(request, true)? else {
             return Ok(if self.manage(tokens)? { None } else { Some(Stop::ContextFull) });
         };
-        self.record(Record::Answer { message: message.clone(), finish, usage, dropped: dropped.clone() })?;
+        let answer = Record::Answer { message: message.clone(), finish, usage, dropped: dropped.clone(), record };
+        self.record(answer)?;
         self.emit(AgentEventKind::Answered { message, finish, usage, dropped });
         Ok(None)
     }
@@ -139,6 +151,7 @@ impl Run<'_> {
             thinking: self.options.thinking,
             params: self.options.params_of(self.run, self.state.steps),
             max_tokens: self.options.max_answer_tokens,
+            record: self.options.record,
             ..ChatRequest::new(self.state.messages.clone())
         }
     }
@@ -243,19 +256,20 @@ impl Run<'_> {
         if discarded_steps == 0 {
             return Ok(false);
         }
-        let (mut summary, mut summary_usage) = (None, None);
+        let mut made = Summary::default();
         if self.state.is_cut_off() {
             messages.pop();
         }
         if strategy == ContextManagement::Summary {
-            (summary, summary_usage) = self.summarise(&messages)?;
+            made = self.summarise(&messages)?;
             if self.interrupted().is_some() {
                 // Nothing goes for half a summary.
-                (summary, discarded_steps) = (None, 0);
-            } else if summary.is_none() {
+                (made.text, discarded_steps) = (None, 0);
+            } else if made.text.is_none() {
                 strategy = ContextManagement::DiscardAll;
             }
         }
+        let Summary { text: summary, usage: summary_usage, record } = made;
         let mut messages = context::discard(&messages, discarded_steps);
         let mut question = self.state.question.clone();
         if let Some(summary) = &summary {
@@ -264,29 +278,25 @@ impl Run<'_> {
         let tokens_after = self.count(&ChatRequest { messages: messages.clone(), ..self.request() })?.tokens();
         let step = self.state.steps;
         let managed = Managed { strategy, step, tokens_before, tokens_after, discarded_steps, summary, summary_usage };
-        self.record(Record::Managed { managed: managed.clone(), messages, question })?;
+        self.record(Record::Managed { managed: managed.clone(), messages, question, record })?;
         self.emit(AgentEventKind::ContextManaged(managed));
         Ok(true)
     }
 
-    /// The model's summary of a conversation, and what it cost; nothing if there is no room for it.
-    fn summarise(&mut self, messages: &[Message]) -> Result<(Option<String>, Option<ChatUsage>)> {
+    /// The model's summary of a conversation; empty if there is no space for it.
+    fn summarise(&mut self, messages: &[Message]) -> Result<Summary> {
         let mut request = ChatRequest { tools: Vec::new(), tool_choice: ToolChoice::None, ..self.request() };
         request.messages = messages.to_vec();
         request.messages.push(Message::user(context::SUMMARY_REQUEST));
         let count = self.count(&request)?;
-        let Ok(max_tokens) = self.tokens_left(count) else { return Ok((None, None)) };
+        let Ok(max_tokens) = self.tokens_left(count) else { return Ok(Summary::default()) };
         request.max_tokens = max_tokens;
         if count == Count::TooMany {
-            return Ok((None, None));
+            return Ok(Summary::default());
         }
-        Ok(match self.ask(request, false)? {
-            None => (None, None),
-            Some(response) => {
-                let summary = Some(response.message.content).filter(|summary| !summary.trim().is_empty());
-                (summary, Some(response.usage))
-            }
-        })
+        let Some(response) = self.ask(request, false)? else { return Ok(Summary::default()) };
+        let text = Some(response.message.content).filter(|summary| !summary.trim().is_empty());
+        Ok(Summary { text, usage: Some(response.usage), record: response.record })
     }
 
     /// Whether to stop at once.
@@ -308,7 +318,7 @@ impl Run<'_> {
         self.state.seconds + self.started.elapsed().as_secs_f64()
     }
 
-    /// Writes a record, then lets it count.
+    /// Writes a record, then lets it count and tells what it holds of the model's answer.
     fn record(&mut self, record: Record) -> Result<()> {
         if let Some(trace) = self.trace {
             if let Some(first) = self.unwritten.take() {
@@ -316,8 +326,15 @@ impl Run<'_> {
             }
             trace.write(self.run, self.seconds(), &record)?;
         }
+        let recorded = match &record {
+            Record::Answer { record, .. } | Record::Managed { record, .. } => record.clone(),
+            _ => None,
+        };
         let applied = self.state.apply(record);
         debug_assert_eq!(applied, Ok(()));
+        if let Some(recorded) = recorded {
+            self.emit(AgentEventKind::Recorded(recorded));
+        }
         Ok(())
     }
 

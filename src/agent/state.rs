@@ -87,7 +87,7 @@ impl State {
         }
         match record {
             Record::Begin(_) | Record::Limit { .. } => return Err(Fault::new("a second beginning")),
-            Record::Answer { message, finish, usage, dropped } => {
+            Record::Answer { message, finish, usage, dropped, record: _ } => {
                 self.dropped = dropped;
                 self.answered(message, finish, usage);
             }
@@ -105,7 +105,7 @@ impl State {
                     _ => return Err(Fault::field("call", format!("a result of call {call}, which waits for none"))),
                 }
             }
-            Record::Managed { managed, messages, question } => {
+            Record::Managed { managed, messages, question, record: _ } => {
                 self.steps += usize::from(managed.summary_usage.is_some());
                 self.usage += managed.summary_usage.unwrap_or_default();
                 self.managed.push(managed);

@@ -1,7 +1,8 @@
 //! The record of an agent's work: JSON lines.
 //!
 //! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. The
-//! kinds are `begin` (once: model, options, tools, messages), `answer`, `result`, `managed` (the context was managed:
+//! kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
+//! [`AgentOptions::record`] asks for), `result`, `managed` (the context was managed:
 //! the messages after it), `end` and `limit` (another number of steps, also behind an `end` at the old one). A last line
 //! that was not written to its end counts as not written.
 
@@ -19,7 +20,7 @@ use super::options::AgentOptions;
 use super::outcome::Stop;
 use crate::chat::{Message, Tool};
 use crate::chat_model::{ChatModelError, ChatUsage, Finish};
-use crate::generation::GenerationError;
+use crate::generation::{self, GenerationError};
 
 /// The version of the format.
 const SCHEMA_VERSION: u32 = 1;
@@ -46,11 +47,21 @@ pub(super) enum Record {
         usage: ChatUsage,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped: Vec<String>,
+        /// What was recorded of it for training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Box<generation::Record>>,
     },
     /// A call of the last answer ended.
     Result { call: usize, name: String, content: String, failed: bool },
     /// The context was managed; the messages are those after it.
-    Managed { managed: Managed, messages: Vec<Message>, question: Option<String> },
+    Managed {
+        managed: Managed,
+        messages: Vec<Message>,
+        question: Option<String>,
+        /// What was recorded of the summary for training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Box<generation::Record>>,
+    },
     /// The run ended.
     End { stop: Stop },
     /// The run was given another limit.
@@ -94,6 +105,13 @@ impl Line {
             Record::Managed { managed, .. } => managed.summary_usage.map(|usage| ("managed.summary_usage", usage)),
             Record::Begin(_) | Record::Result { .. } | Record::End { .. } | Record::Limit { .. } => None,
         };
+        if let Record::Answer { record: Some(record), .. } | Record::Managed { record: Some(record), .. } = &self.record
+        {
+            record.validate().map_err(|error| match error {
+                GenerationError::Record { field, problem } => Fault::field(format!("record.{field}"), problem),
+                error => Fault::new(error),
+            })?;
+        }
         match usage.and_then(|(place, usage)| Some((place, usage.meaningless()?))) {
             Some((place, (field, count))) => {
                 let problem = format!("is {count}, expected at most {}", ChatUsage::MOST);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use crate::chat::{Delta, Json, Message, Tool, ToolChoice};
-use crate::generation::{Cancel, SamplingParams, Token};
+use crate::generation::{Cancel, Record, RecordOptions, SamplingParams, Token};
 
 /// A conversation and how to go on from it.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens.
     pub logprobs: Option<usize>,
+    /// What to record of the answer, for training. Remote models refuse it. Default: nothing.
+    pub record: RecordOptions,
     /// A switch that ends the answer.
     pub cancel: Option<Cancel>,
 }
@@ -50,6 +52,7 @@ impl ChatRequest {
             max_tokens: None,
             stop: Vec::new(),
             logprobs: None,
+            record: RecordOptions::default(),
             cancel: None,
         }
     }
@@ -127,6 +130,8 @@ pub struct ChatResponse {
     /// What the model wrote that is not in the message, in its order: malformed and unfinished calls, stray markup, then
     /// calls although no tool was offered. Empty if the model is remote.
     pub dropped: Vec<String>,
+    /// What was recorded, if the request asked for anything.
+    pub record: Option<Box<Record>>,
 }
 
 /// Something that happened while an answer was written.

@@ -71,6 +71,18 @@ pub enum GenerationError {
     #[error("speculative decoding needs an MTP layer, and this model has none (num_nextn_predict_layers is 0)")]
     NoMtp,
 
+    /// Routes were asked of a model that does not tell them.
+    #[error("record.routes: this model does not tell the experts that its tokens are sent to")]
+    NoRoutes,
+    /// A record that contradicts itself, or of another version.
+    #[error("{field} {problem}")]
+    Record {
+        /// The field.
+        field: &'static str,
+        /// What it is and what it must be.
+        problem: String,
+    },
+
     // ---- the engine's thread
     /// The system gave no thread.
     #[error("cannot start the engine's thread: {0}")]
@@ -81,6 +93,12 @@ pub enum GenerationError {
     /// A step of the engine failed, and with it every request that it ran.
     #[error("the engine failed: {0}")]
     Step(String),
+    /// The engine's thread panicked, which ended every request. Later ones get [`Self::Stopped`].
+    #[error("the engine's thread panicked: {}", one_line(_0))]
+    Panicked(String),
+    /// The weights can't be swapped: requests are in the engine, the model is of another kind or can't swap them.
+    #[error("the weights cannot be swapped: {0}")]
+    Swap(String),
 
     // ---- what the model answered
     /// A logit that is NaN or +inf.

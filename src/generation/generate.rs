@@ -155,9 +155,9 @@ impl Partial {
                 self.tokens.push(token);
                 None
             }
-            Ok(Event::Finished { reason, text, usage }) => {
+            Ok(Event::Finished { reason, text, usage, record }) => {
                 let (tokens, answer) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.text));
-                Some(Ok(Completion { tokens, text: answer + &text, reason, usage }))
+                Some(Ok(Completion { tokens, text: answer + &text, reason, usage, record }))
             }
             Err(error) => Some(Err(error)),
         }

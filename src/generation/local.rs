@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
-use super::token_model::TokenModel;
-use crate::model::{Cache, Model, Precision, SequenceId};
+use super::record::RouteShape;
+use super::token_model::{Pages, TokenModel};
+use crate::config::MlpType;
+use crate::model::{Cache, Model, Precision, SequenceId, Trace};
 use crate::ops::layout::BatchLayout;
 use crate::weights::{self, LoadOptions, Progress};
 
@@ -93,12 +95,54 @@ impl TokenModel for LocalModel {
         self.cache.truncate(sequence, len)
     }
 
+    fn pages(&self) -> Option<Pages> {
+        let free = self.cache.free_pages();
+        Some(Pages { used: self.cache.pages() - free, free })
+    }
+
+    fn set_weights(&mut self, weights: Arc<Model>) -> Result<()> {
+        let (old, new) = (&*self.model, &*weights);
+        if new.config() != old.config() {
+            bail!("the new model has another config")
+        }
+        if new.dtype() != old.dtype() || !new.device().same_device(old.device()) {
+            let (new, old) = ((new.dtype(), new.device()), (old.dtype(), old.device()));
+            bail!("the new model has dtype and device {new:?}, expected {old:?}")
+        }
+        if new.has_mtp() != old.has_mtp() {
+            bail!("the MTP layer: the new model has one: {}, the old one: {}", new.has_mtp(), old.has_mtp())
+        }
+        self.model = weights;
+        Ok(())
+    }
+
     fn append(&mut self, new_tokens: &[(SequenceId, usize)]) -> Result<BatchLayout> {
         self.cache.append(new_tokens)
     }
 
     fn forward(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<Tensor> {
         self.model.forward_batch(ids, layout, &mut self.cache, None)
+    }
+
+    fn route_shape(&self) -> Option<RouteShape> {
+        let config = self.model.config();
+        let kind = |layer: usize| config.mlp_layer_types.get(layer).copied().unwrap_or(MlpType::Sparse);
+        let sparse = |&layer: &usize| kind(layer) == MlpType::Sparse;
+        let layers = (0..config.num_hidden_layers).filter(sparse).collect();
+        let fits = config.n_routed_experts <= usize::from(u16::MAX) + 1;
+        fits.then_some(RouteShape { layers, experts_per_token: config.num_experts_per_tok })
+    }
+
+    fn forward_with_routes(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
+        let mut trace = Trace::experts();
+        let hidden = self.model.forward_batch(ids, layout, &mut self.cache, Some(&mut trace))?;
+        let layers: Vec<&Tensor> = trace.expert_indices.iter().flatten().collect();
+        if layers.is_empty() {
+            return Ok((hidden, Vec::new()));
+        }
+        let experts = Tensor::stack(&layers, 1)?.flatten_all()?.to_vec1::<u32>()?;
+        // `route_shape` says that they fit.
+        Ok((hidden, experts.into_iter().map(|expert| expert as u16).collect()))
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {

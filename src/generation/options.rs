@@ -14,6 +14,10 @@ pub struct EngineOptions {
     /// answers, then chunks of prompts, oldest first. More than `max_sequences * (1 + draft_tokens)`, so that
     /// neither answers nor prompts ever starve. Default 4096.
     pub step_tokens: usize,
+    /// Most tokens of all prompts in a step that generates tokens of answers too, at least 1. It bounds how long answers
+    /// wait for their next token while a long prompt comes in; the prompt takes more steps for it. Without answers,
+    /// prompts get all of `step_tokens`. Default 64.
+    pub mixed_prefill_tokens: usize,
     /// Most cached tokens of all running sequences, each rounded up to whole pages of 64. A request waits until
     /// its prompt and `max_tokens` fit, so a running sequence never loses its place. Default: no bound.
     pub max_cached_tokens: Option<usize>,
@@ -34,6 +38,7 @@ impl Default for EngineOptions {
             max_sequences: 64,
             prefill_chunk: 2048,
             step_tokens: 4096,
+            mixed_prefill_tokens: 64,
             max_cached_tokens: None,
             prefix_tokens: 0,
             draft_tokens: 0,
@@ -59,6 +64,9 @@ impl EngineOptions {
         if self.prefill_chunk == 0 {
             return Err(parameter("prefill_chunk", 0, "at least 1"));
         }
+        if self.mixed_prefill_tokens == 0 {
+            return Err(parameter("mixed_prefill_tokens", 0, "at least 1"));
+        }
         let answers = self.max_sequences.saturating_mul(self.draft_tokens.saturating_add(1));
         if self.step_tokens <= answers {
             return Err(parameter("step_tokens", self.step_tokens, "more than max_sequences * (1 + draft_tokens)"));
@@ -74,6 +82,10 @@ pub struct Stats {
     pub steps: usize,
     /// Tokens of prompts that went through the model.
     pub prompt_tokens: usize,
+    /// Requests that began with tokens which were in the cache already.
+    pub prefix_hits: usize,
+    /// Those tokens, which did not go through the model again.
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub generated_tokens: usize,
     /// Tokens drafted by the MTP layer and verified.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::constraint::Constraint;
 use super::params::SamplingParams;
+use super::record::{Record, RecordOptions};
 use super::sampler::Logprobs;
 use super::stop::{FinishReason, StopConditions};
 use super::tokenizer::SpecialTokens;
@@ -56,6 +57,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Report the set of tokens that `top_k`, `top_p`, `min_p` and `logit_bias` kept. Default: no.
     pub kept: bool,
+    /// What to record of the answer, for training. Default: nothing.
+    pub record: RecordOptions,
     /// Which special tokens come out as text. Default: drop them.
     pub special_tokens: SpecialTokens,
     /// A switch that ends the answer. Default: none.
@@ -114,6 +117,8 @@ pub enum Event {
         text: String,
         /// Its counts.
         usage: Usage,
+        /// What was recorded, if the request asked for anything.
+        record: Option<Box<Record>>,
     },
 }
 
@@ -128,6 +133,8 @@ pub struct Completion {
     pub reason: FinishReason,
     /// Its counts.
     pub usage: Usage,
+    /// What was recorded, if the request asked for anything.
+    pub record: Option<Box<Record>>,
 }
 
 impl Completion {

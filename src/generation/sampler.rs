@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::constraint::TokenSet;
 use super::error::{GenerationError, Result};
+use super::largest::Largest;
 use super::params::SamplingParams;
 
 /// The log-probabilities of one chosen token.
@@ -140,8 +141,9 @@ impl Sampler {
     /// As [`Self::distribution`]; the sampler is then unchanged.
     pub fn sample_among(&mut self, logits: &[f32], allowed: Option<&TokenSet>, report: Report) -> Result<Sampled> {
         let greedy = self.params.is_greedy();
-        let distribution = if greedy && allowed.is_none() && !self.changes_logits() {
-            Distribution { ids: vec![self.argmax(logits)?], probs: vec![1.0] }
+        let distribution = if self.takes_largest() && allowed.is_none() {
+            self.check_length(logits)?;
+            Distribution { ids: vec![self.greedy(Largest::of(logits))?], probs: vec![1.0] }
         } else {
             self.distribution_among(logits, allowed)?
         };
@@ -165,6 +167,21 @@ impl Sampler {
         Ok(Sampled { id, logprobs, kept })
     }
 
+    /// Whether the choice is that of the largest logit, whatever the others are.
+    pub(super) fn takes_largest(&self) -> bool {
+        self.params.is_greedy() && !self.changes_logits()
+    }
+
+    /// Chooses the largest logit if [`Self::takes_largest`], as [`Self::sample`] does without log-probabilities.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub(super) fn take_largest(&mut self, largest: Largest, kept: bool) -> Result<Sampled> {
+        let id = self.greedy(largest)?;
+        self.seen.push(id, true);
+        Ok(Sampled { id, logprobs: None, kept: (kept && self.vocab_size > 1).then(|| vec![id]) })
+    }
+
     fn changes_logits(&self) -> bool {
         self.seen.active() || !self.params.logit_bias.is_empty()
     }
@@ -180,20 +197,12 @@ impl Sampler {
         })
     }
 
-    /// The largest logit, ties to the smaller id.
-    fn argmax(&self, logits: &[f32]) -> Result<u32> {
-        self.check_length(logits)?;
-        let mut best = (0, f32::NEG_INFINITY);
-        for (id, &value) in logits.iter().enumerate() {
-            check_logit(id, value)?;
-            if value > best.1 {
-                best = (id as u32, value);
-            }
+    fn greedy(&self, largest: Largest) -> Result<u32> {
+        check_logit(largest.id as usize, largest.logit)?;
+        if largest.logit == f32::NEG_INFINITY {
+            return Err(GenerationError::NoCandidate { vocab_size: self.vocab_size });
         }
-        if best.1 == f32::NEG_INFINITY {
-            return Err(GenerationError::NoCandidate { vocab_size: logits.len() });
-        }
-        Ok(best.0)
+        Ok(largest.id)
     }
 
     /// The tokens that are not forbidden, by id, with their logits after penalties and bias.

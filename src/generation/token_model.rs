@@ -1,10 +1,23 @@
 //! What the engine asks of a model.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
+use super::largest::{Largest, largest};
+use super::record::RouteShape;
+use crate::model::Model;
 use crate::ops::layout::BatchLayout;
+
+/// Pages of a cache, 64 token slots each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// Pages that sequences own, those of kept prefixes included.
+    pub used: usize,
+    /// Pages that are allocated and that no sequence owns.
+    pub free: usize,
+}
 
 /// A model together with its cache, as the engine sees it.
 ///
@@ -44,7 +57,21 @@ pub trait TokenModel: Send {
     /// If there is no such sequence.
     fn truncate(&mut self, sequence: Self::Sequence, len: usize) -> Result<()>;
 
-    /// Makes room for new tokens of distinct sequences; returns one span each, in the same order.
+    /// The cache's pages; `None` if the model does not count them, the default.
+    fn pages(&self) -> Option<Pages> {
+        None
+    }
+
+    /// Replaces the weights by those of another model with the same config. The engine calls this when the cache holds
+    /// no sequence. The default refuses.
+    ///
+    /// # Errors
+    /// If this model can't replace its weights, or `weights` is a model of another config, dtype or device.
+    fn set_weights(&mut self, _weights: Arc<Model>) -> Result<()> {
+        bail!("this model keeps the weights that it was made with")
+    }
+
+    /// Reserves slots for new tokens of distinct sequences; returns one span each, in the same order.
     ///
     /// # Errors
     /// If the cache cannot hold them.
@@ -56,11 +83,33 @@ pub trait TokenModel: Send {
     /// If a tensor operation fails.
     fn forward(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<Tensor>;
 
+    /// The shape of the routes of [`Self::forward_with_routes`]; `None` if this model does not tell them, the default.
+    fn route_shape(&self) -> Option<RouteShape> {
+        None
+    }
+
+    /// As [`Self::forward`], also returning the batch's routes `[T, layers, experts_per_token]`, row after row.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and if the model does not tell routes.
+    fn forward_with_routes(&mut self, _ids: &[u32], _layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
+        bail!("this model does not tell the experts that its tokens are sent to")
+    }
+
     /// Hidden states `[n, hidden]` to logits `[n, vocab]`.
     ///
     /// # Errors
     /// If a tensor operation fails.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+
+    /// The largest logit of each row of hidden states `[n, hidden]`: all that a greedy choice needs. The default takes
+    /// it from [`Self::logits`] on the logits' device, so that `n` numbers are copied and not `n * vocab`.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {
+        largest(&self.logits(hidden)?)
+    }
 
     /// The MTP layer over rows whose slots exist: row i takes the id at its position + 1 and the hidden state
     /// `[T, hidden]` at its position (of [`Self::forward`], or of this function for a position beyond it).
@@ -74,6 +123,14 @@ pub trait TokenModel: Send {
     /// # Errors
     /// If a tensor operation fails, or the model has no MTP layer.
     fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor>;
+
+    /// [`Self::argmax`] of the MTP layer's logits.
+    ///
+    /// # Errors
+    /// As [`Self::mtp_logits`].
+    fn mtp_argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {
+        largest(&self.mtp_logits(hidden)?)
+    }
 }
 
 impl<M: TokenModel> TokenModel for &mut M {
@@ -107,6 +164,22 @@ impl<M: TokenModel> TokenModel for &mut M {
         (**self).truncate(sequence, len)
     }
 
+    fn pages(&self) -> Option<Pages> {
+        (**self).pages()
+    }
+
+    fn route_shape(&self) -> Option<RouteShape> {
+        (**self).route_shape()
+    }
+
+    fn forward_with_routes(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
+        (**self).forward_with_routes(ids, layout)
+    }
+
+    fn set_weights(&mut self, weights: Arc<Model>) -> Result<()> {
+        (**self).set_weights(weights)
+    }
+
     fn append(&mut self, new_tokens: &[(Self::Sequence, usize)]) -> Result<BatchLayout> {
         (**self).append(new_tokens)
     }
@@ -125,5 +198,13 @@ impl<M: TokenModel> TokenModel for &mut M {
 
     fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         (**self).mtp_logits(hidden)
+    }
+
+    fn argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {
+        (**self).argmax(hidden)
+    }
+
+    fn mtp_argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {
+        (**self).mtp_argmax(hidden)
     }
 }

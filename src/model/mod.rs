@@ -266,8 +266,11 @@ impl Model {
     }
 
     fn record(&self, trace: &mut Trace, out: &LayerOutput, step: &Step) -> Result<()> {
-        trace.hidden.push(out.hidden.clone());
         trace.expert_indices.push(out.expert_indices.clone());
+        if trace.experts_only {
+            return Ok(());
+        }
+        trace.hidden.push(out.hidden.clone());
         let topk = self.config.index_topk.filter(|_| self.config.has_indexer());
         let positions = topk.map(|topk| trace::selected_positions(out.chosen.as_ref(), topk, step)).transpose()?;
         trace.topk_indices.push(positions);

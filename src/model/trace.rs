@@ -19,6 +19,15 @@ pub struct Trace {
     pub topk_indices: Vec<Option<Tensor>>,
     /// Experts that each row was sent to, `[T, num_experts_per_tok]` u32, ascending; `None` in dense layers.
     pub expert_indices: Vec<Option<Tensor>>,
+    /// Whether nothing else is collected.
+    pub(super) experts_only: bool,
+}
+
+impl Trace {
+    /// A trace that collects `expert_indices` alone: the other results take time and memory.
+    pub fn experts() -> Self {
+        Self { experts_only: true, ..Self::default() }
+    }
 }
 
 /// The positions that each row attends to: all that it sees, or those in the slots that were `chosen` for the step's

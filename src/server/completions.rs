@@ -66,7 +66,8 @@ fn begin(
             let sender = sender.clone();
             if call.max_tokens == 0 {
                 let usage = generation::Usage { prompt_tokens: prompt.len(), ..generation::Usage::default() };
-                let nothing = Event::Finished { reason: FinishReason::MaxTokens, text: String::new(), usage };
+                let (reason, text) = (FinishReason::MaxTokens, String::new());
+                let nothing = Event::Finished { reason, text, usage, record: None };
                 // The receiver is right here.
                 let _ = sender.send((index, Ok(nothing)));
                 continue;
@@ -185,7 +186,7 @@ impl TextWriter {
                 }
                 (token.text, None)
             }
-            Event::Finished { reason, text, usage } => {
+            Event::Finished { reason, text, usage, .. } => {
                 answer.done = true;
                 // A prompt counts once, with its first answer.
                 if index.is_multiple_of(self.n) {

@@ -18,6 +18,7 @@ mod client_answers;
 mod context;
 mod local;
 mod messages;
+mod records;
 mod server;
 mod tiny;
 mod tolerant;

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
+use candle_nn::VarBuilder;
+use deepseek_v32::config::Config;
 use deepseek_v32::generation::{
-    Completion, Engine, EngineOptions, FinishReason, LocalModel, Request, SamplingParams, SpecialTokens,
-    StopConditions, Tokenizer,
+    Completion, Engine, EngineOptions, Event, FinishReason, GenerationError, LocalModel, Request, SamplingParams,
+    Service, SpecialTokens, StopConditions, Tokenizer,
 };
 use deepseek_v32::model::Model;
 use deepseek_v32::weights::{self, LoadOptions};
@@ -99,4 +101,49 @@ fn sampled_answers_are_the_same_alone_together_in_chunks_and_with_drafts() {
         let ids: Vec<Vec<u32>> = completions.iter().map(Completion::ids).collect();
         assert_eq!(ids, alone, "{options:?}");
     }
+}
+
+/// The checkpoint's config with weights of zeros: every answer is token 0.
+fn zeros(change: impl FnOnce(&mut Config)) -> Arc<Model> {
+    let mut config = MODEL.config().clone();
+    change(&mut config);
+    let zeros = VarBuilder::zeros(MODEL.dtype(), MODEL.device());
+    Arc::new(Model::new(&config, zeros).unwrap())
+}
+
+/// Answers that were asked for before a swap come from the old weights, those after from the new ones; no prefix
+/// outlives its weights.
+#[test]
+fn weights_are_swapped_between_requests() {
+    let samples = samples();
+    let sample = samples.iter().max_by_key(|sample| sample.prompt_ids.len()).unwrap();
+    let options = EngineOptions { prefix_tokens: 4096, ..EngineOptions::speculative(true) };
+    let service = Service::start(engine(options)).unwrap();
+    let ask = || service.stream(request(sample, SamplingParams::greedy())).unwrap();
+    let read = |events: std::sync::mpsc::Receiver<Result<Event, GenerationError>>| {
+        let mut ids = Vec::new();
+        for event in events {
+            match event.unwrap() {
+                Event::Token(token) => ids.push(token.id),
+                Event::Finished { usage, .. } => return (ids, usage.cached_tokens),
+            }
+        }
+        panic!("no end")
+    };
+    let before = [ask(), ask()];
+    service.swap_weights(zeros(|_| {}), 7).unwrap();
+    assert_eq!((service.load().requests, service.load().weights_version), (0, 7));
+    before.into_iter().for_each(|events| assert_eq!(read(events).0, sample.generated_ids));
+    let (ids, cached) = read(ask());
+    assert!(ids.iter().all(|&id| id == 0) && ids.len() == sample.generated_ids.len() && cached == 0, "{ids:?}");
+    let error = service.swap_weights(zeros(|config| config.rms_norm_eps *= 2.0), 8).unwrap_err();
+    assert!(matches!(&error, GenerationError::Swap(why) if why.contains("config")), "{error}");
+    assert_eq!(service.load().weights_version, 7);
+    service.swap_weights(MODEL.clone(), 9).unwrap();
+    assert_eq!(read(ask()), (sample.generated_ids.clone(), 0));
+    assert!(read(ask()).1 > 0, "prefixes are shared again");
+
+    let mut engine = engine(EngineOptions::default());
+    engine.add(request(sample, SamplingParams::greedy())).unwrap();
+    assert!(matches!(engine.swap_weights(zeros(|_| {}), 1), Err(GenerationError::Swap(_))));
 }

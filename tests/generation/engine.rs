@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::generation_support::{Mock, alone, hash, logits_after};
 use deepseek_v32::generation::{
@@ -476,15 +476,18 @@ fn any_request() -> impl Strategy<Value = Request> {
 fn any_options() -> impl Strategy<Value = EngineOptions> {
     let bound = prop::option::of(CONTEXT.next_multiple_of(PAGE_SIZE)..1500);
     let prefixes = prop_oneof![Just(0usize), 0usize..700];
-    (1usize..8, 1usize..120, 1usize..200, bound, prefixes, 0usize..4, any::<u64>()).prop_map(
-        |(max_sequences, prefill_chunk, spare, max_cached_tokens, prefix_tokens, draft_tokens, seed)| EngineOptions {
-            max_sequences,
-            prefill_chunk,
-            step_tokens: max_sequences * (1 + draft_tokens) + spare,
-            max_cached_tokens,
-            prefix_tokens,
-            draft_tokens,
-            seed,
+    (1usize..8, 1usize..120, 1usize..200, 1usize..120, bound, prefixes, 0usize..4, any::<u64>()).prop_map(
+        |(max_sequences, prefill_chunk, spare, mixed, max_cached_tokens, prefix_tokens, draft_tokens, seed)| {
+            EngineOptions {
+                max_sequences,
+                prefill_chunk,
+                step_tokens: max_sequences * (1 + draft_tokens) + spare,
+                mixed_prefill_tokens: mixed,
+                max_cached_tokens,
+                prefix_tokens,
+                draft_tokens,
+                seed,
+            }
         },
     )
 }
@@ -544,4 +547,64 @@ proptest! {
 #[test]
 fn the_mock_tells_histories_apart() {
     assert_ne!(logits_after(hash(&[1, 2]), VOCAB_SIZE), logits_after(hash(&[2, 1]), VOCAB_SIZE));
+}
+
+#[test]
+fn greedy_answers_read_the_largest_logit_alone() {
+    let requests = || (0..5).map(|salt| request(prompt(10 + salt as usize, salt), 30));
+    for draft_tokens in [0, 2] {
+        let options = EngineOptions { draft_tokens, ..EngineOptions::default() };
+        let mut engine = Engine::new(mock().with_mtp(|history| history % 3 > 0), options).unwrap();
+        let answers = engine.generate_all(requests().collect()).unwrap();
+        for (request, answer) in requests().zip(answers) {
+            let (tokens, _) = alone(&request, VOCAB_SIZE, CONTEXT);
+            assert_eq!(answer.unwrap().ids(), tokens.iter().map(|token| token.id).collect::<Vec<_>>());
+        }
+        let count = |engine: &Engine<Mock>| {
+            let (largest, logits) = (&engine.model().largest_rows, &engine.model().logit_rows);
+            (largest.load(Ordering::Relaxed) >= 150, logits.load(Ordering::Relaxed))
+        };
+        assert_eq!(count(&engine), (true, 0));
+        // Anything else needs the logits.
+        for needs in [
+            Request { logprobs: Some(0), ..request(prompt(10, 1), 3) },
+            Request { params: SamplingParams::sampled(1.0, 1), ..request(prompt(10, 1), 3) },
+            Request {
+                params: SamplingParams { presence_penalty: 0.1, ..SamplingParams::greedy() },
+                ..request(prompt(10, 1), 3)
+            },
+        ] {
+            let before = count(&engine).1;
+            engine.generate(needs, |_| {}).unwrap();
+            assert!(count(&engine).1 >= before + 3);
+        }
+    }
+}
+
+/// A long prompt comes in beside an answer: every step gives the answer its token and the prompt a bounded chunk.
+#[test]
+fn prompts_beside_answers_take_small_steps() {
+    let options = EngineOptions { mixed_prefill_tokens: 16, ..EngineOptions::default() };
+    let mut engine = engine(options);
+    let first = engine.add(request(prompt(5, 0), 200)).unwrap();
+    engine.step().unwrap();
+    let second = engine.add(request(prompt(250, 1), 3)).unwrap();
+    let mut steps = 0;
+    let mut of_second = 0;
+    while of_second == 0 {
+        let events = engine.step().unwrap();
+        steps += 1;
+        assert_eq!(events.iter().filter(|(request, _)| *request == first).count(), 1, "step {steps}");
+        of_second += events.iter().filter(|(request, _)| *request == second).count();
+    }
+    assert_eq!((steps, engine.model().peak_rows), (250usize.div_ceil(16), 17));
+    // Alone, a prompt takes one step.
+    engine.cancel(first);
+    engine.cancel(second);
+    engine.step().unwrap();
+    engine.add(request(prompt(250, 2), 3)).unwrap();
+    engine.step().unwrap();
+    assert_eq!(engine.model().peak_rows, 250);
+    let zero = EngineOptions { mixed_prefill_tokens: 0, ..EngineOptions::default() };
+    assert!(matches!(zero.validate(), Err(GenerationError::Parameter { name: "mixed_prefill_tokens", .. })));
 }

@@ -1,14 +1,14 @@
 //! The engine on its own thread, and constraints.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::generation_support::Mock;
 use deepseek_v32::generation::{
-    Cancel, Constraint, Engine, EngineOptions, Event, FinishReason, GenerationError, Report, Request, Sampler,
-    SamplingParams, Service, TokenSet,
+    Cancel, Constraint, Engine, EngineOptions, Event, FinishReason, GenerationError, Load, Pages, Report, Request,
+    Sampler, SamplingParams, Service, TokenSet,
 };
 
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
@@ -94,6 +94,86 @@ fn a_failing_model_fails_the_requests_and_not_the_service() {
     assert!(matches!(end, Err(GenerationError::Step(_))), "{end:?}");
     let (ids, end) = collect(service.stream(request(&[1, 2, 3], 5)).unwrap());
     assert_eq!((ids.len(), end.unwrap()), (5, FinishReason::MaxTokens));
+}
+
+/// Panics in the engine's thread.
+#[derive(Debug, Clone)]
+struct Panics;
+
+impl Constraint for Panics {
+    fn allowed(&mut self) -> Result<Option<TokenSet>, String> {
+        panic!("on purpose")
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn a_panic_in_the_engines_thread_ends_every_request_with_an_error() {
+    let in_constraint = |service: &Service| {
+        let panics = Request { constraint: Some(Box::new(Panics)), ..request(&[4, 5], 5) };
+        let (ids, end) = collect(service.stream(panics).unwrap());
+        assert!(
+            ids.is_empty() && matches!(&end, Err(GenerationError::Panicked(why)) if why == "on purpose"),
+            "{end:?}"
+        );
+    };
+    let in_sink = |service: &Service| {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        let sink = move |_| if count.fetch_add(1, Ordering::Relaxed) == 0 { panic!("on purpose") } else { true };
+        service.submit(request(&[4, 5], 5), Box::new(sink)).unwrap();
+        // The token that it panics at, then the end.
+        let began = Instant::now();
+        while told.load(Ordering::Relaxed) < 2 {
+            assert!(began.elapsed() < Duration::from_secs(30), "the sink was not told of the end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for panic in [&in_constraint as &dyn Fn(&Service), &in_sink] {
+        let service = service(Mock::new(50, 1 << 20));
+        let other = service.stream(Request::new([1, 2, 3])).unwrap();
+        assert!(matches!(other.recv(), Ok(Ok(Event::Token(_)))));
+        panic(&service);
+        assert!(matches!(collect(other).1, Err(GenerationError::Panicked(_))));
+        let (ids, end) = collect(service.stream(request(&[1], 1)).unwrap());
+        assert!(ids.is_empty() && matches!(end, Err(GenerationError::Stopped)), "{end:?}");
+        assert!(matches!(service.flush_prefixes(), Err(GenerationError::Stopped)));
+        wait_idle(&service);
+    }
+}
+
+#[test]
+fn prefixes_are_counted_and_flushed() {
+    let options = EngineOptions { prefix_tokens: 1024, ..EngineOptions::default() };
+    let service = Service::start(Engine::new(Mock::new(50, 4096), options).unwrap()).unwrap();
+    assert_eq!(service.load(), Load { pages: Some(Pages::default()), ..Load::default() });
+    let prompt: Vec<u32> = (0..140).map(|i| i % 50).collect();
+    for expected in [0, 1] {
+        collect(service.stream(request(&prompt, 3)).unwrap()).1.unwrap();
+        // The counts follow the last event.
+        let began = Instant::now();
+        while service.load().running > 0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "the request did not end");
+        }
+        let load = service.load();
+        assert_eq!((load.requests, load.running, load.waiting(), load.prefix_tokens), (0, 0, 0, 128));
+        assert_eq!((load.stats.prefix_hits, load.stats.cached_tokens), (expected, 128 * expected));
+        let pages = load.pages.unwrap();
+        assert_eq!((pages.used, load.stats.prompt_tokens), (2, 140 + expected * 12));
+    }
+    assert_eq!(service.flush_prefixes().unwrap(), 128);
+    let load = service.load();
+    assert_eq!((load.prefix_tokens, load.pages.unwrap().used), (0, 0));
+    collect(service.stream(request(&prompt, 3)).unwrap()).1.unwrap();
+    assert_eq!(service.flush_prefixes().unwrap(), 128);
+    assert_eq!(service.load().stats.prefix_hits, 1);
 }
 
 /// Allows the ids of one residue at each place, in turn.

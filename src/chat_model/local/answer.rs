@@ -70,7 +70,7 @@ impl Answer {
     pub fn event(&mut self, event: generation::Result<Event>) -> bool {
         match event {
             Ok(Event::Token(token)) => self.token(token),
-            Ok(Event::Finished { reason, text, usage }) => {
+            Ok(Event::Finished { reason, text, usage, record }) => {
                 let deltas = self.parser.push(&text);
                 let rest = self.parser.finish();
                 self.text.push_str(&text);
@@ -79,7 +79,7 @@ impl Answer {
                 self.free_content();
                 self.usage.prompt_tokens = usage.prompt_tokens;
                 self.usage.cached_tokens = usage.cached_tokens;
-                let response = self.response(&reason);
+                let response = ChatResponse { record, ..self.response(&reason) };
                 (self.sink)(Ok(ControlFlow::Break(response)))
             }
             Err(error) => (self.sink)(Err(error.into())),
@@ -160,7 +160,7 @@ impl Answer {
             _ if message.tool_calls.is_empty() => Finish::Stop,
             _ => Finish::ToolCalls,
         };
-        ChatResponse { message, text: std::mem::take(&mut self.text), finish, usage: self.usage, dropped }
+        ChatResponse { message, text: std::mem::take(&mut self.text), finish, usage: self.usage, dropped, record: None }
     }
 }
 

@@ -197,6 +197,7 @@ impl LocalChat {
             stop: StopConditions { ids: ends, strings: Vec::new() },
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
+            record: request.record,
             cancel: request.cancel,
             constraint,
             ..Request::default()

@@ -267,7 +267,7 @@ impl Answer {
         let calls = finish == Finish::Stop && !message.tool_calls.is_empty();
         let finish = if calls { Finish::ToolCalls } else { finish };
         let (text, dropped) = (String::new(), Vec::new());
-        Ok((deltas, ChatResponse { message, text, finish, usage: self.usage, dropped }))
+        Ok((deltas, ChatResponse { message, text, finish, usage: self.usage, dropped, record: None }))
     }
 }
 

@@ -10,7 +10,7 @@ mod sse;
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::Result;
+use super::error::{ChatModelError, Result};
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Message, ToolChoice};
 use crate::generation::Cancel;
@@ -89,6 +89,10 @@ impl ChatModel for OpenAiChat {
 
     fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
         request.params.validate(usize::MAX)?;
+        if request.record.any() {
+            let (what, needs) = ("a record of the answer".to_string(), "the crate's own engine");
+            return Err(ChatModelError::Unsupported { what, field: None, needs });
+        }
         request.tool_choice.check_tools(&request.shown_tools())?;
         let body = body::body(&request, &self.client.model, &self.client.options).to_string();
         let cancel = request.cancel.clone().unwrap_or_default();
@@ -117,6 +121,7 @@ impl ChatModel for OpenAiChat {
             finish: Finish::Cancelled,
             usage: ChatUsage::default(),
             dropped: Vec::new(),
+            record: None,
         })
     }
 }

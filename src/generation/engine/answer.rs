@@ -3,9 +3,11 @@
 use super::super::constraint::Constraint;
 use super::super::detokenizer::Detokenizer;
 use super::super::error::{GenerationError, Result};
+use super::super::largest::Largest;
 use super::super::params::parameter;
+use super::super::record::{Record, Recording, Routes};
 use super::super::request::{Cancel, Request, RequestId, Token, Usage};
-use super::super::sampler::{Report, Sampler};
+use super::super::sampler::{Report, Sampled, Sampler};
 use super::super::stop::{FinishReason, StopMatcher};
 use super::super::tokenizer::{SpecialTokens, Tokenizer};
 
@@ -23,10 +25,22 @@ pub(super) struct Answer {
     max_tokens: Option<usize>,
     sampler: Sampler,
     report: Report,
+    /// Whether tokens are told with log-probabilities and kept sets, or these are recorded only.
+    tells: Report,
+    recording: Option<Recording>,
     stop_ids: Vec<u32>,
     text: Option<TextView>,
     cancel: Option<Cancel>,
     constraint: Option<Box<dyn Constraint>>,
+}
+
+/// What the model says of a next token.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Row<'a> {
+    /// All logits, `[vocab_size]`.
+    Logits(&'a [f32]),
+    /// The largest, for an answer that [takes it](Answer::takes_largest).
+    Largest(Largest),
 }
 
 /// The text of the answer's tokens up to a stop string.
@@ -102,6 +116,12 @@ impl Answer {
         if let Some(top) = request.logprobs.filter(|&top| top > vocab_size) {
             return Err(parameter("logprobs", top, "at most the model's vocab_size"));
         }
+        let recording = Recording::new(request.record, request.params.temperature);
+        let tells = Report { logprobs: request.logprobs, kept: request.kept };
+        let report = Report {
+            logprobs: request.logprobs.or(request.record.logprobs.then_some(0)),
+            kept: request.kept || request.record.kept,
+        };
         let sampler = Sampler::new(request.params, &request.prompt_ids, vocab_size, default_seed)?;
         let strings = request.stop.strings;
         let text = tokenizer.map(|tokenizer| TextView::new(tokenizer, request.special_tokens, strings));
@@ -114,7 +134,9 @@ impl Answer {
             cancelled: false,
             max_tokens: request.max_tokens,
             sampler,
-            report: Report { logprobs: request.logprobs, kept: request.kept },
+            report,
+            tells,
+            recording,
             stop_ids: request.stop.ids,
             text,
             cancel: request.cancel,
@@ -131,8 +153,42 @@ impl Answer {
         self.cancelled || self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
     }
 
-    /// Chooses the next token from its logits; also says whether the answer ends with it.
-    pub fn next(&mut self, logits: &[f32]) -> Result<(Token, Option<FinishReason>)> {
+    /// Whether the next token is that of the largest logit and nothing is told of the others.
+    pub fn takes_largest(&self) -> bool {
+        self.constraint.is_none() && self.report.logprobs.is_none() && self.sampler.takes_largest()
+    }
+
+    /// Chooses the next token; also says whether the answer ends with it.
+    pub fn next(&mut self, row: Row<'_>) -> Result<(Token, Option<FinishReason>)> {
+        let sampled = match row {
+            Row::Largest(largest) => self.sampler.take_largest(largest, self.report.kept)?,
+            Row::Logits(logits) => self.sample(logits)?,
+        };
+        self.ids.push(sampled.id);
+        self.usage.generated_tokens += 1;
+        let (text, reason) = self.read(sampled.id)?;
+        let mut token = Token { id: sampled.id, text, logprobs: sampled.logprobs, kept: sampled.kept };
+        if let Some(recording) = &mut self.recording {
+            recording.push(&token);
+            token.logprobs = token.logprobs.filter(|_| self.tells.logprobs.is_some());
+            token.kept = token.kept.filter(|_| self.tells.kept);
+        }
+        Ok((token, reason))
+    }
+
+    /// Whether the experts of the answer's tokens are recorded.
+    pub fn records_routes(&self) -> bool {
+        self.recording.as_ref().is_some_and(Recording::routes)
+    }
+
+    /// The record, if one was asked for.
+    pub fn record(&mut self, weights_version: u64, routes: Option<Routes>) -> Option<Box<Record>> {
+        let recording = self.recording.take()?;
+        Some(Box::new(recording.finish(&self.ids, self.usage.prompt_tokens, weights_version, routes)))
+    }
+
+    /// Chooses a token from its logits, within the constraint.
+    fn sample(&mut self, logits: &[f32]) -> Result<Sampled> {
         let allowed = match &mut self.constraint {
             Some(constraint) => constraint.allowed().map_err(GenerationError::Constraint)?,
             None => None,
@@ -141,10 +197,7 @@ impl Answer {
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(sampled.id).map_err(GenerationError::Constraint)?;
         }
-        self.ids.push(sampled.id);
-        self.usage.generated_tokens += 1;
-        let (text, reason) = self.read(sampled.id)?;
-        Ok((Token { id: sampled.id, text, logprobs: sampled.logprobs, kept: sampled.kept }, reason))
+        Ok(sampled)
     }
 
     /// The text that a token frees, and the reason to end after it.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::super::error::Result;
 use super::super::token_model::TokenModel;
-use super::step::{Work, expect_rows, gather, logit_rows};
+use super::step::{Work, expect_largest, expect_rows, gather};
 use super::{Engine, Sequence};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
@@ -104,10 +104,10 @@ impl<M: TokenModel> Engine<M> {
 
     /// Adds the most probable token of every row to its work's drafts.
     fn guess(&self, hidden: &Tensor, work: &[usize], plan: &mut [Work]) -> Result<()> {
-        let vocab_size = self.model.vocab_size();
-        let logits = logit_rows("MTP logits", &self.model.mtp_logits(hidden)?, work.len(), vocab_size)?;
-        for (&index, row) in work.iter().zip(logits.chunks_exact(vocab_size)) {
-            plan[index].drafts.push(argmax(row));
+        let largest = self.model.mtp_argmax(hidden)?;
+        let largest = expect_largest("largest MTP logits", largest, work.len(), self.model.vocab_size())?;
+        for (&index, largest) in work.iter().zip(largest) {
+            plan[index].drafts.push(largest.id);
         }
         Ok(())
     }
@@ -134,15 +134,4 @@ fn push_span(layout: &mut BatchLayout, start: usize, rows: usize, block_table: &
     let first = layout.tokens();
     let block_table = block_table[..pages].to_vec();
     layout.spans.push(Span { tokens: first..first + rows, start, block_table, prefill });
-}
-
-/// The largest number's index, ties to the smaller one; 0 if all are NaN or -inf, for a guess needs no meaning.
-fn argmax(row: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &value) in row.iter().enumerate() {
-        if value > best.1 {
-            best = (id as u32, value);
-        }
-    }
-    best.0
 }

@@ -7,18 +7,21 @@ mod step;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::error::{GenerationError, Result};
 use super::options::{EngineOptions, Stats};
+use super::record::Routes;
 use super::request::{Event, Request, RequestId};
 use super::stop::FinishReason;
 use super::token_model::TokenModel;
 use super::tokenizer::Tokenizer;
+use crate::model::Model;
 use crate::ops::layout::PAGE_SIZE;
 use answer::Answer;
-use prefix::Prefixes;
+use prefix::{Place, Prefixes};
 
 /// Generates for many requests at once.
 ///
@@ -44,6 +47,7 @@ pub struct Engine<M: TokenModel> {
     events: Vec<(RequestId, Result<Event>)>,
     stats: Stats,
     next_id: u64,
+    weights_version: u64,
 }
 
 /// A request that has a place in the cache.
@@ -56,6 +60,8 @@ struct Sequence<S> {
     /// Those of them that every layer that runs has seen: with drafts, the MTP layer too.
     whole: usize,
     block_table: Vec<u32>,
+    /// Experts of the cached tokens, `[cached, layers, experts_per_token]`, if the request records them.
+    routes: Option<Vec<u16>>,
     /// Hidden states `[n, hidden]` at the last `n` cached positions, where the MTP layer has not been yet.
     pending: Option<Tensor>,
 }
@@ -94,6 +100,7 @@ impl<M: TokenModel> Engine<M> {
             events: Vec::new(),
             stats: Stats::default(),
             next_id: 0,
+            weights_version: 0,
         })
     }
 
@@ -117,6 +124,9 @@ impl<M: TokenModel> Engine<M> {
         let seed = mix(self.options.seed, id.0);
         let (vocab_size, max_context) = (self.model.vocab_size(), self.model.max_context());
         let answer = Answer::new(id, request, self.tokenizer.as_ref(), vocab_size, max_context, seed)?;
+        if answer.records_routes() && self.model.route_shape().is_none() {
+            return Err(GenerationError::NoRoutes);
+        }
         if let Some(max_cached_tokens) = self.options.max_cached_tokens {
             let needed = reserved(&answer);
             if needed > max_cached_tokens {
@@ -171,12 +181,46 @@ impl<M: TokenModel> Engine<M> {
         self.tokenizer.as_ref()
     }
 
+    /// Frees the kept tokens of ended requests, whatever `prefix_tokens` allows; returns how many there were. Requests
+    /// that run keep what they share, and are kept in their turn when they end.
+    pub fn flush_prefixes(&mut self) -> usize {
+        let tokens = self.prefixes.tokens();
+        while self.prefixes.drop_oldest(&mut self.model) {}
+        tokens
+    }
+
+    /// Tokens of ended requests that are kept, in whole pages of 64.
+    pub fn prefix_tokens(&self) -> usize {
+        self.prefixes.tokens()
+    }
+
+    /// Replaces the model's weights by those of a model with the same config, dtype and device, and flushes the prefixes:
+    /// what the old weights computed is not shared with later requests. `version` names the new weights from now on.
+    ///
+    /// # Errors
+    /// [`GenerationError::Swap`] if a request runs or waits, or the model refuses; the weights are then the old ones.
+    pub fn swap_weights(&mut self, weights: Arc<Model>, version: u64) -> Result<()> {
+        if !self.waiting.is_empty() || !self.running.is_empty() {
+            let (running, waiting) = (self.running.len(), self.waiting.len());
+            return Err(GenerationError::Swap(format!("{running} requests run and {waiting} wait")));
+        }
+        self.flush_prefixes();
+        self.model.set_weights(weights).map_err(|error| GenerationError::Swap(error.to_string()))?;
+        self.weights_version = version;
+        Ok(())
+    }
+
+    /// The version of the weights: 0, or what the latest [`Self::swap_weights`] named.
+    pub fn weights_version(&self) -> u64 {
+        self.weights_version
+    }
+
     /// Hands the model back; the slots of unfinished requests are freed.
     pub fn into_model(mut self) -> M {
         for sequence in &self.running {
             self.model.free(sequence.handle);
         }
-        while self.prefixes.drop_oldest(&mut self.model) {}
+        self.flush_prefixes();
         self.model
     }
 
@@ -194,10 +238,17 @@ impl<M: TokenModel> Engine<M> {
         self.events.splice(0..0, events);
     }
 
-    /// Reports the end of a request.
-    fn report(&mut self, mut answer: Answer, reason: FinishReason) {
+    /// Reports the end of a request, with the experts of its cached tokens if it records them.
+    fn report(&mut self, mut answer: Answer, reason: FinishReason, expert_ids: Option<Vec<u16>>) {
+        let shape = expert_ids.and_then(|expert_ids| Some((expert_ids, self.model.route_shape()?)));
+        let routes = shape.map(|(expert_ids, shape)| Routes {
+            layers: shape.layers,
+            experts_per_token: shape.experts_per_token,
+            expert_ids,
+        });
+        let record = answer.record(self.weights_version, routes);
         let text = answer.finish(&reason);
-        let end = text.map(|text| Event::Finished { reason, text, usage: answer.usage });
+        let end = text.map(|text| Event::Finished { reason, text, usage: answer.usage, record });
         self.events.push((answer.id, end));
     }
 
@@ -205,7 +256,8 @@ impl<M: TokenModel> Engine<M> {
     fn remove_cancelled(&mut self) {
         for answer in std::mem::take(&mut self.waiting) {
             if answer.is_cancelled() {
-                self.report(answer, FinishReason::Cancelled);
+                let routes = answer.records_routes().then(Vec::new);
+                self.report(answer, FinishReason::Cancelled, routes);
             } else {
                 self.waiting.push_back(answer);
             }
@@ -213,7 +265,7 @@ impl<M: TokenModel> Engine<M> {
         while let Some(at) = self.running.iter().position(|sequence| sequence.answer.is_cancelled()) {
             let sequence = self.running.remove(at);
             self.model.free(sequence.handle);
-            self.report(sequence.answer, FinishReason::Cancelled);
+            self.report(sequence.answer, FinishReason::Cancelled, sequence.routes);
         }
     }
 
@@ -230,10 +282,12 @@ impl<M: TokenModel> Engine<M> {
                 }
             }
             if let Some(mut answer) = self.waiting.pop_front() {
-                let (handle, cached) = self.place(&answer.ids)?;
+                let Place { handle, cached, routes } = self.place(&answer)?;
                 answer.usage.cached_tokens = cached;
+                self.stats.prefix_hits += usize::from(cached > 0);
+                self.stats.cached_tokens += cached;
                 let (block_table, pending) = (Vec::new(), None);
-                self.running.push(Sequence { answer, handle, cached, whole: cached, block_table, pending });
+                self.running.push(Sequence { answer, handle, cached, whole: cached, block_table, routes, pending });
             }
         }
         Ok(())

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::super::error::Result;
 use super::super::token_model::TokenModel;
-use super::Engine;
+use super::answer::Answer;
+use super::{Engine, Sequence};
 use crate::ops::layout::PAGE_SIZE;
 
 /// Whole pages of sequences that ended, the one used last at the back.
@@ -21,6 +22,17 @@ struct Prefix<S> {
     cached: usize,
     /// These tokens and, where the MTP layer saw it, the one after them.
     ids: Vec<u32>,
+    /// Experts of the cached tokens, `[cached, layers, experts_per_token]`, if the request recorded them.
+    routes: Option<Vec<u16>>,
+}
+
+/// A place in the cache for a prompt.
+pub(super) struct Place<S> {
+    pub handle: S,
+    /// Tokens that are there already.
+    pub cached: usize,
+    /// Their experts, if the request records them.
+    pub routes: Option<Vec<u16>>,
 }
 
 impl<S> Default for Prefixes<S> {
@@ -48,11 +60,12 @@ fn common(a: &[u32], b: &[u32]) -> usize {
 }
 
 impl<M: TokenModel> Engine<M> {
-    /// A place in the cache for a prompt, and how many tokens of it are there already.
+    /// A place in the cache for a request's prompt, with what is there of it already.
     ///
-    /// Only whole pages are shared, so that nobody writes to a page of another, and the last token of the prompt is
-    /// always left to do.
-    pub(super) fn place(&mut self, prompt: &[u32]) -> Result<(M::Sequence, usize)> {
+    /// Only whole pages are shared, so that no sequence writes to a page of another, and the last token of the prompt is
+    /// always left to do. A request that records routes shares with those alone that recorded them too.
+    pub(super) fn place(&mut self, answer: &Answer) -> Result<Place<M::Sequence>> {
+        let (prompt, records) = (&answer.ids, answer.records_routes());
         if self.options.prefix_tokens > 0 {
             let drafts = usize::from(self.options.draft_tokens > 0);
             // The MTP layer's row at a position depends on the token after it, so that one must agree too.
@@ -61,42 +74,51 @@ impl<M: TokenModel> Engine<M> {
                 agreed.min(cached).min(prompt.len().saturating_sub(1)) / PAGE_SIZE * PAGE_SIZE
             };
             let kept = self.prefixes.kept.iter().enumerate();
-            let kept = kept.map(|(at, prefix)| (usable(&prefix.ids, prefix.cached), Some(at), prefix.handle));
-            let running = self.running.iter();
-            let running = running.map(|sequence| (usable(&sequence.answer.ids, sequence.whole), None, sequence.handle));
-            if let Some((tokens, at, handle)) = running.chain(kept).max_by_key(|&(tokens, ..)| tokens)
+            let kept = kept.map(|(at, prefix)| {
+                (usable(&prefix.ids, prefix.cached), Some(at), prefix.handle, prefix.routes.as_deref())
+            });
+            let running = self.running.iter().map(|sequence| {
+                let tokens = usable(&sequence.answer.ids, sequence.whole);
+                (tokens, None, sequence.handle, sequence.routes.as_deref())
+            });
+            let shared = running.chain(kept).filter(|(.., routes)| !records || routes.is_some());
+            if let Some((tokens, at, handle, routes)) = shared.max_by_key(|&(tokens, ..)| tokens)
                 && tokens > 0
                 && let Some(forked) = self.model.fork(handle, tokens)?
             {
+                let row = self.model.route_shape().map_or(0, |shape| shape.row());
+                let routes = routes.filter(|_| records).map(|routes| routes[..tokens * row].to_vec());
                 if let Some(prefix) = at.and_then(|at| self.prefixes.kept.remove(at)) {
                     self.prefixes.kept.push_back(prefix);
                 }
-                return Ok((forked, tokens));
+                return Ok(Place { handle: forked, cached: tokens, routes });
             }
         }
-        Ok((self.model.create(), 0))
+        Ok(Place { handle: self.model.create(), cached: 0, routes: records.then(Vec::new) })
     }
 
     /// A sequence ended with `cached` right rows in the main layers: keeps its whole pages for prompts to come, as
     /// far as the options allow.
-    pub(super) fn retire(&mut self, handle: M::Sequence, ids: &[u32], cached: usize, whole: usize) -> Result<()> {
+    pub(super) fn retire(&mut self, sequence: &Sequence<M::Sequence>) -> Result<()> {
         let drafts = self.options.draft_tokens > 0;
-        let cached = if drafts { whole } else { cached } / PAGE_SIZE * PAGE_SIZE;
+        let cached = if drafts { sequence.whole } else { sequence.cached } / PAGE_SIZE * PAGE_SIZE;
         if cached == 0 || cached > self.options.prefix_tokens {
-            self.model.free(handle);
+            self.model.free(sequence.handle);
             return Ok(());
         }
-        self.model.truncate(handle, cached)?;
-        let ids = ids[..cached + usize::from(drafts)].to_vec();
-        // What a longer one begins with needs no place of its own.
+        self.model.truncate(sequence.handle, cached)?;
+        let ids = sequence.answer.ids[..cached + usize::from(drafts)].to_vec();
+        let row = self.model.route_shape().map_or(0, |shape| shape.row());
+        let routes = sequence.routes.as_ref().map(|routes| routes[..cached * row].to_vec());
+        // What a longer one begins with needs no place of its own, unless it alone has routes.
         self.prefixes.kept.retain(|old| {
-            let covered = ids.starts_with(&old.ids);
+            let covered = ids.starts_with(&old.ids) && (routes.is_some() || old.routes.is_none());
             if covered {
                 self.model.free(old.handle);
             }
             !covered
         });
-        self.prefixes.kept.push_back(Prefix { handle, cached, ids });
+        self.prefixes.kept.push_back(Prefix { handle: sequence.handle, cached, ids, routes });
         while self.prefixes.tokens() > self.options.prefix_tokens {
             self.prefixes.drop_oldest(&mut self.model);
         }

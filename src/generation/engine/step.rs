@@ -5,10 +5,12 @@ use std::time::Instant;
 use candle_core::{DType, Tensor};
 
 use super::super::error::{GenerationError, Result};
+use super::super::largest::Largest;
 use super::super::request::Event;
 use super::super::stop::FinishReason;
 use super::super::token_model::TokenModel;
 use super::Engine;
+use super::answer::Row;
 use super::draft::Drafting;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
@@ -39,8 +41,27 @@ struct Output {
     layout: BatchLayout,
     /// `[T, hidden]`.
     hidden: Tensor,
-    /// Logits of the rows after which a token can be chosen, one after the other.
-    logits: Vec<f32>,
+    /// Experts of every row, `[T, layers, experts_per_token]`, if a request of the step records them.
+    routes: Vec<u16>,
+    /// Of the rows after which a token can be chosen, one after the other.
+    rows: Rows,
+}
+
+/// What tokens are chosen from.
+enum Rows {
+    /// Logits, row by row.
+    Logits(Vec<f32>),
+    /// The largest logit of each row.
+    Largest(Vec<Largest>),
+}
+
+impl Rows {
+    fn rows(&self, vocab_size: usize) -> Box<dyn Iterator<Item = Row<'_>> + '_> {
+        match self {
+            Self::Logits(logits) => Box::new(logits.chunks_exact(vocab_size).map(Row::Logits)),
+            Self::Largest(largest) => Box::new(largest.iter().copied().map(Row::Largest)),
+        }
+    }
 }
 
 impl<M: TokenModel> Engine<M> {
@@ -70,7 +91,8 @@ impl<M: TokenModel> Engine<M> {
         Ok(())
     }
 
-    /// What goes into the step: every answer, then prompts in the order they came, as far as the budget goes.
+    /// What goes into the step: every answer, then prompts in the order they came, as far as the budget goes. Beside
+    /// answers, prompts get a smaller one, so that no answer waits long for its next token.
     fn plan(&self) -> Vec<Work> {
         let mut budget = self.options.step_tokens;
         let mut plan = Vec::with_capacity(self.running.len());
@@ -83,6 +105,9 @@ impl<M: TokenModel> Engine<M> {
             let max_drafts = self.options.draft_tokens.min(sequence.answer.room().saturating_sub(1));
             budget = budget.saturating_sub(1 + max_drafts);
             plan.push(work(index, 1, max_drafts));
+        }
+        if !plan.is_empty() {
+            budget = budget.min(self.options.mixed_prefill_tokens);
         }
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| !sequence.answers()) {
             let rest = sequence.answer.ids.len() - sequence.cached;
@@ -117,14 +142,41 @@ impl<M: TokenModel> Engine<M> {
                 rows.extend(last..ids.len());
             }
         }
-        let hidden = self.model.forward(&ids, &layout)?;
+        let (hidden, routes) = self.forward(plan, &ids, &layout)?;
         expect_rows("hidden states", &hidden, ids.len())?;
-        let mut logits = Vec::new();
-        if !rows.is_empty() {
-            let chosen = self.model.logits(&gather(&hidden, &rows)?)?;
-            logits = logit_rows("logits", &chosen, rows.len(), self.model.vocab_size())?;
+        let rows = self.read_rows(plan, &hidden, &rows)?;
+        Ok(Output { layout, hidden, routes, rows })
+    }
+
+    /// The main layers over a batch, with the experts of its rows if a request of the step records them.
+    fn forward(&mut self, plan: &[Work], ids: &[u32], layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
+        if !plan.iter().any(|work| self.running[work.sequence].routes.is_some()) {
+            return Ok((self.model.forward(ids, layout)?, Vec::new()));
         }
-        Ok(Output { layout, hidden, logits })
+        let row = self.model.route_shape().map_or(0, |shape| shape.row());
+        let (hidden, routes) = self.model.forward_with_routes(ids, layout)?;
+        if routes.len() != ids.len() * row {
+            let expected = format!("{} rows of {row} experts", ids.len());
+            let got = format!("{} experts", routes.len());
+            return Err(GenerationError::ModelOutput { what: "routes", expected, got });
+        }
+        Ok((hidden, routes))
+    }
+
+    /// What tokens are chosen from at `rows` of the hidden states `[T, hidden]`: the largest logits, if no answer needs
+    /// more.
+    fn read_rows(&self, plan: &[Work], hidden: &Tensor, rows: &[usize]) -> Result<Rows> {
+        if rows.is_empty() {
+            return Ok(Rows::Largest(Vec::new()));
+        }
+        let hidden = gather(hidden, rows)?;
+        let mut choosing = plan.iter().filter(|work| work.chooses);
+        if choosing.all(|work| self.running[work.sequence].answer.takes_largest()) {
+            let largest = self.model.argmax(&hidden)?;
+            return Ok(Rows::Largest(expect_largest("largest logits", largest, rows.len(), self.model.vocab_size())?));
+        }
+        let logits = self.model.logits(&hidden)?;
+        Ok(Rows::Logits(logit_rows("logits", &logits, rows.len(), self.model.vocab_size())?))
     }
 
     /// Checks that the model laid the batch out as asked.
@@ -157,22 +209,25 @@ impl<M: TokenModel> Engine<M> {
 
     /// Chooses tokens, keeps what the cache rightly holds and ends what is at its end.
     fn choose(&mut self, plan: &[Work], output: &Output) -> Result<()> {
-        let mut logits = output.logits.chunks_exact(self.model.vocab_size());
+        let mut all_rows = output.rows.rows(self.model.vocab_size());
         let mut ended = Vec::new();
         for (work, span) in plan.iter().zip(&output.layout.spans) {
             let mut end = None;
             let mut accepted = 0;
             if work.chooses {
-                let rows = logits.by_ref().take(1 + work.drafts.len()).collect::<Vec<_>>();
+                let rows = all_rows.by_ref().take(1 + work.drafts.len()).collect::<Vec<_>>();
                 (accepted, end) = self.choose_run(work, &rows);
-            }
-            if let Some(end) = end {
-                let cached = span.start + work.tokens + accepted;
-                ended.push((work.sequence, cached, end));
-                continue;
             }
             let rows = work.tokens + accepted;
             let cached = span.start + rows;
+            if let Some(routes) = &mut self.running[work.sequence].routes {
+                let row = output.routes.len() / output.layout.tokens();
+                routes.extend_from_slice(&output.routes[span.tokens.start * row..(span.tokens.start + rows) * row]);
+            }
+            if let Some(end) = end {
+                ended.push((work.sequence, cached, end));
+                continue;
+            }
             let handle = self.running[work.sequence].handle;
             if accepted < work.drafts.len() {
                 self.model.truncate(handle, cached)?;
@@ -190,13 +245,14 @@ impl<M: TokenModel> Engine<M> {
         ended.sort_unstable_by_key(|&(index, ..)| index);
         let mut reports = Vec::with_capacity(ended.len());
         for (index, cached, end) in ended.into_iter().rev() {
-            let sequence = self.running.remove(index);
-            self.retire(sequence.handle, &sequence.answer.ids, cached, sequence.whole)?;
-            reports.push((sequence.answer, end));
+            let mut sequence = self.running.remove(index);
+            sequence.cached = cached;
+            self.retire(&sequence)?;
+            reports.push((sequence.answer, sequence.routes, end));
         }
-        for (answer, end) in reports.into_iter().rev() {
+        for (answer, routes, end) in reports.into_iter().rev() {
             match end {
-                End::Finished(reason) => self.report(answer, reason),
+                End::Finished(reason) => self.report(answer, reason, routes),
                 End::Failed(error) => self.events.push((answer.id, Err(error))),
             }
         }
@@ -204,11 +260,11 @@ impl<M: TokenModel> Engine<M> {
     }
 
     /// Chooses tokens of one sequence, row by row, for as long as the guesses are right; returns how many were.
-    fn choose_run(&mut self, work: &Work, rows: &[&[f32]]) -> (usize, Option<End>) {
+    fn choose_run(&mut self, work: &Work, rows: &[Row<'_>]) -> (usize, Option<End>) {
         let answer = &mut self.running[work.sequence].answer;
         answer.usage.drafted += work.drafts.len();
         self.stats.drafted += work.drafts.len();
-        for (at, row) in rows.iter().enumerate() {
+        for (at, &row) in rows.iter().enumerate() {
             let (token, reason) = match answer.next(row) {
                 Ok(next) => next,
                 Err(error) => return (at, Some(End::Failed(error))),
@@ -253,8 +309,24 @@ pub(super) fn expect_rows(what: &'static str, matrix: &Tensor, rows: usize) -> R
     Err(GenerationError::ModelOutput { what, expected, got })
 }
 
+/// Checks that a model named a token of its vocabulary for each row.
+pub(super) fn expect_largest(
+    what: &'static str,
+    largest: Vec<Largest>,
+    rows: usize,
+    vocab_size: usize,
+) -> Result<Vec<Largest>> {
+    let unknown = largest.iter().find(|largest| largest.id as usize >= vocab_size);
+    if largest.len() == rows && unknown.is_none() {
+        return Ok(largest);
+    }
+    let expected = format!("{rows} ids below {vocab_size}");
+    let got = unknown.map_or_else(|| format!("{} ids", largest.len()), |largest| format!("id {}", largest.id));
+    Err(GenerationError::ModelOutput { what, expected, got })
+}
+
 /// The numbers of a matrix of logits `[rows, vocab_size]`, row by row.
-pub(super) fn logit_rows(what: &'static str, logits: &Tensor, rows: usize, vocab_size: usize) -> Result<Vec<f32>> {
+fn logit_rows(what: &'static str, logits: &Tensor, rows: usize, vocab_size: usize) -> Result<Vec<f32>> {
     if logits.dims() != [rows, vocab_size] {
         let (expected, got) = (format!("[{rows}, {vocab_size}]"), format!("{:?}", logits.dims()));
         return Err(GenerationError::ModelOutput { what, expected, got });

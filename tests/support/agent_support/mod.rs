@@ -106,7 +106,7 @@ pub fn respond(request: &ChatRequest, message: Message) -> ChatResponse {
         completion_tokens: tokens(std::slice::from_ref(&message)),
         ..ChatUsage::default()
     };
-    ChatResponse { message, text: String::new(), finish, usage, dropped: Vec::new() }
+    ChatResponse { message, text: String::new(), finish, usage, dropped: Vec::new(), record: None }
 }
 
 /// An answer with calls `(id, name, arguments)`.
@@ -147,6 +147,7 @@ pub fn kinds(events: &[AgentEvent]) -> Vec<&'static str> {
         AgentEventKind::Token(_) => "token",
         AgentEventKind::Delta(_) => "delta",
         AgentEventKind::Answered { .. } => "answered",
+        AgentEventKind::Recorded(_) => "recorded",
         AgentEventKind::Call(_) => "call",
         AgentEventKind::Result { .. } => "result",
         AgentEventKind::ContextManaged(_) => "managed",

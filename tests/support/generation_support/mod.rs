@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Result, Tensor, bail};
-use deepseek_v32::generation::{FinishReason, Report, Request, Sampled, Sampler, TokenModel};
+use deepseek_v32::generation::{
+    FinishReason, Largest, Pages, Report, Request, RouteShape, Sampled, Sampler, TokenModel,
+};
 use deepseek_v32::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// The hash of a history with one more token.
@@ -28,6 +30,19 @@ pub fn logits_after(history: u64, vocab_size: usize) -> Vec<f32> {
     (0..vocab_size as u32).map(|id| (extend(history, id) % 64) as f32 / 8.0 - 4.0).collect()
 }
 
+/// The MoE layers of the mock, and the experts of each token in each.
+pub const MOE_LAYERS: [usize; 3] = [1, 2, 4];
+pub const EXPERTS_PER_TOKEN: usize = 2;
+
+/// The experts of the last token of a history, `[layers, experts_per_token]`.
+pub fn experts_after(history: u64) -> Vec<u16> {
+    let of = |&layer: &usize| {
+        let experts = extend(history, layer as u32);
+        [(experts % 100) as u16, 100 + (experts / 100 % 100) as u16]
+    };
+    MOE_LAYERS.iter().flat_map(of).collect()
+}
+
 /// When the MTP layer guesses right, by the hash of the history it guesses from.
 pub type Right = fn(u64) -> bool;
 
@@ -42,6 +57,10 @@ pub struct Mock {
     pub peak_rows: usize,
     /// The call of `append`, `forward` or `forward_mtp` that fails (counted down to 0).
     pub fail_in: Option<Arc<AtomicUsize>>,
+    /// Rows whose largest logit alone was asked for.
+    pub largest_rows: AtomicUsize,
+    /// Rows whose logits were asked for.
+    pub logit_rows: AtomicUsize,
     /// Logits of histories with this hash are replaced.
     pub poison: Option<(u64, Vec<f32>)>,
     /// Token per slot in the main layers.
@@ -64,6 +83,8 @@ impl Mock {
             peak_pages: 0,
             peak_rows: 0,
             fail_in: None,
+            largest_rows: AtomicUsize::new(0),
+            logit_rows: AtomicUsize::new(0),
             poison: None,
             main: Vec::new(),
             mtp: Vec::new(),
@@ -114,6 +135,13 @@ impl Mock {
     fn check_alone(&self, span: &Span, position: usize) {
         let page = span.block_table[position / PAGE_SIZE];
         assert_eq!(self.owners[&page], 1, "a row is written to a page that sequences share");
+    }
+
+    fn row_of_logits(&self, history: u64) -> Vec<f32> {
+        match &self.poison {
+            Some((poisoned, row)) if *poisoned == history => row.clone(),
+            _ => logits_after(history, self.vocab_size),
+        }
     }
 
     fn history(&self, span: &Span, len: usize) -> u64 {
@@ -182,6 +210,33 @@ impl TokenModel for Mock {
         Ok(())
     }
 
+    fn pages(&self) -> Option<Pages> {
+        Some(Pages { used: self.used_pages(), free: self.free_pages.len() })
+    }
+
+    fn route_shape(&self) -> Option<RouteShape> {
+        Some(RouteShape { layers: MOE_LAYERS.to_vec(), experts_per_token: EXPERTS_PER_TOKEN })
+    }
+
+    fn forward_with_routes(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
+        let hidden = self.forward(ids, layout)?;
+        let routes = hidden.to_vec2::<f32>()?.iter().flat_map(|row| experts_after(from_row(row))).collect();
+        Ok((hidden, routes))
+    }
+
+    fn argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {
+        let rows = hidden.to_vec2::<f32>()?;
+        self.largest_rows.fetch_add(rows.len(), Ordering::Relaxed);
+        let largest = rows.iter().map(|row| {
+            let row = self.row_of_logits(from_row(row));
+            let bad = row.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY);
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let id = bad.or_else(|| row.iter().position(|&logit| logit == largest)).unwrap();
+            Largest { id: id as u32, logit: row[id] }
+        });
+        Ok(largest.collect())
+    }
+
     fn append(&mut self, new_tokens: &[(u64, usize)]) -> Result<BatchLayout> {
         let mut layout = BatchLayout::default();
         for (at, &(sequence, new)) in new_tokens.iter().enumerate() {
@@ -231,14 +286,9 @@ impl TokenModel for Mock {
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let mut logits = Vec::new();
-        for row in hidden.to_vec2::<f32>()? {
-            let history = from_row(&row);
-            match &self.poison {
-                Some((poisoned, row)) if *poisoned == history => logits.extend_from_slice(row),
-                _ => logits.extend(logits_after(history, self.vocab_size)),
-            }
-        }
+        let rows = hidden.to_vec2::<f32>()?;
+        self.logit_rows.fetch_add(rows.len(), Ordering::Relaxed);
+        let logits: Vec<f32> = rows.iter().flat_map(|row| self.row_of_logits(from_row(row))).collect();
         Tensor::from_vec(logits, (hidden.dim(0)?, self.vocab_size), &Device::Cpu)
     }
 
