@@ -1,4 +1,5 @@
-//! Speed of `ops::linear`, `mlp` and `moe`: ours against candle's f32 matmul on the same shape.
+//! Speed of `ops::linear`, `mlp` and `moe`: ours against candle's f32 matmul on the same shape. `bf16 x` are bf16 weights in the mode
+//! that rounds activations to bf16.
 //!
 //! `cargo bench --bench ops_linear [-- avx2 | baseline]`; with `RAYON_NUM_THREADS=1` on Linux it measures processor time, which other load on
 //! the machine disturbs less.
@@ -11,7 +12,7 @@ use deepseek_v32::ops::fp8::act_quant;
 use deepseek_v32::ops::gate::{GateConfig, gate};
 use deepseek_v32::ops::hadamard::hadamard;
 use deepseek_v32::ops::layer_norm::layer_norm;
-use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear};
+use deepseek_v32::ops::linear::{LinearMode, LinearWeight};
 use deepseek_v32::ops::moe::{ExpertWeights, moe};
 use deepseek_v32::ops::rms_norm::rms_norm;
 use deepseek_v32::ops::rope::rope;
@@ -72,15 +73,21 @@ fn measure() -> Result<()> {
             let x = weight(m, k, DType::F32)?.weight;
             let dense = weight(n, k, DType::F32)?.weight;
             let baseline = seconds(|| x.matmul(&dense.t()?))?;
-            for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
-                let LinearWeight { weight, weight_scale_inv } = weight(n, k, dtype)?;
-                let ours = seconds(|| linear(&x, &weight, weight_scale_inv.as_ref()))?;
+            let cases = [
+                ("f32", DType::F32, LinearMode::Dequant),
+                ("bf16", DType::BF16, LinearMode::Dequant),
+                ("bf16 x", DType::BF16, LinearMode::Bf16),
+                ("f16", DType::F16, LinearMode::Dequant),
+                ("f8e4m3", DType::F8E4M3, LinearMode::Dequant),
+            ];
+            for (name, dtype, mode) in cases {
+                let weight = weight(n, k, dtype)?;
+                let ours = seconds(|| weight.forward(&x, mode))?;
                 let macs = (m * n * k) as f64 / ours / 1e9;
                 let bytes = (n * k * dtype.size_in_bytes()) as f64 / ours / 1e9;
                 let (us, base) = (ours * 1e6, baseline * 1e6);
                 println!(
-                    "{m:>6} {n:>6} {k:>6} {:>8} {us:>10.1} {macs:>9.1} {bytes:>9.1} {base:>10.1} {:>6.2}",
-                    dtype.as_str(),
+                    "{m:>6} {n:>6} {k:>6} {name:>8} {us:>10.1} {macs:>9.1} {bytes:>9.1} {base:>10.1} {:>6.2}",
                     base / us
                 );
             }

@@ -21,7 +21,7 @@ use crate::ops::linear::{LinearMode, LinearWeight};
 const LATENT_NORM_EPS: f64 = 1e-6;
 
 /// Width of the groups in which an FP8 cache quantizes the latent.
-const LATENT_FP8_GROUP: usize = 128;
+const LATENT_FP8_GROUP: usize = ops::fp8::BLOCK;
 
 #[derive(Debug, Clone)]
 enum QueryProjection {

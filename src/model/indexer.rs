@@ -81,7 +81,7 @@ impl Indexer {
         let rest = x.narrow(2, self.rope_dim, self.head_dim - self.rope_dim)?;
         let x = Tensor::cat(&[pe, rest], 2)?;
         match self.mode {
-            LinearMode::Dequant => Ok(x),
+            LinearMode::Dequant | LinearMode::Bf16 => Ok(x),
             // One power-of-two scale for each head's vector, whatever the format of the weights' scales.
             LinearMode::Fp8 { .. } => round_to_fp8(&ops::hadamard(&x)?, self.head_dim, true),
         }

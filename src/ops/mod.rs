@@ -58,6 +58,7 @@ const OPS: &[dispatch::Op] = &[
     indexer_topk::OP,
     layer_norm::OP,
     linear::LINEAR,
+    linear::LINEAR_BF16,
     linear::LINEAR_FP8,
     mha::OP,
     moe::MLP,

@@ -14,6 +14,7 @@ mod gate;
 mod indexer_topk;
 mod linear;
 mod linear_amx;
+mod linear_bf16;
 mod mha;
 mod mla_backward;
 mod moe;

@@ -87,7 +87,8 @@ fn of_linear_layers_and_experts() {
         norm_topk_prob: true,
         routed_scaling_factor: 2.5,
     };
-    let modes = [LinearMode::Dequant, LinearMode::Fp8 { ue8m0: true }, LinearMode::Fp8 { ue8m0: false }];
+    let modes =
+        [LinearMode::Dequant, LinearMode::Bf16, LinearMode::Fp8 { ue8m0: true }, LinearMode::Fp8 { ue8m0: false }];
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
         let one = weight(3, inner, k, dtype);
         let many = [weight(4, 33, k, dtype), weight(5, 1, k, dtype)];
@@ -97,8 +98,15 @@ fn of_linear_layers_and_experts() {
             down_proj: weight(seed + 2, k, inner, dtype),
         };
         let experts = [expert(10), expert(20), expert(30), expert(40)];
-        for mode in &modes[..if dtype == DType::F8E4M3 { 3 } else { 1 }] {
-            let mode = *mode;
+        for mode in modes {
+            let applies = match mode {
+                LinearMode::Fp8 { .. } => dtype == DType::F8E4M3,
+                LinearMode::Bf16 => dtype == DType::BF16,
+                LinearMode::Dequant => true,
+            };
+            if !applies {
+                continue;
+            }
             let calls: [(&str, Call); 4] = [
                 ("linear", Box::new(|rows| by_row(&one.forward(&take(&x, rows)?, mode)?))),
                 (
@@ -125,7 +133,7 @@ fn of_linear_layers_and_experts() {
                 ),
             ];
             for isa in isas() {
-                let unit = matches!(dtype, DType::BF16 | DType::F8E4M3) && mode == LinearMode::Dequant;
+                let unit = matches!(dtype, DType::BF16 | DType::F8E4M3) && !matches!(mode, LinearMode::Fp8 { .. });
                 let most = if unit && isa == Isa::Avx512 && has_amx() { AMX_ROWS - 1 } else { ROWS };
                 for (name, call) in &calls {
                     with_isa(isa, || check(&format!("{name} {dtype:?} {mode:?}"), most, call));

@@ -41,6 +41,16 @@ pub fn with_isa<R>(isa: Isa, body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// Whether kernels started from this thread may multiply pairs of bf16 (AVX512-BF16).
+pub(crate) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");

@@ -6,11 +6,11 @@ use candle::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
-use super::gemm::{Codes, Weight, X_ROWS, gemm};
+use super::gemm::{Codes, Weight, X_ROWS, gemm, gemm_pairs, pairs};
 use super::in_order::gemm_in_order;
 use super::{LinearMode, LinearWeight, amx};
 use crate::ops::cpu::floats::{Floats, to_tensor};
-use crate::ops::cpu::simd::{Isa, isa};
+use crate::ops::cpu::simd::{Isa, has_bf16, isa, simd_kernel};
 use crate::ops::fp8::{BLOCK, cpu::quantise_rows};
 
 /// Multiply-adds that are worth a thread of their own.
@@ -41,7 +41,7 @@ pub(super) fn linear_in_order(x: &Tensor, weight: &Tensor, scale: Option<&Tensor
     let guard = held.read()?;
     let ones = vec![1.0; rows_of(x) * guard.k.div_ceil(BLOCK)];
     let mut out = vec![0.0; rows_of(x) * guard.n];
-    let x_view = Activations { values: values.as_slice(), scale: &ones };
+    let x_view = Activations { values: values.as_slice(), scale: &ones, pairs: false };
     project(vec![Job { x: x_view, weight: guard.weight()?, out: &mut out }]);
     to_tensor(out, &output_dims(x, guard.n), x.dtype())
 }
@@ -58,10 +58,17 @@ pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMod
         }
         _ => None,
     };
+    let mut rounded = Vec::with_capacity(guards.len());
+    for guard in &guards {
+        let weight = guard.weight()?;
+        let rounds = mode == LinearMode::Bf16 && matches!(weight.codes, Codes::Bf16(_));
+        rounded.push(rounds.then(|| Input::rounded(values.as_slice(), weight)));
+    }
     let mut outs: Vec<_> = guards.iter().map(|guard| vec![0.0; rows_of(x) * guard.n]).collect();
     let mut jobs = Vec::with_capacity(guards.len());
-    for (guard, out) in guards.iter().zip(&mut outs) {
+    for ((guard, rounded), out) in guards.iter().zip(&rounded).zip(&mut outs) {
         let input = match (&quantised, &guard.scale) {
+            _ if rounded.is_some() => rounded.as_ref().unwrap_or(&plain),
             (Some(quantised), Some(_)) => quantised,
             _ => &plain,
         };
@@ -76,6 +83,7 @@ pub(super) fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMod
 pub(crate) fn prepare<'a>(x: &'a [f32], weight: Weight, mode: LinearMode) -> Input<'a> {
     match mode {
         LinearMode::Fp8 { ue8m0 } if !weight.scale.is_empty() => Input::quantised(x, weight.k, ue8m0),
+        LinearMode::Bf16 if matches!(weight.codes, Codes::Bf16(_)) => Input::rounded(x, weight),
         _ => Input::plain(x),
     }
 }
@@ -84,30 +92,87 @@ pub(crate) fn prepare<'a>(x: &'a [f32], weight: Weight, mode: LinearMode) -> Inp
 pub(crate) struct Input<'a> {
     values: Cow<'a, [f32]>,
     scale: Vec<f32>,
+    pairs: bool,
 }
 
 impl<'a> Input<'a> {
     fn plain(x: &'a [f32]) -> Self {
-        Self { values: Cow::Borrowed(x), scale: Vec::new() }
+        Self { values: Cow::Borrowed(x), scale: Vec::new(), pairs: false }
     }
 
     fn quantised(x: &[f32], k: usize, ue8m0: bool) -> Self {
         let (codes, scale) = quantise_rows(x, k, ue8m0);
-        Self { values: Cow::Owned(codes), scale }
+        Self { values: Cow::Owned(codes), scale, pairs: false }
+    }
+
+    /// `x` rounded to bf16: as pairs where the processor multiplies these, else as f32.
+    fn rounded(x: &[f32], weight: Weight) -> Self {
+        let n = match weight.codes {
+            Codes::Bf16(codes) => codes.len() / weight.k.max(1),
+            _ => 0,
+        };
+        let isa = isa();
+        // The matrix unit takes f32, and of values that are bf16 one part.
+        if has_bf16() && pairs(weight).is_some() && !amx::takes(isa, x, weight, n) {
+            let mut values = vec![0.0; x.len() / 2];
+            round_pairs(isa, x, &mut values);
+            return Self { values: Cow::Owned(values), scale: Vec::new(), pairs: true };
+        }
+        let mut values = x.to_vec();
+        round_each(isa, &mut values);
+        Self { values: Cow::Owned(values), scale: Vec::new(), pairs: false }
     }
 
     pub(crate) fn view(&self) -> Activations<'_> {
-        Activations { values: &self.values, scale: &self.scale }
+        Activations { values: &self.values, scale: &self.scale, pairs: self.pairs }
     }
 }
 
 /// A borrowed [`Input`].
 #[derive(Clone, Copy)]
 pub(crate) struct Activations<'a> {
-    /// `[M, K]`: what the scales multiply, as e4m3 codes.
+    /// `[M, K]`: what the scales multiply, as e4m3 codes. With `pairs` `[M, K/2]`: two bf16 as the bits of each f32.
     pub(super) values: &'a [f32],
     /// `[M, ceil(K/128)]`, or empty. With scales, products are added in order.
     pub(super) scale: &'a [f32],
+    pub(super) pairs: bool,
+}
+
+impl Activations<'_> {
+    /// Elements of `values` in a row of `k` columns.
+    fn width(&self, k: usize) -> usize {
+        if self.pairs { k / 2 } else { k }
+    }
+}
+
+/// The bits of `value` as bf16, rounded to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+fn bf16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
+#[inline(always)]
+fn round_pairs_body<const FMA: bool>(x: &[f32], pairs: &mut [f32]) {
+    for (pair, x) in pairs.iter_mut().zip(x.as_chunks::<2>().0) {
+        *pair = f32::from_bits(bf16_bits(x[0]) | bf16_bits(x[1]) << 16);
+    }
+}
+simd_kernel! {
+    /// `x` rounded to bf16, two in the bits of each of `pairs`.
+    fn round_pairs(x: &[f32], pairs: &mut [f32]) = round_pairs_body
+}
+
+#[inline(always)]
+fn round_each_body<const FMA: bool>(x: &mut [f32]) {
+    for x in x {
+        *x = f32::from_bits(bf16_bits(*x) << 16);
+    }
+}
+simd_kernel! {
+    /// Rounds to bf16.
+    fn round_each(x: &mut [f32]) = round_each_body
 }
 
 fn rows_of(x: &Tensor) -> usize {
@@ -212,7 +277,7 @@ impl Packings {
         let mut this = Self { packings: Vec::new(), of_job: Vec::with_capacity(jobs.len()) };
         for (index, Job { x, weight, out }) in jobs.iter().enumerate() {
             // The unit would add the products in another order.
-            if !x.scale.is_empty() {
+            if !x.scale.is_empty() || x.pairs {
                 this.of_job.push(None);
                 continue;
             }
@@ -256,6 +321,7 @@ impl Task<'_> {
         let rows = self.first_row..self.first_row + rows;
         match self.packed {
             Some((packed, first_x)) => amx::gemm(packed, first_x, self.weight, rows, &mut self.out),
+            None if self.x.pairs => gemm_pairs(self.x.values, self.weight, rows, &mut self.out),
             None if self.x.scale.is_empty() => gemm(isa, self.x.values, self.weight, rows, &mut self.out),
             None => gemm_in_order(isa, self.x, self.weight, rows, &mut self.out),
         }
@@ -266,7 +332,8 @@ impl Task<'_> {
 fn divide<'a>(job: Job<'a>, packed: Option<&'a amx::Packed>, macs_per_task: usize) -> Vec<Task<'a>> {
     let Job { x, weight, out } = job;
     let k = weight.k;
-    let rows = x.values.len() / k;
+    let width = x.width(k);
+    let rows = x.values.len() / width;
     let n = out.len() / rows;
     let scale_columns = if x.scale.is_empty() { 0 } else { k.div_ceil(BLOCK) };
     let (task_rows, most_columns) = match packed {
@@ -274,13 +341,14 @@ fn divide<'a>(job: Job<'a>, packed: Option<&'a amx::Packed>, macs_per_task: usiz
         None => (X_ROWS, usize::MAX),
     };
     let mut tasks = Vec::new();
-    for (block, (values, out)) in x.values.chunks(task_rows * k).zip(out.chunks_mut(task_rows * n)).enumerate() {
-        let scale = &x.scale[block * task_rows * scale_columns..][..values.len() / k * scale_columns];
-        let x = Activations { values, scale };
-        let columns = (macs_per_task / values.len()).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
+    for (block, (values, out)) in x.values.chunks(task_rows * width).zip(out.chunks_mut(task_rows * n)).enumerate() {
+        let scale = &x.scale[block * task_rows * scale_columns..][..values.len() / width * scale_columns];
+        let x = Activations { values, scale, pairs: x.pairs };
+        let columns =
+            (macs_per_task / (values.len() / width * k)).next_multiple_of(TASK_WEIGHT_ROWS).max(TASK_WEIGHT_ROWS);
         let columns = columns.min(most_columns);
         let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-        parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(values.len() / k));
+        parts.resize_with(n.div_ceil(columns), || Vec::with_capacity(values.len() / width));
         for row in out.chunks_mut(n) {
             parts.iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, piece)| part.push(piece));
         }

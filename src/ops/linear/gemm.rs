@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use crate::ops::cpu::scratch::Scratch;
 use crate::ops::cpu::simd::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::ops::cpu::vector::{Avx2, Avx512};
+use crate::ops::cpu::vector::{Avx2, Avx512, Avx512Bf16};
 use crate::ops::cpu::vector::{Element, Portable, Vector};
 use crate::ops::fp8::BLOCK;
 
@@ -54,6 +54,40 @@ pub(crate) fn gemm(isa: Isa, x: &[f32], weight: Weight, rows: Range<usize>, out:
         Codes::F16(codes) => run(isa, x, codes, weight, rows, out),
         Codes::F8e4m3(codes) => run(isa, x, codes, weight, rows, out),
     }
+}
+
+/// [`gemm`] of a bf16 weight with `x` `[out.len(), K/2]`, pairs of bf16 as the bits of f32, where [`pairs`] has them.
+/// The processor must have AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gemm_pairs(x: &[f32], weight: Weight, rows: Range<usize>, out: &mut [&mut [f32]]) {
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    fn avx512bf16(x: &[f32], matrix: Matrix<f32>, rows: Range<usize>, out: &mut [&mut [f32]]) {
+        // SAFETY: the slices were checked, and this function has the instruction set.
+        unsafe { product::<Avx512Bf16, f32>(x, matrix, rows, out) }
+    }
+    let codes = pairs(weight).unwrap_or_default();
+    let (k, n) = (weight.k / 2, rows.len());
+    assert!(is_x86_feature_detected!("avx512bf16"), "the processor must have AVX512-BF16");
+    assert!(
+        x.len() == out.len() * k && out.iter().all(|row| row.len() == n) && codes.len() >= rows.end * k,
+        "x and out must fit the weight"
+    );
+    let matrix = Matrix { codes, k, scale: &[], scale_columns: 0 };
+    // SAFETY: the feature was seen above.
+    unsafe { avx512bf16(x, matrix, rows, out) }
+}
+
+/// See the other: there is no such processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn gemm_pairs(_: &[f32], _: Weight, _: Range<usize>, _: &mut [&mut [f32]]) {}
+
+/// A bf16 weight as pairs of neighbours in a row, `[N, K/2]`, as the bits of f32, unless it lies or ends in the middle of
+/// one.
+pub(super) fn pairs(weight: Weight<'_>) -> Option<&[f32]> {
+    let Codes::Bf16(codes) = weight.codes else { return None };
+    // SAFETY: any bits are an f32.
+    let (before, pairs, after) = unsafe { codes.align_to::<f32>() };
+    (weight.k.is_multiple_of(2) && before.is_empty() && after.is_empty()).then_some(pairs)
 }
 
 fn run<W: Element>(isa: Isa, x: &[f32], codes: &[W], weight: Weight, rows: Range<usize>, out: &mut [&mut [f32]]) {

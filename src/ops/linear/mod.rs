@@ -25,6 +25,7 @@ pub mod reference;
 pub use reference::{LinearMode, LinearWeight};
 
 pub(crate) const LINEAR: Op = Op { name: "linear", cpu: FastPath::CPU };
+pub(crate) const LINEAR_BF16: Op = Op { name: "linear_bf16", cpu: FastPath::CPU };
 pub(crate) const LINEAR_FP8: Op = Op { name: "linear_fp8", cpu: FastPath::CPU };
 
 impl LinearWeight {
@@ -74,6 +75,29 @@ pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0:
     match LINEAR_FP8.backend([x, weight, weight_scale_inv]) {
         Backend::Cpu => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
         Backend::Reference => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
+    }
+}
+
+/// `y = bf16(x) · weightᵀ`: activations are rounded to bf16 (to nearest, ties to even), products are added in f32.
+///
+/// # Shapes
+/// - `x`: `[.., K]`, f32, bf16, f16 or f64
+/// - `weight`: `[N, K]` bf16
+/// - result: `[.., N]`, dtype of `x`
+///
+/// On processors with AVX512-BF16 two products are added at a time, where `K` is even; subnormal numbers count as zero
+/// there. So the bits of a processor with the instruction are not those of one without. They depend on the other rows
+/// only as those of [`linear`] do.
+///
+/// # Errors
+/// If a shape or dtype is not as above.
+pub fn linear_bf16(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let _span = tracing::trace_span!("linear_bf16").entered();
+    check(LINEAR_BF16.name, x, weight, None)?;
+    args::dtype(LINEAR_BF16.name, "weight", weight, &[DType::BF16])?;
+    match LINEAR_BF16.backend([x, weight]) {
+        Backend::Cpu => cpu::linear(x, weight, None, LinearMode::Bf16),
+        Backend::Reference => reference::linear_bf16(x, weight),
     }
 }
 

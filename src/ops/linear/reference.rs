@@ -24,6 +24,8 @@ pub enum LinearMode {
         /// Whether the activations' scales are rounded up to powers of two.
         ue8m0: bool,
     },
+    /// Rounds activations to bf16 where the weight is bf16, and adds the products in f32; elsewhere as `Dequant`.
+    Bf16,
 }
 
 impl LinearWeight {
@@ -34,6 +36,9 @@ impl LinearWeight {
     pub fn forward(&self, x: &Tensor, mode: LinearMode) -> Result<Tensor> {
         match (&self.weight_scale_inv, mode) {
             (Some(scale), LinearMode::Fp8 { ue8m0 }) => crate::ops::linear::linear_fp8(x, &self.weight, scale, ue8m0),
+            (None, LinearMode::Bf16) if self.weight.dtype() == DType::BF16 => {
+                crate::ops::linear::linear_bf16(x, &self.weight)
+            }
             (scale, _) => crate::ops::linear::linear(x, &self.weight, scale.as_ref()),
         }
     }
@@ -45,7 +50,7 @@ impl LinearWeight {
     pub(crate) fn forward_f32(&self, x: &Tensor, mode: LinearMode) -> Result<Tensor> {
         let (x, scale) = (x.to_dtype(DType::F32)?, self.weight_scale_inv.as_ref());
         match mode {
-            LinearMode::Dequant => crate::ops::linear::linear(&x, &self.weight, scale),
+            LinearMode::Dequant | LinearMode::Bf16 => crate::ops::linear::linear(&x, &self.weight, scale),
             LinearMode::Fp8 { .. } => crate::ops::linear::linear_in_order(&x, &self.weight, scale),
         }
     }
@@ -71,6 +76,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
     };
     let wide = x.to_dtype(DType::F32)?.reshape((rows, k))?;
     wide.matmul(&weight.t()?)?.reshape(dims)?.to_dtype(x.dtype())
+}
+
+/// [`linear_bf16`](super::linear_bf16) on any device, differentiable as if nothing was rounded.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn linear_bf16(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    linear(&x.to_dtype(DType::BF16)?.to_dtype(x.dtype())?, weight, None)
 }
 
 /// [`linear`], in the order of the device's matmul.
