@@ -29,6 +29,21 @@ pub fn one_line(text: &str) -> String {
     shown(text, LONGEST)
 }
 
+/// `text` on one line, without its middle if it has more than `longest` characters: a message's beginning says what is
+/// wrong, its end what was expected.
+pub(crate) fn ends(text: &str, longest: usize) -> String {
+    let whole = shown(text, longest);
+    if text.chars().nth(longest).is_none() && whole.chars().count() <= longest {
+        return whole;
+    }
+    let half = longest / 2;
+    let head: String = whole.chars().take(half).collect();
+    let tail: String = text.chars().rev().take(half).collect::<Vec<_>>().into_iter().rev().collect();
+    let tail: Vec<char> = shown(&tail, half).chars().collect();
+    let tail: String = tail[tail.len().saturating_sub(half)..].iter().collect();
+    format!("{head} ... {tail}")
+}
+
 /// A path on one line, and whole if a system could know it.
 pub fn one_line_path(path: &Path) -> String {
     const LONGEST: usize = 4096;
@@ -50,5 +65,20 @@ pub(crate) fn number<T: Copy + Into<f64> + Display + LowerExp>(value: T) -> Stri
         value.to_string()
     } else {
         format!("{value:e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_keep_both_ends() {
+        assert_eq!(ends("a\nb", 10), "a\\nb");
+        assert_eq!(ends(&"x".repeat(10), 10), "x".repeat(10));
+        assert_eq!(ends(&format!("{}{}", "a".repeat(50), "z".repeat(50)), 10), "aaaaa ... zzzzz");
+        // Escapes count, too.
+        let escaped = ends(&"\u{1}".repeat(1_000), 100);
+        assert!(escaped.len() <= 105 && escaped.contains(" ... "), "{escaped}");
     }
 }

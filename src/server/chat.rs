@@ -99,8 +99,8 @@ fn begin(
     arrived: Instant,
 ) -> Result<(ChatCall, Place, Events<AnswerEvent>), ApiError> {
     let prompt = prompt(state, &call)?;
-    let room = state.room(prompt.ids.len(), call.request.max_tokens);
-    call.request.max_tokens = Some(room.map_err(|error| error.with_param("messages"))?);
+    let room = state.room("messages", prompt.ids.len(), call.request.max_tokens, state.options.max_tokens)?;
+    call.request.max_tokens = Some(room);
     call.request.params.validate(state.chat.tokenizer().vocab_size())?;
     let mut place = state.admit(call.common.n, arrived)?;
     // The prompt has the rest already.

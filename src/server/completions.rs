@@ -7,6 +7,7 @@ use axum::extract::{Request as HttpRequest, State as Extract};
 use axum::response::Response;
 use tokio::sync::mpsc;
 
+use super::at_least::AtLeast;
 use super::error::ApiError;
 use super::logprobs::{TextLogprobs, text_of};
 use super::reply::{FINGERPRINT, Reply, TextChoice, Usage, json};
@@ -15,7 +16,7 @@ use super::state::{Place, State, new_id, now};
 use super::stream::{self, Events, Writer};
 use super::{blocking, body, json_response};
 use crate::chat_model::{ChatModel, ChatUsage};
-use crate::generation::{self, Event, FinishReason, Request, StopConditions, Tokenizer};
+use crate::generation::{self, Constraint, Event, FinishReason, Request, StopConditions, Tokenizer};
 
 /// Completes texts.
 pub async fn completions(Extract(state): Extract<Arc<State>>, request: HttpRequest) -> Result<Response, ApiError> {
@@ -55,6 +56,13 @@ fn begin(
     let prompts: Vec<Vec<u32>> = prompts.collect::<Result<_, _>>()?;
     let tokenizer = state.chat.tokenizer();
     call.common.params.validate(tokenizer.vocab_size())?;
+    let vocab_size = state.chat.service().vocab_size();
+    if let Some(id) = call.stop_ids.iter().find(|id| **id as usize >= vocab_size) {
+        let problem = format!("there is no token {id}, the vocabulary has {vocab_size}");
+        return Err(ApiError::field("stop_token_ids", problem));
+    }
+    let own = if call.ignore_eos { &[] } else { state.chat.stop_ids() };
+    let ends: Vec<u32> = own.iter().chain(&call.stop_ids).copied().collect();
     let place = state.admit(prompts.len() * call.common.n, arrived)?;
     let (sender, received) = mpsc::unbounded_channel();
     let mut answers = Vec::new();
@@ -64,7 +72,7 @@ fn begin(
             let echo = if call.echo { echoed(call, index, &prompt, tokenizer) } else { String::new() };
             answers.push(Answer { offset: echo.chars().count(), echo, ..Answer::default() });
             let sender = sender.clone();
-            if call.max_tokens == 0 {
+            if call.max_tokens == Some(0) {
                 let usage = generation::Usage { prompt_tokens: prompt.len(), ..generation::Usage::default() };
                 let (reason, text) = (FinishReason::MaxTokens, String::new());
                 let nothing = Event::Finished { reason, text, usage, record: None };
@@ -74,10 +82,12 @@ fn begin(
             }
             let request = Request {
                 params: call.common.params_of(answer),
-                stop: StopConditions { ids: state.chat.stop_ids().to_vec(), strings: call.common.stop.clone() },
-                max_tokens: Some(state.room(prompt.len(), Some(call.max_tokens))?),
+                stop: StopConditions { ids: ends.clone(), strings: call.common.stop.clone() },
+                max_tokens: Some(state.room("prompt", prompt.len(), call.max_tokens, Some(call.default_tokens))?),
                 logprobs: call.logprobs,
                 cancel: Some(place.cancel.clone()),
+                constraint: (call.min_tokens > 0)
+                    .then(|| Box::new(AtLeast::new(call.min_tokens, &ends, vocab_size)) as Box<dyn Constraint>),
                 ..Request::new(prompt.clone())
             };
             let sink =
@@ -92,6 +102,7 @@ fn begin(
         tokenizer: tokenizer.clone(),
         n: call.common.n,
         answers,
+        ends,
         stream: call.common.stream,
         logprobs: call.logprobs.is_some(),
         include_usage: call.common.include_usage,
@@ -118,7 +129,7 @@ fn ids(state: &State, prompt: &RawPrompt, add_special_tokens: bool) -> Result<Ve
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
         return Err(ApiError::field("prompt", format!("there is no token {id}, the vocabulary has {vocab_size}")));
     }
-    state.room(ids.len(), None).map_err(|error| error.with_param("prompt"))?;
+    state.room("prompt", ids.len(), None, None)?;
     Ok(ids)
 }
 
@@ -146,6 +157,8 @@ struct TextWriter {
     /// Answers to each prompt.
     n: usize,
     answers: Vec<Answer>,
+    /// Token ids that end an answer and are no part of it.
+    ends: Vec<u32>,
     stream: bool,
     logprobs: bool,
     include_usage: bool,
@@ -181,7 +194,7 @@ impl TextWriter {
         let (text, finish_reason) = match event {
             Event::Token(token) => {
                 place.token();
-                if !place.state.chat.stop_ids().contains(&token.id) {
+                if !self.ends.contains(&token.id) {
                     answer.logprobs.push(&token, answer.offset, &self.tokenizer);
                 }
                 (token.text, None)

@@ -8,8 +8,17 @@ use crate::chat::{ChatError, GrammarError};
 use crate::chat_model::ChatModelError;
 use crate::generation::GenerationError;
 use crate::grammar::SchemaOf;
+use crate::show;
+
+/// Most characters of an error's message, whatever the request holds.
+const MAX_MESSAGE: usize = 1000;
+/// Most characters of the name of the field that is wrong.
+const MAX_PARAM: usize = 200;
 
 /// An answer that is an error. As JSON: `{"error": {"message", "type", "param", "code"}}`.
+///
+/// Its message is one line of at most 1000 characters: a longer one loses its middle, so that a value of the request
+/// is never repeated at length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -34,27 +43,32 @@ struct Inner<'a> {
 }
 
 impl ApiError {
-    /// An error with a status.
-    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None }
+    /// An error with a status. Every error is made here, and its message cut.
+    pub(super) fn new(status: StatusCode, message: impl AsRef<str>) -> Self {
+        Self { status, message: show::ends(message.as_ref(), MAX_MESSAGE), param: None, code: None }
     }
 
-    /// A request that can't be understood or carried out.
-    pub(super) fn bad(message: impl Into<String>) -> Self {
+    /// A request that cannot be understood or carried out.
+    pub(super) fn bad(message: impl AsRef<str>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// A field that has a wrong value; the message begins with the field's name.
-    pub(super) fn field(name: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        let name = name.into();
-        let mut error = Self::bad(format!("{name}: {problem}"));
-        error.param = Some(name);
-        error
+    pub(super) fn field(name: impl AsRef<str>, problem: impl std::fmt::Display) -> Self {
+        let name = name.as_ref();
+        Self::bad(format!("{name}: {problem}")).with_param(name)
     }
 
     /// The fault is the server's.
-    pub(super) fn internal(message: impl Into<String>) -> Self {
+    pub(super) fn internal(message: impl AsRef<str>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// A request that exceeds a context of so many tokens. Clients look for these words to know that a conversation
+    /// must become shorter.
+    pub(super) fn context_length(most: usize, problem: impl std::fmt::Display) -> Self {
+        let message = format!("This model's maximum context length is {most} tokens. However, {problem}.");
+        Self::bad(message).with_code("context_length_exceeded")
     }
 
     /// The server is about to end.
@@ -67,8 +81,8 @@ impl ApiError {
         self
     }
 
-    pub(super) fn with_param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+    pub(super) fn with_param(mut self, param: impl AsRef<str>) -> Self {
+        self.param = Some(show::ends(param.as_ref(), MAX_PARAM));
         self
     }
 
@@ -135,9 +149,21 @@ impl From<GenerationError> for ApiError {
                 let prompt = place.starts_with("prompt_ids");
                 Self::bad(message).with_param(if prompt { "prompt".to_string() } else { place })
             }
-            GenerationError::PromptTooLong { .. }
-            | GenerationError::PromptTooLarge { .. }
-            | GenerationError::NeverFits { .. } => Self::bad(message).with_code("context_length_exceeded"),
+            GenerationError::PromptTooLong { tokens, max_context } => Self::context_length(
+                max_context,
+                format!("your prompt has {tokens} tokens, and an answer needs one more"),
+            ),
+            GenerationError::PromptTooLarge { bytes, most, max_context } => {
+                let problem = format!("your prompt has {bytes} bytes, and so many tokens are {most} bytes at most");
+                Self::context_length(max_context, problem)
+            }
+            GenerationError::NeverFits { needed, max_cached_tokens } => {
+                let problem = format!(
+                    "the request may need {needed} cached tokens, and this server caches no more than that: shorten the \
+                     prompt or lower max_tokens"
+                );
+                Self::context_length(max_cached_tokens, problem)
+            }
             GenerationError::EmptyPrompt
             | GenerationError::StopStringsWithoutTokenizer
             | GenerationError::Grammar(_)
@@ -185,7 +211,8 @@ impl From<ChatModelError> for ApiError {
             ChatModelError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
             ChatModelError::Unsupported { ref field, .. } => {
                 let param = field.clone();
-                Self { param, ..Self::bad(error.to_string()) }
+                let refused = Self::bad(error.to_string());
+                param.map_or(refused.clone(), |param| refused.with_param(param))
             }
             error => Self::internal(error.to_string()),
         }

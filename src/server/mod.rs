@@ -17,6 +17,7 @@
 //! name. Errors look as the protocol has them: `{"error": {"message", "type", "param", "code"}}`; in a stream that has
 //! begun, they come as an event.
 
+mod at_least;
 mod body;
 mod chat;
 mod chat_stream;

@@ -11,7 +11,8 @@ use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::chat_model::{ChatUsage, LocalChat, call_id};
-use crate::generation::{Cancel, GenerationError};
+use crate::generation::Cancel;
+use crate::show;
 
 /// Where the server stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -55,7 +56,7 @@ impl State {
         let name = self.chat.name();
         match asked {
             Some(asked) if asked != name => {
-                let message = format!("model: there is no {asked:?}, only {name:?}");
+                let message = format!("model: there is no {}, only {name:?}", show::quoted(asked));
                 Err(ApiError::new(StatusCode::NOT_FOUND, message).with_param("model").with_code("model_not_found"))
             }
             _ => Ok(()),
@@ -68,12 +69,34 @@ impl State {
         self.options.max_context.unwrap_or(most).min(most)
     }
 
-    /// Most tokens of an answer to a prompt of so many tokens, if a request wants at most `max_tokens`.
-    pub fn room(&self, tokens: usize, max_tokens: Option<usize>) -> Result<usize, ApiError> {
-        let max_context = self.max_context();
-        match max_context.checked_sub(tokens) {
-            None | Some(0) => Err(GenerationError::PromptTooLong { tokens, max_context }.into()),
-            Some(room) => Ok(max_tokens.unwrap_or(room).min(room)),
+    /// Returns the most tokens that an answer to a prompt of `tokens` tokens may have: what the request `asked` for,
+    /// else `default`, else what the context holds.
+    ///
+    /// # Errors
+    /// Status 400 with the code `context_length_exceeded` if the prompt alone, or with what was asked for, exceeds the
+    /// context. `field` is the prompt's: `messages` or `prompt`.
+    pub fn room(
+        &self,
+        field: &str,
+        tokens: usize,
+        asked: Option<usize>,
+        default: Option<usize>,
+    ) -> Result<usize, ApiError> {
+        let most = self.max_context();
+        let of = if field == "messages" { "your messages resulted in" } else { "your prompt has" };
+        let Some(room) = most.checked_sub(tokens).filter(|&room| room > 0) else {
+            let problem = format!("{of} {tokens} tokens, and an answer needs one more. Shorten the {field}");
+            return Err(ApiError::context_length(most, problem).with_param(field));
+        };
+        match asked {
+            Some(asked) if asked > room => {
+                let sum = tokens.saturating_add(asked);
+                let parts = format!("({tokens} in the {field}, {asked} in the completion)");
+                let problem = format!("you requested {sum} tokens {parts}. Shorten the {field} or lower max_tokens");
+                Err(ApiError::context_length(most, problem).with_param(field))
+            }
+            Some(asked) => Ok(asked),
+            None => Ok(default.unwrap_or(room).min(room)),
         }
     }
 

@@ -391,7 +391,9 @@ fn a_failing_engine_is_a_server_error_also_within_a_stream() {
     assert_eq!((answer.status, &answer.json()["error"]["type"]), (500, &json!("server_error")));
     assert_eq!(post(server.address, TEXT, &body).status, 200, "the next request is answered");
     let server = failing(8);
-    let mut stream = begin(server.address, TEXT, &endless());
+    let mut body = endless();
+    body["max_tokens"] = 4000.into();
+    let mut stream = begin(server.address, TEXT, &body);
     assert_eq!(stream.status, 200);
     let mut events = Vec::new();
     while let Some(event) = stream.event() {
@@ -407,8 +409,9 @@ fn a_failing_engine_is_a_server_error_also_within_a_stream() {
         EngineOptions { max_cached_tokens: Some(64), ..EngineOptions::default() },
         ServerOptions::default(),
     );
-    let (status, _, _, code) = post(server.address, TEXT, &endless()).error();
+    let (status, message, _, code) = post(server.address, TEXT, &body).error();
     assert_eq!((status, code), (400, json!("context_length_exceeded")));
+    assert!(message.starts_with("This model's maximum context length is 64 tokens. However, "), "{message}");
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod server_support;
 mod chat;
 mod constrain;
 mod limits;
+mod refusals;
 mod text;

@@ -1,9 +1,12 @@
 //! The body of `/v1/chat/completions`.
 
+use serde_json::value::RawValue;
+
 use super::super::error::ApiError;
 use super::super::options::ServerOptions;
-use super::fields::{Fields, as_bool, as_list, wrong};
+use super::fields::{Fields, as_bool, as_list, entries, list, text_of, wrong};
 use super::sampling::Common;
+use super::unserved;
 use crate::chat::{Json, Message, Role, ToolChoice};
 use crate::chat_model::ChatRequest;
 
@@ -42,6 +45,7 @@ impl ChatCall {
     pub fn from_json(body: &[u8], options: &ServerOptions) -> Result<Self, ApiError> {
         let fields = Fields::parse(body)?;
         fields.refuse(&REFUSED)?;
+        unserved::check_chat(&fields)?;
         fields.read("modalities", "[\"text\"]", |json| {
             as_list(json)?.iter().all(|kind| kind.as_str() == Some("text")).then_some(())
         })?;
@@ -54,8 +58,7 @@ impl ChatCall {
         request.params = common.params_of(0);
         request.stop = common.stop.clone();
         let max_tokens = fields.whole("max_tokens", 1, usize::MAX)?;
-        let max_tokens = fields.whole("max_completion_tokens", 1, usize::MAX)?.or(max_tokens);
-        request.max_tokens = max_tokens.or(options.max_tokens);
+        request.max_tokens = fields.whole("max_completion_tokens", 1, usize::MAX)?.or(max_tokens);
         request.logprobs = logprobs(&fields)?;
         let continues = fields.bool("continue_final_message")?.unwrap_or(continues);
         if continues && request.response_format.is_some() {
@@ -68,6 +71,10 @@ impl ChatCall {
 
 /// The messages, and whether the last one says that the answer begins with it.
 fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message>, bool), ApiError> {
+    let raw = fields.items("messages")?;
+    for (at, message) in raw.iter().enumerate() {
+        check_message(at, message)?;
+    }
     let mut messages: Vec<Message> =
         fields.objects("messages")?.ok_or_else(|| ApiError::field("messages", "is missing"))?;
     if messages.is_empty() {
@@ -81,9 +88,40 @@ fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message
         message.written_ids = None;
         message.prefix = false;
     }
-    let raw: Vec<Json> = fields.objects("messages")?.unwrap_or_default();
-    let prefix = raw.last().and_then(|last| last.get("prefix")).and_then(as_bool);
-    Ok((messages, prefix == Some(true)))
+    let last = raw.last().and_then(|last| entries(last));
+    let prefix = last.is_some_and(|last| last.get("prefix").is_some_and(|prefix| prefix.get() == "true"));
+    Ok((messages, prefix))
+}
+
+/// Parts of a message that are no text, by the words that their `type` or a field of theirs has.
+const MEDIA: [(&[&str], &str, &str); 4] = [
+    (&["image_url", "input_image", "image"], "an image", "images"),
+    (&["input_audio", "audio_url", "audio"], "audio", "audio"),
+    (&["video_url", "input_video", "video"], "a video", "videos"),
+    (&["file", "input_file", "file_url", "document"], "a file", "files"),
+];
+
+/// Refuses what a message asks for and no format renders.
+fn check_message(at: usize, message: &RawValue) -> Result<(), ApiError> {
+    let place = format!("messages[{at}]");
+    let Some(message) = entries(message) else { return Ok(()) };
+    let set = |name: &str| message.get(name).is_some_and(|value| value.get() != "null");
+    if set("function_call") {
+        return Err(ApiError::field(place, "function_call is no longer spoken: use `tool_calls`"));
+    }
+    if set("audio") {
+        return Err(ApiError::field(place, "audio is not taken: the model only reads and writes text"));
+    }
+    let parts = message.get("content").and_then(|content| list(content)).unwrap_or_default();
+    for (part, fields) in parts.into_iter().enumerate().filter_map(|(part, raw)| Some((part, entries(raw)?))) {
+        let kind = fields.get("type").and_then(|kind| text_of(kind)).unwrap_or_default();
+        let is = |name: &&str| kind == *name || (kind.is_empty() && fields.contains_key(*name));
+        if let Some((_, one, many)) = MEDIA.iter().find(|(names, ..)| names.iter().any(is)) {
+            let problem = format!("content[{part}] is {one}, and this model takes no {many}, only text");
+            return Err(ApiError::field(place, problem));
+        }
+    }
+    Ok(())
 }
 
 fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError> {
@@ -138,7 +176,17 @@ fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
     let schema = |format: &Json| Some(matches!(format.get("json_schema")?.get("schema")?, Json::Object(_)));
     match format.get("type").and_then(Json::as_str) {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(format)),
+        // With a schema, as llama.cpp and others take it, it is the next.
+        Some("json_object") => match format.get("schema").filter(|schema| **schema != Json::Null) {
+            None => Ok(Some(format)),
+            Some(schema @ Json::Object(_)) => {
+                let entry = |name: &str, value| (name.to_string(), value);
+                let text = |text: &str| Json::String(text.to_string());
+                let named = Json::Object(vec![entry("name", text("answer")), entry("schema", schema.clone())]);
+                Ok(Some(Json::Object(vec![entry("type", text("json_schema")), entry("json_schema", named)])))
+            }
+            Some(schema) => Err(wrong("response_format.schema", "a JSON Schema object", schema)),
+        },
         Some("json_schema") if schema(&format) == Some(true) => Ok(Some(format)),
         Some("json_schema") => {
             Err(ApiError::field("response_format.json_schema.schema", "expected a JSON Schema object"))
@@ -147,9 +195,17 @@ fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
     }
 }
 
-/// Whether to think, in the words of DeepSeek's protocol, of other servers, or of OpenAI's.
+/// Whether to think, in the words of DeepSeek's protocol, of other servers, or of OpenAI's. The first that says so
+/// counts.
 fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
     let expected = "{\"type\": \"enabled\" or \"disabled\"}";
+    let nested = [("thinking", "budget_tokens"), ("reasoning", "max_tokens")];
+    for (name, part) in nested {
+        let given = fields.raw(name).and_then(entries).is_some_and(|entries| entries.contains_key(part));
+        if given {
+            return Err(ApiError::field(format!("{name}.{part}"), unserved::BUDGET));
+        }
+    }
     let own = fields.read("thinking", expected, |json| match json.get("type").unwrap_or(json) {
         Json::Bool(on) => Some(Some(*on)),
         kind => match kind.as_str()? {
@@ -159,6 +215,7 @@ fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
             _ => None,
         },
     })?;
+    let enable = fields.bool("enable_thinking")?;
     let expected = "an object in which `thinking` or `enable_thinking` is true or false";
     let template = fields.read("chat_template_kwargs", expected, |json| {
         let Json::Object(_) = json else { return None };
@@ -168,12 +225,27 @@ fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
         }
     })?;
     let expected = "\"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\" or \"max\"";
-    let effort = fields.read("reasoning_effort", expected, |json| match json.as_str()? {
-        "none" => Some(Some(false)),
-        "minimal" | "low" | "medium" | "high" | "xhigh" | "max" => Some(Some(true)),
-        _ => None,
+    let effort = fields.read("reasoning_effort", expected, effort_of)?;
+    let expected = "an object in which `effort` is a text and `enabled` is true or false";
+    let reasoning = fields.read("reasoning", expected, |json| {
+        let Json::Object(_) = json else { return None };
+        let given = |name| json.get(name).filter(|value| **value != Json::Null);
+        match (given("enabled"), given("effort")) {
+            (Some(enabled), _) => as_bool(enabled).map(Some),
+            (None, Some(named)) => effort_of(named).map(Some),
+            (None, None) => Some(None),
+        }
     })?;
-    Ok(own.flatten().or(template.flatten()).or(effort.flatten()))
+    Ok(own.flatten().or(enable).or(template.flatten()).or(effort).or(reasoning.flatten()))
+}
+
+/// Whether an effort is any.
+fn effort_of(json: &Json) -> Option<bool> {
+    match json.as_str()? {
+        "none" => Some(false),
+        "minimal" | "low" | "medium" | "high" | "xhigh" | "max" => Some(true),
+        _ => None,
+    }
 }
 
 fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {

@@ -1,9 +1,12 @@
 //! The body of `/v1/completions`.
 
+use serde_json::value::RawValue;
+
 use super::super::error::ApiError;
 use super::super::options::ServerOptions;
-use super::fields::{Fields, as_ids, as_list};
+use super::fields::{Fields, as_ids, ids_of, list, text_of, wrong_text};
 use super::sampling::Common;
+use super::unserved;
 use crate::chat::Json;
 
 /// Tokens of an answer where neither the request nor the server's options say a number: the protocol's.
@@ -27,8 +30,16 @@ pub struct CompletionCall {
     pub(in super::super) common: Common,
     /// The texts to go on from.
     pub(in super::super) prompts: Vec<RawPrompt>,
-    /// Most tokens of an answer; 0 only with `echo`.
-    pub(in super::super) max_tokens: usize,
+    /// Most tokens of an answer, if the request says; 0 only with `echo`.
+    pub(in super::super) max_tokens: Option<usize>,
+    /// Most tokens of an answer if the request does not say.
+    pub(in super::super) default_tokens: usize,
+    /// Fewest tokens of an answer: what would end it before is not chosen.
+    pub(in super::super) min_tokens: usize,
+    /// Token ids that end an answer, beside the model's own.
+    pub(in super::super) stop_ids: Vec<u32>,
+    /// Whether the model's own end tokens do not end an answer.
+    pub(in super::super) ignore_eos: bool,
     /// Report log-probabilities, with this many alternatives.
     pub(in super::super) logprobs: Option<usize>,
     /// Whether the answer begins with the prompt.
@@ -44,16 +55,17 @@ impl CompletionCall {
     /// An error of status 400 that names the field.
     pub fn from_json(body: &[u8], options: &ServerOptions) -> Result<Self, ApiError> {
         let fields = Fields::parse(body)?;
-        fields.refuse(&[
-            ("suffix", "the model can't fill in"),
-            ("response_format", "belongs to /v1/chat/completions: a completion is plain text"),
-            ("tools", "belongs to /v1/chat/completions: a completion is plain text"),
-            ("messages", "belongs to /v1/chat/completions: a completion has a `prompt`"),
-        ])?;
+        unserved::check_completion(&fields)?;
+        if let Some(format) = fields.json("response_format")?
+            && format.get("type").and_then(Json::as_str) != Some("text")
+        {
+            let problem = "belongs to /v1/chat/completions: a completion is plain text";
+            return Err(ApiError::field("response_format", problem));
+        }
         let common = Common::read(&fields, options)?;
         let expected = "a string, a list of strings, token ids or a list of lists of them";
-        let prompts = fields.read("prompt", expected, prompts)?;
-        let prompts = prompts.ok_or_else(|| ApiError::field("prompt", "is missing"))?;
+        let raw = fields.raw("prompt").ok_or_else(|| ApiError::field("prompt", "is missing"))?;
+        let prompts = prompts(raw).ok_or_else(|| wrong_text("prompt", expected, raw))?;
         if prompts.is_empty() || prompts.len().saturating_mul(common.n) > options.max_choices {
             let problem = format!("expected at most {} answers, prompts times `n`", options.max_choices);
             return Err(ApiError::field("prompt", if prompts.is_empty() { "is empty" } else { problem.as_str() }));
@@ -71,10 +83,22 @@ impl CompletionCall {
             return Err(ApiError::field("logprobs", "there are none for the prompt: leave out `echo`"));
         }
         let max_tokens = fields.whole("max_tokens", usize::from(!echo), usize::MAX)?;
+        let default_tokens = options.max_tokens.unwrap_or(MAX_TOKENS);
+        let min_tokens = fields.whole("min_tokens", 0, max_tokens.unwrap_or(default_tokens))?.unwrap_or(0);
+        if min_tokens > 0 && !common.stop.is_empty() {
+            return Err(ApiError::field(
+                "min_tokens",
+                "stop strings end an answer whenever they come: leave out `stop`",
+            ));
+        }
         Ok(Self {
             common,
             prompts,
-            max_tokens: max_tokens.or(options.max_tokens).unwrap_or(MAX_TOKENS),
+            max_tokens,
+            default_tokens,
+            min_tokens,
+            stop_ids: fields.read("stop_token_ids", "a list of token ids", as_ids)?.unwrap_or_default(),
+            ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
             logprobs,
             echo,
             add_special_tokens: fields.bool("add_special_tokens")?.unwrap_or(true),
@@ -82,17 +106,15 @@ impl CompletionCall {
     }
 }
 
-fn prompts(json: &Json) -> Option<Vec<RawPrompt>> {
-    if let Some(text) = json.as_str() {
-        return Some(vec![RawPrompt::Text(text.to_string())]);
+/// The prompts of a field; `None` if it is none of them.
+fn prompts(raw: &RawValue) -> Option<Vec<RawPrompt>> {
+    let text = |raw| text_of(raw).map(|text| RawPrompt::Text(text.into_owned()));
+    if let Some(text) = text(raw) {
+        return Some(vec![text]);
     }
-    let items = as_list(json)?;
-    if let Some(Json::Number(_)) = items.first() {
-        return Some(vec![RawPrompt::Ids(as_ids(json)?)]);
+    let first = raw.get().strip_prefix('[')?.trim_start();
+    if first.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return Some(vec![RawPrompt::Ids(ids_of(raw)?)]);
     }
-    let prompt = |item: &Json| match item.as_str() {
-        Some(text) => Some(RawPrompt::Text(text.to_string())),
-        None => as_ids(item).map(RawPrompt::Ids),
-    };
-    items.iter().map(prompt).collect()
+    list(raw)?.into_iter().map(|item| text(item).or_else(|| ids_of(item).map(RawPrompt::Ids))).collect()
 }

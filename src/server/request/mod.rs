@@ -5,6 +5,7 @@ mod completion;
 mod fields;
 mod sampling;
 mod tokens;
+mod unserved;
 
 pub use chat::ChatCall;
 pub use completion::{CompletionCall, RawPrompt};

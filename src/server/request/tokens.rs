@@ -3,7 +3,7 @@
 use super::super::error::ApiError;
 use super::super::options::ServerOptions;
 use super::chat::ChatCall;
-use super::fields::{Fields, as_ids};
+use super::fields::{Fields, ids_of, wrong_text};
 
 /// What is to be put into ids.
 #[derive(Debug, Clone)]
@@ -53,7 +53,9 @@ impl DetokenizeCall {
     /// # Errors
     /// An error of status 400 that names the field.
     pub fn from_json(body: &[u8]) -> Result<Self, ApiError> {
-        let tokens = Fields::parse(body)?.read("tokens", "a list of token ids", as_ids)?;
-        Ok(Self { tokens: tokens.ok_or_else(|| ApiError::field("tokens", "is missing"))? })
+        let fields = Fields::parse(body)?;
+        let raw = fields.raw("tokens").ok_or_else(|| ApiError::field("tokens", "is missing"))?;
+        let tokens = ids_of(raw).ok_or_else(|| wrong_text("tokens", "a list of token ids", raw))?;
+        Ok(Self { tokens })
     }
 }
