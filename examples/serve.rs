@@ -47,6 +47,10 @@ struct Args {
     /// Origin whose pages may use the server, or *. Default: none but its own.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     cors: Option<String>,
+    /// Host name that requests may name when the server listens on a loopback address, beside localhost; * is any. May
+    /// be given again. A reverse proxy that passes its own name on needs it.
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
     /// Most answers that wait while others run; more get status 429.
     #[arg(long, default_value_t = 256)]
     max_queue: usize,
@@ -163,6 +167,7 @@ fn run(args: Args) -> Result<()> {
         thinking: args.thinking == Switch::On,
         params: SamplingParams::recommended(&recommended),
         cors: args.cors,
+        allowed_hosts: args.allow_host,
         grace: Duration::from_secs_f64(args.grace),
         ..ServerOptions::default()
     };

@@ -15,7 +15,7 @@ use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, Usage, finish_r
 use super::request::ChatCall;
 use super::state::{Place, State, new_id, now};
 use super::stream::{self, Events, Told};
-use super::{blocking, body, chat_stream::ChatWriter, json_response};
+use super::{blocking, body, chat_stream::ChatWriter};
 use crate::chat::{Delta, Start};
 use crate::chat_model::{ChatEvent, ChatModel, ChatPrompt, ChatResponse, ChatSink, ChatUsage, Finish};
 use crate::generation::{Token, Tokenizer};
@@ -23,9 +23,10 @@ use crate::generation::{Token, Tokenizer};
 /// Answers a chat.
 pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let bytes = body::read(request, &state.options).await?;
+    let body = body::read(request, &state).await?;
+    let client = body.client.clone();
     let (call, mut place, mut events) = blocking(move || {
-        let call = ChatCall::from_json(&bytes, &state.options)?;
+        let call = ChatCall::from_json(&body, &state.options)?;
         state.check_model(call.common.model.as_deref())?;
         begin(&state, call, arrived)
     })
@@ -34,9 +35,9 @@ pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) 
     if call.common.stream {
         events.refused().await.inspect_err(|_| place.failed())?;
         let writer = ChatWriter::new(head, call.common.n, call.common.include_usage);
-        return Ok(stream::response(writer, events, place));
+        return Ok(stream::response(client, writer, events, place));
     }
-    collect(events, place, &head, &call).await.map(json_response)
+    stream::whole(client, async move { collect(events, place, &head, &call).await }).await
 }
 
 /// What all pieces of an answer have in common.

@@ -14,24 +14,30 @@ use super::reply::{FINGERPRINT, Reply, TextChoice, Usage, json};
 use super::request::{CompletionCall, RawPrompt};
 use super::state::{Place, State, new_id, now};
 use super::stream::{self, Events, Writer};
-use super::{blocking, body, json_response};
+use super::{blocking, body};
 use crate::chat_model::{ChatModel, ChatUsage};
 use crate::generation::{self, Constraint, Event, FinishReason, Request, StopConditions, Tokenizer};
 
 /// Completes texts.
 pub async fn completions(Extract(state): Extract<Arc<State>>, request: HttpRequest) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let bytes = body::read(request, &state.options).await?;
-    let (mut writer, mut place, mut events) = blocking(move || {
-        let call = CompletionCall::from_json(&bytes, &state.options)?;
+    let body = body::read(request, &state).await?;
+    let client = body.client.clone();
+    let (writer, mut place, mut events) = blocking(move || {
+        let call = CompletionCall::from_json(&body, &state.options)?;
         state.check_model(call.common.model.as_deref())?;
         begin(&state, &call, arrived)
     })
     .await?;
     if writer.stream {
         events.refused().await.inspect_err(|_| place.failed())?;
-        return Ok(stream::response(writer, events, place));
+        return Ok(stream::response(client, writer, events, place));
     }
+    stream::whole(client, collect(writer, place, events)).await
+}
+
+/// Waits for all answers.
+async fn collect(mut writer: TextWriter, mut place: Place, mut events: Events<Event>) -> Result<String, ApiError> {
     let mut choices: Vec<TextChoice> = writer.answers.iter().enumerate().map(|(i, answer)| answer.begin(i)).collect();
     while !writer.is_done() {
         let (answer, event) = events.next().await.inspect_err(|_| place.failed())?;
@@ -43,7 +49,7 @@ pub async fn completions(Extract(state): Extract<Arc<State>>, request: HttpReque
         choice.logprobs = writer.logprobs.then(|| std::mem::take(&mut answer.logprobs));
     }
     place.done(&writer.usage);
-    Ok(json_response(json(&writer.reply(choices, Some(Some((&writer.usage).into()))))))
+    Ok(json(&writer.reply(choices, Some(Some((&writer.usage).into())))))
 }
 
 /// Hands the answers of a call to the engine.

@@ -59,6 +59,12 @@ impl ApiError {
         Self::bad(format!("{name}: {problem}")).with_param(name)
     }
 
+    /// A field, or the body where there is none, that has more than is read.
+    pub(super) fn large(name: &str, problem: impl std::fmt::Display) -> Self {
+        let error = Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{name}: {problem}")).with_code("too_large");
+        if name == "body" { error } else { error.with_param(name) }
+    }
+
     /// The fault is the server's.
     pub(super) fn internal(message: impl AsRef<str>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
@@ -122,6 +128,9 @@ impl IntoResponse for ApiError {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                if self.status == StatusCode::SERVICE_UNAVAILABLE {
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,15 +1,16 @@
-//! What is done to every request: the key, the origin, counts and headers.
+//! What is done to every request: the host, the key, the origin, counts and headers.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State as Extract};
+use axum::extract::{MatchedPath, Request, State as Extract};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::connection::AtWork;
 use super::error::ApiError;
+use super::host;
 use super::state::{State, new_id};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -17,13 +18,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Counts and logs a request, gives its answer an id and lets other origins read it, if they may.
 pub async fn outer(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let _worker = request.extensions().get::<ConnectInfo<AtWork>>().map(|ConnectInfo(at_work)| at_work.begin());
+    let (_worker, answer) = request.extensions().get().map(AtWork::begin).unzip();
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_string();
     let method = request.method().clone();
     let preflight = method == Method::OPTIONS
         && state.options.cors.is_some()
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response = match host::check(&request, &state) {
+        Err(error) => error.into_response(),
+        Ok(()) if preflight => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => next.run(request).await,
+    };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(&new_id("req_")) {
@@ -42,7 +47,10 @@ pub async fn outer(Extract(state): Extract<Arc<State>>, request: Request, next: 
     let status = response.status().as_u16();
     state.metrics.answered(&route, status);
     tracing::info!(%method, route, status, seconds = began.elapsed().as_secs_f64(), "answered");
-    response
+    match answer {
+        Some(answer) => response.map(|body| answer.with(body)),
+        None => response,
+    }
 }
 
 /// Lets nobody pass without the key, if there is one.

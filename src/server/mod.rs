@@ -1,8 +1,8 @@
 //! An OpenAI-compatible HTTP server on the crate's own engine (feature `server`).
 //!
-//! [`Server::new`] takes a [`LocalChat`], [`Server::serve`] a listener; [`Server::router`] is for those who have a
-//! server already. Requests are batched by the engine, whose thread they never block. A client that leaves ends its
-//! answers.
+//! [`Server::new`] takes a [`LocalChat`], [`Server::serve`] a listener. [`Server::router`] is for programs that have a
+//! server already. Requests are batched by the engine, whose thread they never block. When a client leaves, its answers
+//! end.
 //!
 //! | | |
 //! |---|---|
@@ -13,9 +13,14 @@
 //! | `GET /health`, `/metrics` | for machines; need no key |
 //! | `GET /` | a page to chat with the model |
 //!
-//! Fields that nobody knows are not looked at; values that can't be had are refused with status 400 and the field's
-//! name. Errors look as the protocol has them: `{"error": {"message", "type", "param", "code"}}`; in a stream that has
-//! begun, they come as an event.
+//! Unknown fields are ignored, and so are fields that change no answer. A field with a wrong value, or one that would
+//! change the answer and is not served, is refused with status 400 and its name. Errors have the protocol's shape,
+//! `{"error": {"message", "type", "param", "code"}}`, and one line of at most 1000 characters; in a stream that has begun,
+//! they come as an event.
+//!
+//! Memory is bounded: a body has at most [`ServerOptions::max_body`] bytes and 131072 JSON values, its tools 1 MiB
+//! (status 413); bodies above 64 KiB are parsed one after another, up to `max_body` bytes at once; beyond 16 times
+//! `max_body` bytes of bodies that are read at once, a request gets status 503.
 
 mod at_least;
 mod body;
@@ -25,6 +30,7 @@ mod completions;
 mod connection;
 mod error;
 mod guard;
+mod host;
 mod logprobs;
 mod metrics;
 mod options;
@@ -46,26 +52,25 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::chat_model::LocalChat;
-use connection::{AtWork, Connections};
 use state::{Phase, State};
 
 pub use error::ApiError;
 pub use options::ServerOptions;
 
-/// A server that has not begun yet.
+/// A server that does not listen yet.
 #[derive(Debug, Clone)]
 pub struct Server {
     state: Arc<State>,
 }
 
 impl Server {
-    /// A server on a running engine.
+    /// Returns a server on a running engine.
     pub fn new(chat: LocalChat, options: ServerOptions) -> Self {
         Self { state: Arc::new(State::new(chat, options)) }
     }
 
-    /// Its routes, for a server that exists already. Without [`Self::serve`], answers that run are not given up when
-    /// the program is to end, and connections on which nothing happens are not ended.
+    /// Returns its routes, for a server that exists already. Without [`Self::serve`], answers that run are not given up
+    /// when the program is to end, connections on which nothing happens are not ended, and any `Host` is served.
     pub fn router(&self) -> Router {
         let state = &self.state;
         let guarded = Router::new()
@@ -87,55 +92,53 @@ impl Server {
             .with_state(Arc::clone(state))
     }
 
-    /// Answers until `shutdown` is ready. Then no more connections are taken; answers that run may go on for
-    /// [`ServerOptions::grace`], after which they end with an error.
+    /// Answers until `shutdown` is ready. Then no more connections are taken, and connections that wait for no answer
+    /// end, also those with half a request. Answers that run may take [`ServerOptions::grace`] more, after which they end
+    /// with an error.
+    ///
+    /// Only HTTP/1 is spoken. On a loopback address, only requests whose `Host` is `localhost`, a loopback address or one
+    /// of [`ServerOptions::allowed_hosts`] are served.
     ///
     /// # Errors
-    /// If the listener fails.
+    /// If the listener has no address.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let (router, state) = (self.router(), self.state);
-        let closing = Arc::clone(&state);
-        let signal = async move {
-            shutdown.await;
-            closing.phase.send_replace(Phase::Closing);
-        };
         // Streams are written to at least that often.
         let idle_timeout = state.options.idle_timeout.max(state.options.keep_alive.saturating_mul(2));
-        let connections = Connections { listener, idle_timeout };
-        let service = router.into_make_service_with_connect_info::<AtWork>();
-        let served = async { axum::serve(connections, service).with_graceful_shutdown(signal).await };
-        let mut phase = state.phase.subscribe();
+        // Set once: a server that serves twice listens at two places.
+        let _ = state.loopback.set(listener.local_addr()?.ip().to_canonical().is_loopback());
+        let served = connection::serve(listener, router, idle_timeout, state.phase.subscribe());
         let given_up = async {
-            // The sender lives as long as the state.
-            let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
+            shutdown.await;
+            state.phase.send_replace(Phase::Closing);
             tokio::time::sleep(state.options.grace).await;
             state.phase.send_replace(Phase::Closed);
             // Time to tell the clients.
             tokio::time::sleep(LAST_WORDS).await;
-            Ok(())
         };
         tokio::select! {
-            result = served => result,
-            result = given_up => result,
+            () = served => {}
+            () = given_up => {}
         }
+        Ok(())
     }
 }
 
-/// How long answers that are given up may take to say so.
+/// How long connections stay open to tell clients that their answers were given up.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Work that takes its time, beside the threads that serve connections.
+/// Runs work that takes long on a thread apart from those that serve connections.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal("the request could not be read")))
 }
 
-/// An answer of JSON text.
+/// Returns a response of JSON text.
 fn json_response(json: String) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
 }

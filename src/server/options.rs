@@ -1,4 +1,4 @@
-//! What a server is told when it starts.
+//! Options of a server.
 
 use std::time::Duration;
 
@@ -7,39 +7,43 @@ use crate::generation::SamplingParams;
 /// Options of a [`Server`](super::Server).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerOptions {
-    /// Whoever asks must know it (`Authorization: Bearer …`), but for `/`, `/health` and `/metrics`. Default: nobody is
-    /// asked.
+    /// Key that requests must send as `Authorization: Bearer …`, except those to `/`, `/health` and `/metrics`. Default:
+    /// none is needed.
     pub api_key: Option<String>,
-    /// The engine's bound on sequences that run at once. Default 64, the engine's.
+    /// Most sequences that the engine runs at once. Default 64, as in the engine.
     pub max_sequences: usize,
-    /// Most answers that wait while others run; beyond that a request gets 429. Default 256.
+    /// Most answers that wait while others run; beyond that a request gets status 429. Default 256.
     pub max_queue: usize,
-    /// Most bytes of a request's body; beyond that it gets 413. Default 8 MiB.
+    /// Most bytes of a request's body; beyond that it gets status 413. Default 8 MiB.
     pub max_body: usize,
     /// Most answers of one request: `n` times its prompts. Default 16.
     pub max_choices: usize,
-    /// Tokens of an answer where the request names no number. Default: as many as the context holds.
+    /// Most tokens of an answer if the request does not say. Default: as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// Most tokens of prompt and answer together, if less than the model's. Default: the model's.
+    /// Most tokens of prompt and answer together; larger values than the model's context count as that. Default: the
+    /// model's context.
     pub max_context: Option<usize>,
-    /// Whether the model thinks where the request does not say. Default: no.
+    /// Whether the model thinks if the request does not say. Default: no.
     pub thinking: bool,
-    /// Sampling where the request does not say. Default: greedy.
+    /// Sampling if the request does not say. Default: greedy.
     pub params: SamplingParams,
-    /// Render `developer` messages as the format has them, not as system messages. Default: no.
+    /// Whether `developer` messages are rendered as the format has them, rather than as system messages. Default: no.
     pub keep_developer: bool,
-    /// The one origin whose pages may ask, or `*`. Default: none but the server's own.
+    /// Origin whose pages may send requests, or `*` for any. Default: only the server's own page.
     pub cors: Option<String>,
-    /// Longest silence within a request's body. Default 30 s.
+    /// Host names that requests may name if the server listens on a loopback address, in addition to `localhost` and
+    /// loopback addresses; `*` is any. Other hosts get status 403. Default: none.
+    pub allowed_hosts: Vec<String>,
+    /// Longest silence within a request's body; then it gets status 408. Default 30 s.
     pub read_timeout: Duration,
-    /// Longest time that a request's body may take in all. Default 5 min.
+    /// Longest time for a request's whole body; then it gets status 408. Default 5 min.
     pub body_timeout: Duration,
-    /// Longest time in which a client neither brings the whole head of a request nor takes anything of an answer; then
-    /// its connection ends. At least twice [`Self::keep_alive`] counts. Default 60 s.
+    /// Longest time in which a client neither sends the whole head of a request nor takes anything of an answer; then
+    /// its connection ends. At least twice [`Self::keep_alive`]. Default 60 s.
     pub idle_timeout: Duration,
-    /// Silence after which a stream gets a comment, so that nobody takes it for dead. Default 15 s.
+    /// Silence after which a comment is sent in a stream, so that the client does not take it for broken. Default 15 s.
     pub keep_alive: Duration,
-    /// How long running answers may go on after the signal to end. Default 10 s.
+    /// How long running answers may take after the signal to end. Default 10 s.
     pub grace: Duration,
 }
 
@@ -57,6 +61,7 @@ impl Default for ServerOptions {
             params: SamplingParams::default(),
             keep_developer: false,
             cors: None,
+            allowed_hosts: Vec::new(),
             read_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(300),
             idle_timeout: Duration::from_secs(60),

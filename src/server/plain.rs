@@ -16,8 +16,10 @@ use super::state::{Phase, State, new_id};
 use super::{blocking, body, chat, json_response};
 use crate::chat_model::ChatModel;
 
-/// The chat page; its nonce is put in for each visit.
-const PAGE: &str = include_str!("page.html");
+/// The chat page; its script, and a nonce for each visit, are put in.
+const PAGE: &str = include_str!("page/page.html");
+/// What the page decides, and what it draws.
+const SCRIPT: &str = concat!(include_str!("page/logic.js"), include_str!("page/page.js"));
 
 /// `/v1/models`.
 pub async fn models(Extract(state): Extract<Arc<State>>) -> Response {
@@ -62,9 +64,9 @@ pub async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
 
 /// `/tokenize`.
 pub async fn tokenize(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
-    let bytes = body::read(request, &state.options).await?;
+    let body = body::read(request, &state).await?;
     blocking(move || {
-        let call = TokenizeCall::from_json(&bytes, &state.options)?;
+        let call = TokenizeCall::from_json(&body, &state.options)?;
         let ids = match &call.what {
             TokenizeWhat::Text(text, add) => raw_ids(&state, text, *add)?,
             TokenizeWhat::Chat(call) => chat::prompt(&state, call)?.ids,
@@ -81,9 +83,9 @@ pub async fn tokenize(Extract(state): Extract<Arc<State>>, request: Request) -> 
 
 /// `/detokenize`.
 pub async fn detokenize(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Response, ApiError> {
-    let bytes = body::read(request, &state.options).await?;
+    let body = body::read(request, &state).await?;
     blocking(move || {
-        let tokens = DetokenizeCall::from_json(&bytes)?.tokens;
+        let tokens = DetokenizeCall::from_json(&body)?.tokens;
         let unknown = tokens.iter().find(|id| state.chat.tokenizer().id_to_token(**id).is_none());
         if let Some(id) = unknown {
             return Err(ApiError::field("tokens", format!("there is no token {id}")));
@@ -106,7 +108,7 @@ pub async fn page() -> Response {
         (header::CACHE_CONTROL, "no-store".to_string()),
         (HeaderName::from_static("x-frame-options"), "DENY".to_string()),
     ];
-    (headers, Html(PAGE.replace("{{nonce}}", &nonce))).into_response()
+    (headers, Html(PAGE.replace("{{nonce}}", &nonce).replacen("{{script}}", SCRIPT, 1))).into_response()
 }
 
 /// Any other path.

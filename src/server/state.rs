@@ -1,12 +1,13 @@
 //! What the handlers share, and the place that a request takes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use axum::http::StatusCode;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use super::body;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
@@ -34,6 +35,12 @@ pub struct State {
     pub phase: watch::Sender<Phase>,
     /// Seconds since 1970 at which the server began.
     pub created: u64,
+    /// Whether the server listens on a loopback address; not known with the router alone.
+    pub loopback: OnceLock<bool>,
+    /// Bytes of bodies that are held, read or waiting to be parsed.
+    pub held_bytes: AtomicUsize,
+    /// Permits to parse bodies.
+    pub parsing: Arc<Semaphore>,
     /// Answers that run or wait.
     answers: AtomicUsize,
 }
@@ -42,6 +49,9 @@ impl State {
     pub fn new(chat: LocalChat, options: ServerOptions) -> Self {
         Self {
             chat,
+            loopback: OnceLock::new(),
+            held_bytes: AtomicUsize::new(0),
+            parsing: Arc::new(Semaphore::new(body::permits(options.max_body))),
             options,
             metrics: Metrics::default(),
             phase: watch::Sender::new(Phase::Open),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::header;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,9 @@ use futures_util::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use super::connection::Client;
 use super::error::ApiError;
+use super::json_response;
 use super::state::{Phase, Place};
 use crate::chat_model::ChatUsage;
 
@@ -116,16 +119,76 @@ impl<W: Writer> Stream<W> {
     }
 }
 
+/// How often something is written to a client that has ended its side: if it has left, its system says so then.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Tells when something is to be written to a client that may have left.
+struct Probe {
+    client: Client,
+    half_closed: bool,
+}
+
+impl Probe {
+    fn new(client: Client) -> Self {
+        Self { client, half_closed: false }
+    }
+
+    /// Waits for the next time.
+    async fn due(&mut self) {
+        if self.half_closed {
+            tokio::time::sleep(PROBE).await;
+        } else {
+            self.client.half_closed().await;
+            self.half_closed = true;
+        }
+    }
+}
+
 /// The answer to a request that wants a stream.
-pub fn response<W: Writer>(mut writer: W, events: Events<W::Event>, place: Place) -> Response {
+pub fn response<W: Writer>(client: Client, mut writer: W, events: Events<W::Event>, place: Place) -> Response {
     let keep_alive = KeepAlive::new().interval(place.state.options.keep_alive).text("keep-alive");
     let ready = writer.open().into();
     let stream = Stream { writer, events, place, ready, ended: false };
-    let data = stream::unfold(stream, |mut stream| async move {
-        let data = stream.next().await?;
-        Some((Ok::<_, Infallible>(sse::Event::default().data(data)), stream))
+    let data = stream::unfold((stream, Probe::new(client)), |(mut stream, mut probe)| async move {
+        let event = tokio::select! {
+            biased;
+            data = stream.next() => sse::Event::default().data(data?),
+            () = probe.due() => sse::Event::default().comment("half-closed"),
+        };
+        Some((Ok::<_, Infallible>(event), (stream, probe)))
     });
     // Proxies that collect answers would hold the tokens back.
     ([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(data).keep_alive(keep_alive))
         .into_response()
+}
+
+/// The answer to a request that wants it whole, once it is there.
+///
+/// A client that ends its side in the meantime gets the head of the answer and blank lines until then, as they are the
+/// only way to learn whether it still reads: if not, the answer is given up. An error then comes with status 200.
+pub async fn whole(
+    client: Client,
+    answer: impl Future<Output = Result<String, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let mut answer = Box::pin(answer);
+    let mut probe = Probe::new(client);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer.map(json_response),
+        () = probe.due() => {}
+    }
+    // What is almost done comes as ever.
+    if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut answer).await {
+        return answer.map(json_response);
+    }
+    let lines = stream::unfold((Some(answer), probe), |(answer, mut probe)| async move {
+        let mut answer = answer?;
+        let (text, rest) = tokio::select! {
+            biased;
+            done = &mut answer => (done.unwrap_or_else(|error| error.to_json()), None),
+            () = probe.due() => ("\n".to_string(), Some(answer)),
+        };
+        Some((Ok::<_, Infallible>(text), (rest, probe)))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
 }

@@ -214,7 +214,8 @@ fn large_and_slow_bodies_are_refused() {
         assert_eq!(answer.error().0, 413);
     }
     let mut stream = TcpStream::connect(server.address).unwrap();
-    let head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let head =
+        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -253,13 +254,14 @@ fn impatient() -> ServerOptions {
 #[test]
 fn nobody_holds_a_connection_by_being_slow() {
     let server = server(impatient());
-    let head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n";
+    let head =
+        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n";
     let said = drip(server.address, head, " ");
     assert!(said.starts_with("HTTP/1.1 408") && said.contains("the body took more than 0.4 s"), "{said}");
     assert_eq!(drip(server.address, "", ""), "");
-    assert_eq!(drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\nX-A: ", "a"), "");
+    assert_eq!(drip(server.address, "GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: ", "a"), "");
     // A request is answered; the connection that is kept for the next one ends.
-    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "");
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
 }
 
@@ -268,7 +270,7 @@ fn a_kept_connection_ends_a_time_limit_after_its_answer() {
     let limit = Duration::from_secs(5);
     let server = server(ServerOptions { idle_timeout: limit, ..impatient() });
     let began = Instant::now();
-    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    let said = drip(server.address, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "");
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
     let held = began.elapsed();
     assert!(held > limit.mul_f64(0.9) && held < limit.mul_f64(1.8), "{held:?}");
@@ -368,7 +370,7 @@ fn a_full_queue_says_so_and_those_who_leave_make_room() {
     let body = json!({"prompt": [5], "max_tokens": 1000000, "logit_bias": {"1": -100}}).to_string();
     let mut stream = TcpStream::connect(server.address).unwrap();
     let head = format!(
-        "POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).unwrap();
@@ -453,7 +455,7 @@ fn silence_is_filled_with_comments() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     let body = endless().to_string();
     let head = format!(
-        "POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).unwrap();

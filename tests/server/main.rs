@@ -9,7 +9,9 @@ mod generation_support;
 mod server_support;
 
 mod chat;
+mod connections;
 mod constrain;
 mod limits;
+mod page;
 mod refusals;
 mod text;

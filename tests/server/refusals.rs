@@ -342,3 +342,61 @@ fn an_exceeded_context_is_told_in_the_protocols_words() {
     let rest = json!({"prompt": vec![5; 4093], "ignore_eos": true});
     assert_eq!(post(server.address, TEXT, &rest).json()["usage"]["total_tokens"], 4096);
 }
+
+/// A value of few bytes takes many in memory: their number is bounded before any is built.
+#[test]
+fn what_takes_too_much_to_read_is_refused_before_it_is_read() {
+    let server = server();
+    let raw = |path: &str, body: String| {
+        open(server.address, "POST", path, &[("Content-Type", "application/json")], body.as_bytes()).whole().error()
+    };
+    let chat = |parameters: String| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"hi\"}}], \"max_tokens\": 1, \"tools\": [{{\"function\": \
+             {{\"name\": \"f\", \"parameters\": {{\"enum\": {parameters}}}}}}}]}}"
+        )
+    };
+    let many = |value: &str, count: usize| format!("[{}]", vec![value; count].join(","));
+    for value in ["[]", "1", "\"\"", "{}", "null"] {
+        let (status, message, param, code) = raw(CHAT, chat(many(value, 140_000)));
+        assert_eq!((status, param, code), (413, Value::Null, json!("too_large")), "{message}");
+        assert!(message.contains("JSON values") && message.contains("131072"), "{message}");
+    }
+    let fields: String = (0..140_000).map(|at| format!("\"f{at}\": 1,")).collect();
+    assert_eq!(raw(CHAT, format!("{{{fields} \"messages\": []}}")).0, 413);
+    assert_eq!(raw(TEXT, format!("{{\"prompt\": {}}}", many("[]", 140_000))).0, 413);
+    // Ids are no tree of values: too many of them are the context's affair.
+    let (status, _, param, code) = raw(TEXT, format!("{{\"prompt\": {}}}", many("1", 1_000_000)));
+    assert_eq!((status, param, code), (400, json!("prompt"), json!("context_length_exceeded")));
+    // Few values that are long.
+    let (status, message, param, code) = raw(CHAT, chat(format!("[\"{}\"]", "x".repeat(1_100_000))));
+    assert_eq!((status, param, code), (413, json!("tools"), json!("too_large")), "{message}");
+    assert!(message.contains("1048576"), "{message}");
+    let format = format!("{{\"type\": \"json_schema\", \"x\": \"{}\"}}", "x".repeat(1_100_000));
+    let body = format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"\"}}], \"response_format\": {format}}}");
+    assert_eq!(raw(CHAT, body).2, json!("response_format"));
+    let body = format!(
+        "{{\"messages\": [{{\"role\": \"system\", \"content\": \"\", \"tools\": [\"{}\"]}}]}}",
+        "x".repeat(1_100_000)
+    );
+    assert_eq!(raw(CHAT, body).2, json!("messages[0].tools"));
+}
+
+/// Bodies wait for each other; small ones wait for none.
+#[test]
+fn large_bodies_at_once_are_all_answered() {
+    let options = ServerOptions { max_body: 200_000, ..ServerOptions::default() };
+    let server = mock(Mock::new(2560, 1 << 20), EngineOptions::default(), options);
+    let body = json!({"prompt": "word ".repeat(20_000), "max_tokens": 1});
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(|| post(server.address, TEXT, &body).status)).collect();
+        assert_eq!(post(server.address, TEXT, &json!({"prompt": "a", "max_tokens": 1})).status, 200);
+        for client in clients {
+            assert_eq!(client.join().unwrap(), 200);
+        }
+    });
+    // Nothing is held any more: as much as at most can be is taken again.
+    for _ in 0..3 {
+        assert_eq!(post(server.address, TEXT, &body).status, 200);
+    }
+}

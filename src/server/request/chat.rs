@@ -15,6 +15,9 @@ pub const MAX_TOP_LOGPROBS: usize = 20;
 /// Longest name of a tool, in bytes.
 const MAX_NAME: usize = 256;
 
+/// Most bytes of `tools`, and of `response_format`.
+const MAX_SCHEMAS: usize = 1 << 20;
+
 /// A chat that was asked for.
 #[derive(Debug, Clone)]
 pub struct ChatCall {
@@ -46,6 +49,9 @@ impl ChatCall {
         let fields = Fields::parse(body)?;
         fields.refuse(&REFUSED)?;
         unserved::check_chat(&fields)?;
+        for field in ["tools", "response_format"] {
+            check_size(field, fields.raw(field))?;
+        }
         fields.read("modalities", "[\"text\"]", |json| {
             as_list(json)?.iter().all(|kind| kind.as_str() == Some("text")).then_some(())
         })?;
@@ -101,10 +107,20 @@ const MEDIA: [(&[&str], &str, &str); 4] = [
     (&["file", "input_file", "file_url", "document"], "a file", "files"),
 ];
 
+/// Refuses tools or a response format beyond any use: prompt and grammar take many times the memory of their text.
+fn check_size(field: &str, value: Option<&RawValue>) -> Result<(), ApiError> {
+    match value.map(|value| value.get().len()).filter(|&bytes| bytes > MAX_SCHEMAS) {
+        None => Ok(()),
+        Some(bytes) => Err(ApiError::large(field, format!("has {bytes} bytes, expected at most {MAX_SCHEMAS}"))),
+    }
+}
+
 /// Refuses what a message asks for and no format renders.
 fn check_message(at: usize, message: &RawValue) -> Result<(), ApiError> {
     let place = format!("messages[{at}]");
     let Some(message) = entries(message) else { return Ok(()) };
+    check_size(&format!("{place}.tools"), message.get("tools").copied())?;
+    check_size(&format!("{place}.response_format"), message.get("response_format").copied())?;
     let set = |name: &str| message.get(name).is_some_and(|value| value.get() != "null");
     if set("function_call") {
         return Err(ApiError::field(place, "function_call is no longer spoken: use `tool_calls`"));

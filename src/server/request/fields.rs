@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -34,13 +33,13 @@ impl<'a> Fields<'a> {
             .map_err(|error| ApiError::bad(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // Numbers count where a tree of them is built, which is not so for the ids of a prompt.
-        check_count("the body", Count::of(text).without_numbers)?;
+        check_count(Count::of(text).without_numbers)?;
         let raw: &RawValue = serde_json::from_str(text)
             .map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")).with_code("invalid_json"))?;
         let fields = entries(raw).ok_or_else(|| ApiError::bad("the body must be a JSON object"))?;
         let trees = fields.iter().filter(|(name, _)| !IDS.contains(&name.as_str()));
         let numbers = trees.map(|(_, value)| Count::of(value.get()).all).sum();
-        check_count("the body", numbers)?;
+        check_count(numbers)?;
         Ok(Self { fields: fields.into_iter().filter(|(_, value)| value.get() != "null").collect() })
     }
 
@@ -222,12 +221,11 @@ impl Count {
     }
 }
 
-fn check_count(what: &str, values: usize) -> Result<(), ApiError> {
+fn check_count(values: usize) -> Result<(), ApiError> {
     if values <= MAX_VALUES {
         return Ok(());
     }
-    let message = format!("{what} has {values} JSON values, expected at most {MAX_VALUES}");
-    Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("too_many_values"))
+    Err(ApiError::large("body", format!("has {values} JSON values, expected at most {MAX_VALUES}")))
 }
 
 #[cfg(test)]

@@ -1,75 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>Chat</title>
-<style nonce="{{nonce}}">
-  :root { --line: #8886; --dim: #666; --accent: #4d6bfe; --bad: #b3261e; --box: #8881; }
-  @media (prefers-color-scheme: dark) { :root { --dim: #aaa; --accent: #8ea2ff; --bad: #ff8a80; } }
-  * { box-sizing: border-box; }
-  body { margin: 0 auto; max-width: 54rem; min-height: 100dvh; display: flex; flex-direction: column; font: 1rem/1.5 system-ui, sans-serif; }
-  header, form { padding: .5rem .75rem; }
-  header { display: flex; gap: .75rem; align-items: baseline; border-bottom: 1px solid var(--line); }
-  h1 { font-size: 1rem; margin: 0; flex: 1; overflow-wrap: anywhere; }
-  h2 { font-size: .8rem; margin: 0; color: var(--dim); font-weight: 600; }
-  #log { flex: 1; padding: .5rem .75rem; }
-  article { margin: 0 0 1rem; }
-  .text, .reasoning, pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .15rem 0; font-family: inherit; }
-  pre { font-family: ui-monospace, monospace; font-size: .85rem; }
-  .user .text { background: var(--box); border-radius: .5rem; padding: .4rem .6rem; }
-  .reasoning { color: var(--dim); border-left: 2px solid var(--line); padding-left: .6rem; }
-  .call { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .6rem; margin: .4rem 0; }
-  .speed, summary, label, .hint { color: var(--dim); font-size: .85rem; }
-  .error { color: var(--bad); overflow-wrap: anywhere; }
-  form { position: sticky; bottom: 0; background: Canvas; border-top: 1px solid var(--line); }
-  textarea, input, button { font: inherit; border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .6rem; background: Field; color: FieldText; }
-  textarea { width: 100%; resize: vertical; }
-  button { cursor: pointer; }
-  button.main { background: var(--accent); color: #fff; border-color: transparent; }
-  @media (prefers-color-scheme: dark) { button.main { color: #111; } }
-  button:disabled { opacity: .5; cursor: default; }
-  :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-  .row { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin: .35rem 0; }
-  .row .grow { flex: 1; }
-  label.block { display: block; margin: .35rem 0; }
-  input[type=number] { width: 5.5rem; }
-</style>
-</head>
-<body>
-<header>
-  <h1 id="model">Chat</h1>
-  <button id="clear" type="button">New chat</button>
-</header>
-<main id="log" role="log" aria-live="polite" aria-relevant="additions" aria-label="Conversation" aria-busy="false"></main>
-<p id="status" role="status" class="error" hidden></p>
-<form id="form" novalidate>
-  <details id="settings">
-    <summary>Settings and tools</summary>
-    <label class="block">System prompt <textarea id="system" rows="2"></textarea></label>
-    <label class="block">Tools, a JSON list in OpenAI's format
-      <textarea id="tools" rows="5" spellcheck="false" aria-describedby="tools-hint"></textarea></label>
-    <p id="tools-hint" class="hint">Calls appear in the conversation, where you write their results by hand.
-      <button id="example" type="button">Put in an example</button></p>
-    <div class="row">
-      <label>Temperature <input id="temperature" type="number" min="0" max="2" step="any" placeholder="auto"></label>
-      <label>Most tokens <input id="max-tokens" type="number" min="1" step="1" placeholder="auto"></label>
-      <label>API key <input id="key" type="password" autocomplete="off"></label>
-    </div>
-  </details>
-  <label class="block" for="input">Message</label>
-  <textarea id="input" rows="2" placeholder="Enter sends, Shift+Enter breaks the line" autofocus></textarea>
-  <div class="row">
-    <label><input id="thinking" type="checkbox"> Think first</label>
-    <span class="grow"></span>
-    <button id="stop" type="button" disabled>Stop</button>
-    <button id="send" class="main" type="submit">Send</button>
-  </div>
-</form>
-<script nonce="{{nonce}}">
-"use strict";
 const $ = (id) => document.getElementById(id);
 const EXAMPLE = [{ type: "function", function: { name: "get_weather", description: "Get the weather in a city.",
   parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] } } }];
@@ -104,15 +32,21 @@ function article(who, className) {
 }
 
 // Keeps the end of the page in sight. Once a frame: asking where the end is makes the browser lay the page out.
+let staying = true;
+let lastTop = 0;
 let following = false;
+document.addEventListener("scroll", () => {
+  const page = document.scrollingElement;
+  staying = stays(staying, lastTop, page.scrollTop, page.scrollHeight - page.scrollTop - page.clientHeight);
+  lastTop = page.scrollTop;
+}, { passive: true });
 function follow() {
   if (following) return;
   following = true;
-  const page = document.scrollingElement;
-  const near = page.scrollHeight - page.scrollTop - page.clientHeight < 160;
   requestAnimationFrame(() => {
     following = false;
-    if (near) page.scrollTop = page.scrollHeight;
+    const page = document.scrollingElement;
+    if (staying) page.scrollTop = page.scrollHeight;
   });
 }
 
@@ -125,6 +59,14 @@ function write(place, text) {
 // Whether the settings can be sent; shows the first that can't.
 function valid() {
   const wrong = [$("temperature"), $("max-tokens")].find((field) => !field.checkValidity());
+  try {
+    if (!wrong) toolsOf($("tools").value);
+  } catch (error) {
+    $("settings").open = true;
+    $("tools").focus();
+    fail(error.message);
+    return false;
+  }
   if (!wrong) return true;
   $("settings").open = true;
   wrong.reportValidity();
@@ -159,27 +101,21 @@ function request() {
   };
   if ($("temperature").value !== "") body.temperature = Number($("temperature").value);
   if ($("max-tokens").value !== "") body.max_tokens = Number($("max-tokens").value);
-  const tools = $("tools").value.trim();
-  if (tools) {
-    try { body.tools = JSON.parse(tools); } catch (error) {
-      $("settings").open = true;
-      $("tools").focus();
-      throw new Error("The tools are not JSON: " + error.message);
-    }
-  }
+  const tools = toolsOf($("tools").value);
+  if (tools) body.tools = tools;
   return body;
 }
 
-// The data of server-sent events; comments and other fields are passed over.
+// The data of server-sent events.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let text = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
+    const { data, rest } = dataOf(text + value);
+    text = rest;
+    yield* data;
   }
 }
 
@@ -239,25 +175,17 @@ class Answer {
     }
     follow();
   }
-  finish(stopped) {
+  finish(stopped, failed) {
     if (stopped || this.reason !== "tool_calls") {
       if (this.message.tool_calls) element(this.article, "p", "hint", "The call was not finished and is not made.");
       delete this.message.tool_calls;
     }
-    const tokens = this.usage?.completion_tokens ?? this.pieces;
-    const notes = [];
-    if (this.first) {
-      notes.push(`first token ${Math.round(this.first - this.began)} ms`);
-      const seconds = (this.last - this.first) / 1000;
-      if (tokens > 1 && seconds > 0) notes.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
-    }
-    notes.push(`${tokens} tokens`);
-    const thought = this.usage?.completion_tokens_details?.reasoning_tokens;
-    if (thought) notes.push(`${thought} of them reasoning`);
-    if (this.usage) notes.push(`prompt ${this.usage.prompt_tokens}`);
-    if (stopped) notes.push("stopped");
-    else if (this.reason === "length") notes.push("cut off: no room for more tokens");
-    element(this.article, "p", "speed", notes.join(" · "));
+    element(this.article, "p", "speed", notesOf({
+      tokens: this.usage?.completion_tokens ?? this.pieces, pieces: this.pieces,
+      began: this.began, first: this.first, last: this.last, ended: performance.now(),
+      thought: this.usage?.completion_tokens_details?.reasoning_tokens, prompt: this.usage?.prompt_tokens,
+      reason: this.reason, stopped: stopped && !failed,
+    }));
     follow();
   }
   // A place for the results of its calls; the conversation goes on when all are given.
@@ -291,8 +219,7 @@ let latest = null;
 
 async function answer() {
   fail("");
-  let body;
-  try { body = request(); } catch (error) { fail(error.message); return; }
+  const body = request();
   running = new AbortController();
   const conversation = messages;
   $("stop").disabled = false;
@@ -300,6 +227,7 @@ async function answer() {
   $("log").setAttribute("aria-busy", "true");
   const drawn = latest = new Answer();
   let stopped = false;
+  let failed = false;
   let asked = false;
   try {
     const response = await fetch("v1/chat/completions",
@@ -313,8 +241,8 @@ async function answer() {
   } catch (error) {
     stopped = true;
     if (error.name !== "AbortError") {
+      failed = true;
       element(drawn.article, "p", "error", error.message);
-      fail(error.message);
       // What got no answer can be sent again.
       if (!drawn.first && messages.at(-1)?.role === "user") $("input").value ||= messages.at(-1).content;
     }
@@ -325,7 +253,9 @@ async function answer() {
     $("log").setAttribute("aria-busy", "false");
   }
   if (conversation !== messages) return;
-  drawn.finish(stopped);
+  // An error is told once, and where nothing came there is nothing to count.
+  if (drawn.first !== null || !failed) drawn.finish(stopped, failed);
+  follow();
   if (!stopped || drawn.message.content) {
     messages.push(drawn.message);
     asked = drawn.ask();
@@ -343,6 +273,7 @@ $("form").addEventListener("submit", (event) => {
   if (messages.at(-1)?.role === "user") messages.pop();
   messages.push({ role: "user", content: text });
   element(article("You", "user"), "div", "text", text);
+  staying = true;
   follow();
   answer();
 });
@@ -365,6 +296,3 @@ $("clear").addEventListener("click", () => {
 $("example").addEventListener("click", () => { $("tools").value = JSON.stringify(EXAMPLE, null, 1); });
 $("key").addEventListener("change", loadModel);
 loadModel();
-</script>
-</body>
-</html>
