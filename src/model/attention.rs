@@ -1,17 +1,15 @@
 //! Multi-head latent attention, in MHA mode (keys and values expanded) and MQA mode (weights absorbed).
 
-use std::collections::{BTreeSet, HashMap};
-
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::cache::{LayerCache, write};
 use super::indexer::{Indexer, round_to_fp8};
+use super::keys::KeySource;
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
-use super::step::{AttentionForm, Step};
+use super::step::{AttentionForm, Contexts, RowGroup, Step};
 use crate::config::Config;
 use crate::ops;
 use crate::ops::layout::BatchLayout;
@@ -27,6 +25,16 @@ const LATENT_FP8_GROUP: usize = ops::fp8::BLOCK;
 enum QueryProjection {
     Direct { q_proj: LinearWeight },
     Latent { q_a_proj: LinearWeight, q_a_layernorm: RmsNorm, q_b_proj: LinearWeight },
+}
+
+/// What attention gives back.
+pub(super) struct AttentionOutput {
+    /// `[T, hidden_size]`.
+    pub(super) out: Tensor,
+    /// The slots that the step's sparse rows attended to, `[sparse rows, index_topk]`, -1 = none.
+    pub(super) chosen: Option<Tensor>,
+    /// The indexer's scores, `[T, longest context]` f32, if the step asks for them and the layer has an indexer.
+    pub(super) index_scores: Option<Tensor>,
 }
 
 /// The attention of one layer.
@@ -80,51 +88,56 @@ impl Attention {
         })
     }
 
-    /// `x: [T, hidden_size]` → the attention's output of the same shape, and the slots that the step's sparse rows
-    /// attended to, `[sparse rows, index_topk]`, -1 = none.
-    ///
-    /// The batch's keys are written to `cache` first. `shared` is the selection of an earlier layer, for layers
-    /// without an indexer.
+    /// `x: [T, hidden_size]`; `shared` is what an earlier layer chose, for layers without an indexer.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         step: &Step,
-        cache: &LayerCache,
+        source: KeySource,
         shared: Option<Tensor>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
+    ) -> Result<AttentionOutput> {
         let (q, qr) = self.project_query(x)?;
         let q_pe = q.narrow(2, self.nope_dim, self.rope_dim)?;
         let q_pe = ops::rope(&q_pe, &step.rope.cos, &step.rope.sin, true)?;
-        write(&cache.kv, &self.latent_rows(x, &step.rope)?, step.layout)?;
-        let chosen = match (&self.indexer, &qr, &cache.index_k) {
-            (Some(indexer), Some(qr), Some(index_k)) => {
-                write(index_k, &indexer.keys(x, &step.rope)?, step.layout)?;
-                indexer.select(x, qr, step, index_k)?
-            }
-            _ => shared,
+        let kv = source.kv(self.latent_rows(x, &step.rope)?, step)?;
+        let (chosen, index_scores) = match (&self.indexer, &qr) {
+            (Some(indexer), Some(qr)) => indexer.forward(x, qr, step, source)?,
+            _ => (shared, None),
         };
         let mut outs = Vec::with_capacity(step.groups.len());
         for group in &step.groups {
             let q_nope = group.rows(&q)?.narrow(2, 0, self.nope_dim)?;
-            let q_pe = group.rows(&q_pe)?;
-            outs.push(match (group.form, &chosen, &group.context_slots) {
-                (AttentionForm::Expanded, _, Some(slots)) => {
-                    self.expanded(&q_nope, &q_pe, &group.layout, slots, &cache.kv)?
-                }
-                (AttentionForm::Absorbed, ..) => self.absorbed(&q_nope, &q_pe, &group.layout, &cache.kv)?,
-                (AttentionForm::Sparse, Some(slots), _) if self.expands() => {
-                    self.sparse_expanded(&q_nope, &q_pe, slots, &cache.kv)?
-                }
-                (AttentionForm::Sparse, Some(slots), _) => self.sparse_absorbed(&q_nope, &q_pe, slots, &cache.kv)?,
-                (form, ..) => candle::bail!("attention: {form:?} rows without a selection or slots"),
-            });
+            outs.push(self.attend(group, &q_nope, &group.rows(&q_pe)?, chosen.as_ref(), &kv)?);
         }
         let out = match outs.len() {
             0 => Tensor::zeros((0, self.heads, self.v_dim), q.dtype(), q.device())?,
             _ => step.join(outs)?,
         };
         let out = out.reshape(((), self.heads * self.v_dim))?.to_dtype(x.dtype())?;
-        Ok((self.o_proj.forward(&out, self.mode)?, chosen))
+        Ok(AttentionOutput { out: self.o_proj.forward(&out, self.mode)?, chosen, index_scores })
+    }
+
+    /// The rows of a group: `q_nope: [n, heads, nope]` and rotated `q_pe: [n, heads, rope]` over the slots of
+    /// `kv: [slots, latent + rope]` → `[n, heads, v_head_dim]`.
+    fn attend(
+        &self,
+        group: &RowGroup,
+        q_nope: &Tensor,
+        q_pe: &Tensor,
+        chosen: Option<&Tensor>,
+        kv: &Tensor,
+    ) -> Result<Tensor> {
+        match (group.form, &group.contexts, chosen) {
+            (AttentionForm::Expanded, Some(contexts), _) => {
+                self.expanded(q_nope, q_pe, &group.layout, &contexts.slots, kv)
+            }
+            (AttentionForm::Absorbed, ..) => self.absorbed(q_nope, q_pe, &group.layout, kv),
+            (AttentionForm::Sparse, Some(contexts), Some(chosen)) => {
+                self.sparse_expanded(q_nope, q_pe, contexts, chosen, kv)
+            }
+            (AttentionForm::Sparse, None, Some(chosen)) => self.sparse_absorbed(q_nope, q_pe, chosen, kv),
+            (form, ..) => candle::bail!("attention: {form:?} rows, but nothing was chosen for them"),
+        }
     }
 
     /// Queries `[T, heads, nope + rope]` (not rotated yet) and the normalised query latent `[T, q_lora_rank]`.
@@ -156,11 +169,6 @@ impl Attention {
         Tensor::cat(&[&ops::absorb_query(q_nope, &self.kv_b_proj, self.v_dim)?, q_pe], 2)
     }
 
-    /// Whether sparse rows too go through `kv_b_proj`: see [`FormRule`](super::step::FormRule).
-    fn expands(&self) -> bool {
-        matches!(self.mode, LinearMode::Fp8 { .. })
-    }
-
     /// MHA mode: keys and values of every head from the latents of the contexts' `slots`, `[T, heads, v_head_dim]`.
     fn expanded(
         &self,
@@ -188,30 +196,19 @@ impl Attention {
         Ok((k, expanded.narrow(2, self.nope_dim, self.v_dim)?))
     }
 
-    /// MHA mode over chosen slots `[T, index_topk]`: only what some row chose is expanded.
-    fn sparse_expanded(&self, q_nope: &Tensor, q_pe: &Tensor, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
-        let (rows, topk) = slots.dims2()?;
-        let chosen = slots.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-        let distinct: BTreeSet<i64> = chosen.iter().copied().filter(|&slot| slot >= 0).collect();
-        let place: HashMap<i64, i64> = distinct.iter().copied().zip(0..).collect();
-        let indices: Vec<i64> = chosen.iter().map(|slot| place.get(slot).copied().unwrap_or(-1)).collect();
-        let indices = Tensor::from_vec(indices, (rows, topk), slots.device())?;
-        let distinct: Vec<u32> = distinct.into_iter().map(|slot| slot as u32).collect();
-        let distinct = Tensor::from_slice(&distinct, distinct.len(), kv.device())?;
-        let (k, v) = self.expand(&distinct, kv, q_nope.dtype())?;
-        // One head at a time as MQA over rows [value, key]: a query that is zero on the value part ignores it there.
-        let q = Tensor::cat(
-            &[&Tensor::zeros((rows, self.heads, self.v_dim), q_nope.dtype(), q_nope.device())?, q_nope, q_pe],
-            2,
-        )?;
-        let rows = Tensor::cat(&[v, k], 2)?;
-        let mut outs = Vec::with_capacity(self.heads);
-        for head in 0..self.heads {
-            let keys = rows.narrow(1, head, 1)?.squeeze(1)?.contiguous()?;
-            let q = q.narrow(1, head, 1)?;
-            outs.push(ops::sparse_mla(&q, &keys, &indices, self.v_dim, self.softmax_scale)?.0);
-        }
-        Tensor::cat(&outs, 1)
+    /// MHA mode over `chosen` slots `[T, index_topk]`.
+    fn sparse_expanded(
+        &self,
+        q_nope: &Tensor,
+        q_pe: &Tensor,
+        contexts: &Contexts,
+        chosen: &Tensor,
+        kv: &Tensor,
+    ) -> Result<Tensor> {
+        let (slots, indices) = contexts.keys(chosen)?;
+        let (k, v) = self.expand(&slots, kv, q_nope.dtype())?;
+        let q = Tensor::cat(&[q_nope, q_pe], 2)?;
+        Ok(ops::sparse_mha(&q, &k, &v, &indices, self.softmax_scale)?.0)
     }
 
     /// MQA mode over chosen slots `[T, index_topk]`.
@@ -231,10 +228,12 @@ impl Attention {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use candle::Device;
 
     use super::*;
-    use crate::model::Cache;
+    use crate::model::{Cache, CacheFormat};
 
     /// Greatest absolute difference of two f32 ways to the same numbers, of a size of one.
     const TOLERANCE: f32 = 1e-5;
@@ -277,7 +276,7 @@ mod tests {
                 ..Config::tiny()
             };
             let attention = attention(&cfg);
-            let mut cache = Cache::new(&cfg, DType::F32, &Device::Cpu, 0).unwrap();
+            let mut cache = Cache::new(&cfg, CacheFormat::F32, &Device::Cpu, 0).unwrap();
             let sequences = [cache.create(), cache.create(), cache.create()];
             // Contexts over several pages, in turns, so that no sequence lies in order.
             for _ in 0..3 {
@@ -287,17 +286,20 @@ mod tests {
             let kv = &random(&[cache.pages() * 64, latent + rope]);
             let rows = layout.tokens();
             let (q_nope, q_pe) = (random(&[rows, heads, nope]), random(&[rows, heads, rope]));
-            let slots: Vec<u32> = layout.spans.iter().flat_map(|s| s.context_slots()).map(|slot| slot as u32).collect();
-            let slots = Tensor::from_slice(&slots, slots.len(), &Device::Cpu).unwrap();
-            let expanded = attention.expanded(&q_nope, &q_pe, &layout, &slots, kv).unwrap();
+            let contexts = Contexts::new(&layout, &Device::Cpu).unwrap();
+            let expanded = attention.expanded(&q_nope, &q_pe, &layout, &contexts.slots, kv).unwrap();
             close("dense", &expanded, &attention.absorbed(&q_nope, &q_pe, &layout, kv).unwrap());
 
-            let chosen: Vec<i64> = (0..rows as i64 * 6)
-                .map(|i| if i % 6 == 5 { -1 } else { (i * 37 + i % 6 * 61) % (cache.pages() as i64 * 64) })
-                .collect();
-            let slots = Tensor::from_vec(chosen, (rows, 6), &Device::Cpu).unwrap();
-            let expanded = attention.sparse_expanded(&q_nope, &q_pe, &slots, kv).unwrap();
-            close("sparse", &expanded, &attention.sparse_absorbed(&q_nope, &q_pe, &slots, kv).unwrap());
+            // A few slots for each row, of which the contexts hold more, and many, of which they hold fewer.
+            let all = contexts.slots.to_vec1::<u32>().unwrap();
+            for k in [1, 7] {
+                let pick = |i: usize| if i % 6 == 5 { -1 } else { i64::from(all[(i * 37 + i % 6 * 61) % all.len()]) };
+                let chosen = Tensor::from_vec((0..rows * k).map(pick).collect(), (rows, k), &Device::Cpu).unwrap();
+                let (keys, _) = contexts.keys(&chosen).unwrap();
+                assert_eq!(keys.dims1().unwrap(), if k == 1 { rows } else { all.len() });
+                let expanded = attention.sparse_expanded(&q_nope, &q_pe, &contexts, &chosen, kv).unwrap();
+                close("sparse", &expanded, &attention.sparse_absorbed(&q_nope, &q_pe, &chosen, kv).unwrap());
+            }
         }
     }
 }

@@ -12,6 +12,45 @@ use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
 
+/// How a [`Cache`] keeps latents and index keys.
+///
+/// [`Precision::Fp8`](super::Precision::Fp8) rounds the values to e4m3 with their scales before they are kept; the format
+/// is that of the rounded numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheFormat {
+    /// 4 bytes a number, exact for f32 activations.
+    F32,
+    /// 2 bytes a number.
+    Bf16,
+    /// 2 bytes a number; overflows above 65,504.
+    F16,
+}
+
+impl CacheFormat {
+    /// Returns the format that keeps activations of this dtype as they are.
+    ///
+    /// # Errors
+    /// If `dtype` is not f32, bf16 or f16.
+    pub fn exact_for(dtype: DType) -> Result<Self> {
+        match dtype {
+            DType::F32 => Ok(Self::F32),
+            DType::BF16 => Ok(Self::Bf16),
+            DType::F16 => Ok(Self::F16),
+            _ => candle::bail!("a cache keeps f32, bf16 or f16, not {}", dtype.as_str()),
+        }
+    }
+
+    /// Returns the dtype of the cache's tensors.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
 /// The keys of one layer.
 #[derive(Debug)]
 pub(super) struct LayerCache {
@@ -43,11 +82,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache with room for `pages` pages of 64 tokens, which grows on demand.
+    /// Returns an empty cache with `pages` pages of 64 tokens, which grows on demand; with
+    /// [`set_max_pages`](Self::set_max_pages) of the same number it never allocates again.
     ///
     /// # Errors
     /// If the memory for `pages` can't be had on `device`.
-    pub fn new(cfg: &Config, dtype: DType, device: &Device, pages: usize) -> Result<Self> {
+    pub fn new(cfg: &Config, format: CacheFormat, device: &Device, pages: usize) -> Result<Self> {
+        let dtype = format.dtype();
         let mtp_layers = cfg.num_nextn_predict_layers.min(1);
         let width = cfg.kv_lora_rank + cfg.qk_rope_head_dim;
         let mut layers = Vec::with_capacity(cfg.num_hidden_layers + mtp_layers);
@@ -307,24 +348,4 @@ fn grow(keys: &Tensor, old: usize, new: usize) -> Result<Tensor> {
         grown.slice_set(keys, 0, 0)?;
     }
     Ok(grown)
-}
-
-/// Writes `rows: [T, D]` to the batch's slots in `keys: [slots, D]`.
-pub(super) fn write(keys: &Tensor, rows: &Tensor, layout: &BatchLayout) -> Result<()> {
-    let rows = rows.to_dtype(keys.dtype())?.contiguous()?;
-    for span in &layout.spans {
-        let mut position = span.start;
-        while position < span.context() {
-            let first = span.slot(position);
-            let mut end = position + 1;
-            // One copy for as long as the slots follow each other, across pages too.
-            while end < span.context() && span.slot(end) == first + (end - position) {
-                end += 1;
-            }
-            let run = rows.narrow(0, span.tokens.start + position - span.start, end - position)?;
-            keys.slice_set(&run, 0, first)?;
-            position = end;
-        }
-    }
-    Ok(())
 }

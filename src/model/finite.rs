@@ -1,33 +1,64 @@
-//! An overflow, found in the layer where it happens.
+//! Overflows, found in the layer where they happen.
 
 use candle::{CpuStorage, DType, Result, Storage, Tensor};
 use candle_core as candle;
 
-/// Refuses `x: [T, n]` with a value that is infinite or NaN.
-pub(super) fn check_finite(what: &str, x: &Tensor) -> Result<()> {
-    let Some(element) = not_finite(x)? else { return Ok(()) };
-    let (row, dtype) = (element / x.dim(1)?.max(1), x.dtype().as_str());
-    candle::bail!("{what} of row {row} is not finite: the weights overflow in {dtype}")
+/// The check of one step: on CPU each tensor is looked at when it is seen, elsewhere all are read at once at the end.
+#[derive(Debug, Default)]
+pub(super) struct FiniteCheck {
+    /// What was seen and not read yet: its name, its dtype, and one f32 for each row, 0 where the row is finite.
+    seen: Vec<(String, DType, Tensor)>,
 }
 
-/// The first element that is not finite.
-fn not_finite(x: &Tensor) -> Result<Option<usize>> {
-    let (storage, layout) = x.storage_and_layout();
-    if let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) {
-        let found = match storage {
-            CpuStorage::F32(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff_ffff < 0x7f80_0000)),
-            CpuStorage::BF16(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff < 0x7f80)),
-            CpuStorage::F16(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff < 0x7c00)),
-            _ => None,
-        };
-        if let Some(found) = found {
-            return Ok(found);
+impl FiniteCheck {
+    /// Takes note of `x: [T, n]`; `what` names it in the error.
+    ///
+    /// Fails if `x` is on CPU and has a value that is infinite or NaN.
+    pub(super) fn see(&mut self, what: impl FnOnce() -> String, x: &Tensor) -> Result<()> {
+        match in_memory(x)? {
+            Some(None) => Ok(()),
+            Some(Some(element)) => refuse(&what(), element / x.dim(1)?.max(1), x.dtype()),
+            None => self.defer(what(), x),
         }
     }
-    drop(storage);
-    // Elsewhere: zero times a number is zero, times anything else it is not.
-    let zero = (x.detach().to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
-    Ok(if zero == 0.0 { None } else { Some(0) })
+
+    /// Fails if a tensor that was seen has a value that is infinite or NaN, with the name of the first one.
+    pub(super) fn finish(self) -> Result<()> {
+        let flags: Vec<_> = self.seen.iter().map(|(.., flags)| flags).collect();
+        if flags.is_empty() {
+            return Ok(());
+        }
+        let flags = Tensor::stack(&flags, 0)?.to_vec2::<f32>()?;
+        for ((what, dtype, _), flags) in self.seen.iter().zip(flags) {
+            if let Some(row) = flags.iter().position(|&flag| flag != 0.0) {
+                return refuse(what, row, *dtype);
+            }
+        }
+        Ok(())
+    }
+
+    fn defer(&mut self, what: String, x: &Tensor) -> Result<()> {
+        // Zero times a number is zero, times anything else it is NaN.
+        let flags = (x.detach().to_dtype(DType::F32)? * 0.0)?.sum(1)?;
+        self.seen.push((what, x.dtype(), flags));
+        Ok(())
+    }
+}
+
+fn refuse(what: &str, row: usize, dtype: DType) -> Result<()> {
+    candle::bail!("{what} of row {row} is not finite: the weights overflow in {}", dtype.as_str())
+}
+
+/// The first element that is not finite of a contiguous tensor on CPU; `None` for other tensors.
+fn in_memory(x: &Tensor) -> Result<Option<Option<usize>>> {
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else { return Ok(None) };
+    Ok(match storage {
+        CpuStorage::F32(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff_ffff < 0x7f80_0000)),
+        CpuStorage::BF16(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff < 0x7f80)),
+        CpuStorage::F16(values) => Some(first(&values[from..to], |x| x.to_bits() & 0x7fff < 0x7c00)),
+        _ => None,
+    })
 }
 
 /// The first value that is not `finite`. Whether there is one is known before where it is: the first pass has no branch
@@ -35,4 +66,39 @@ fn not_finite(x: &Tensor) -> Result<Option<usize>> {
 fn first<T: Copy>(values: &[T], finite: impl Fn(T) -> bool) -> Option<usize> {
     let all = values.iter().fold(true, |all, &x| all & finite(x));
     if all { None } else { values.iter().position(|&x| !finite(x)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_first_tensor_and_row_are_named_at_once_and_at_the_end() {
+        let tensor = |values: [[f32; 2]; 3]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let fine = tensor([[1.0, -2.0], [f32::MAX, f32::MIN], [0.0, 3.0]]);
+        let spoilt = [
+            tensor([[1.0, 2.0], [0.0, f32::INFINITY], [f32::NAN, 0.0]]),
+            tensor([[1.0, 2.0], [f32::NEG_INFINITY, f32::INFINITY], [0.0, 0.0]]),
+            tensor([[1.0, 2.0], [f32::NAN, 0.0], [0.0, 0.0]]),
+        ];
+        let expected = "layer 1 of row 1 is not finite: the weights overflow in f32";
+        for bad in spoilt {
+            let mut check = FiniteCheck::default();
+            check.see(|| "layer 0".to_string(), &fine).unwrap();
+            let error = check.see(|| "layer 1".to_string(), &bad).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+
+            let mut check = FiniteCheck::default();
+            for (what, x) in [("layer 0", &fine), ("layer 1", &bad), ("layer 2", &bad)] {
+                check.defer(what.to_string(), x).unwrap();
+            }
+            let error = check.finish().unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+        let mut check = FiniteCheck::default();
+        check.defer("layer 0".to_string(), &fine).unwrap();
+        check.finish().unwrap();
+    }
 }

@@ -4,6 +4,7 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
+use super::keys::KeySource;
 use super::linear::linear;
 use super::norm::LayerNorm;
 use super::rope::RopeTables;
@@ -52,25 +53,55 @@ impl Indexer {
         })
     }
 
+    /// The slots `[sparse rows, index_topk]` of the best-scored tokens for the step's sparse rows, padded with -1, or
+    /// `None` if there are no such rows; and, if the step asks for them, the scores of all rows, `[T, longest context]`
+    /// f32, -inf beyond a row's position.
+    ///
+    /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent. No gradient flows into them: the
+    /// indexer learns from its scores alone, and the model does not learn from them.
+    ///
+    /// # Source
+    /// DeepSeek-V3.2-Exp, section 2.1: the indexer's input is detached.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        qr: &Tensor,
+        step: &Step,
+        source: KeySource,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x, qr) = (x.detach(), qr.detach());
+        let index_k = source.index_k(self.keys(&x, &step.rope)?, step)?;
+        let sparse = step.sparse().zip(step.sparse_rope.as_ref());
+        if !step.index_scores {
+            let Some((group, rope)) = sparse else { return Ok((None, None)) };
+            let (q, weights) = self.queries(&group.rows(&x)?, &group.rows(&qr)?, rope)?;
+            return Ok((Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?), None));
+        }
+        let (q, weights) = self.queries(&x, &qr, &step.rope)?;
+        let scores = ops::mqa_logits(&q, &index_k, &weights, step.layout)?;
+        let chosen = match sparse {
+            Some((group, _)) => {
+                let (q, weights) = (group.rows(&q)?, group.rows(&weights)?);
+                Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?)
+            }
+            None => None,
+        };
+        Ok((chosen, Some(scores)))
+    }
+
     /// Index keys `[T, index_head_dim]` of `x: [T, hidden_size]`.
-    pub(super) fn keys(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
+    fn keys(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
         let k = self.k_norm.forward(&self.wk.forward(x, self.mode)?)?;
         self.rotate(&k.unsqueeze(1)?, rope)?.squeeze(1)
     }
 
-    /// The slots `[sparse rows, index_topk]` of the best-scored tokens for the step's sparse rows, padded with -1; `None`
-    /// if there are no such rows.
-    ///
-    /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent, `index_k: [slots, index_head_dim]`.
-    pub(super) fn select(&self, x: &Tensor, qr: &Tensor, step: &Step, index_k: &Tensor) -> Result<Option<Tensor>> {
-        let (Some(group), Some(rope)) = (step.sparse(), &step.sparse_rope) else { return Ok(None) };
-        let (x, qr) = (group.rows(x)?, group.rows(qr)?);
-        let q = self.wq_b.forward(&qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
+    /// Index queries `[T, index_n_heads, index_head_dim]` and head weights `[T, index_n_heads]` f32, scaled.
+    fn queries(&self, x: &Tensor, qr: &Tensor, rope: &RopeTables) -> Result<(Tensor, Tensor)> {
+        let q = self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
         let q = self.rotate(&q, rope)?;
         // The head weights stay f32: rounding them flips near ties.
-        let weights = self.weights_proj.forward_f32(&x, self.mode)?;
-        let weights = (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?;
-        ops::indexer_topk(&q, index_k, &weights, &group.layout, self.topk).map(Some)
+        let weights = self.weights_proj.forward_f32(x, self.mode)?;
+        Ok((q, (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?))
     }
 
     /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`; in FP8 precision the whole vector then goes

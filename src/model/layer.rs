@@ -4,9 +4,8 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::attention::Attention;
-use super::cache::LayerCache;
-use super::finite::check_finite;
+use super::attention::{Attention, AttentionOutput};
+use super::keys::KeySource;
 use super::mlp::Mlp;
 use super::moe::Moe;
 use super::norm::RmsNorm;
@@ -35,6 +34,8 @@ pub(super) struct LayerOutput {
     pub(super) hidden: Tensor,
     /// The slots that its attention chose for the step's sparse rows, `[sparse rows, index_topk]`, -1 = none.
     pub(super) chosen: Option<Tensor>,
+    /// The scores of its indexer, `[T, longest context]` f32, if the step asks for them.
+    pub(super) index_scores: Option<Tensor>,
     /// The experts it used, `[T, num_experts_per_tok]` u32.
     pub(super) expert_indices: Option<Tensor>,
 }
@@ -58,11 +59,11 @@ impl Layer {
         &self,
         x: &Tensor,
         step: &Step,
-        cache: &LayerCache,
+        source: KeySource,
         shared: Option<Tensor>,
     ) -> Result<LayerOutput> {
-        let (attn_out, chosen) = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, cache, shared)?;
-        let x = (x + attn_out)?;
+        let attention = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, source, shared)?;
+        let x = (x + &attention.out)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
         let (mlp_out, expert_indices) = match &self.mlp {
             FeedForward::Dense(mlp) => (mlp.forward(&normed)?, None),
@@ -72,7 +73,7 @@ impl Layer {
             }
         };
         let hidden = (x + mlp_out)?;
-        check_finite("the residual stream", &hidden)?;
-        Ok(LayerOutput { hidden, chosen, expert_indices })
+        let AttentionOutput { chosen, index_scores, .. } = attention;
+        Ok(LayerOutput { hidden, chosen, index_scores, expert_indices })
     }
 }

@@ -11,7 +11,7 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 
 use crate::config::{Config, IndexerType, MlpType};
-use crate::ops::layout::BatchLayout;
+use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 mod adapter;
@@ -20,6 +20,7 @@ mod cache;
 mod finite;
 mod indexer;
 mod init;
+mod keys;
 mod layer;
 mod linear;
 mod mlp;
@@ -29,12 +30,15 @@ mod norm;
 mod rope;
 mod step;
 mod trace;
+mod training;
 
-pub use cache::{Cache, SequenceId};
+pub use cache::{Cache, CacheFormat, SequenceId};
 pub use trace::Trace;
+pub use training::{TrainingOptions, TrainingOutput};
 
 use adapter::Adapter;
-use finite::check_finite;
+use finite::FiniteCheck;
+use keys::KeySource;
 use layer::{Layer, LayerOutput};
 use mtp::Mtp;
 use norm::RmsNorm;
@@ -63,6 +67,7 @@ pub struct Model {
     lm_head: LinearWeight,
     mtp: Option<Mtp>,
     rope: Rope,
+    precision: Precision,
     form_rule: FormRule,
     dtype: DType,
     device: Device,
@@ -126,6 +131,7 @@ impl Model {
             lm_head,
             mtp,
             rope: Rope::new(cfg, vb.device()),
+            precision,
             form_rule: FormRule::new(cfg, mode),
             dtype: vb.dtype(),
             device: vb.device().clone(),
@@ -154,12 +160,20 @@ impl Model {
         self.mtp.is_some()
     }
 
-    /// An empty cache for this model with room for `pages` pages of 64 tokens.
+    /// Returns an empty cache for this model with `pages` pages of 64 tokens, in the format of its dtype.
     ///
     /// # Errors
     /// If the memory can't be had.
     pub fn new_cache(&self, pages: usize) -> Result<Cache> {
-        Cache::new(&self.config, self.dtype, &self.device, pages)
+        self.new_cache_in(CacheFormat::exact_for(self.dtype)?, pages)
+    }
+
+    /// As [`Model::new_cache`], in a format of the caller's choice.
+    ///
+    /// # Errors
+    /// If the memory can't be had.
+    pub fn new_cache_in(&self, format: CacheFormat, pages: usize) -> Result<Cache> {
+        Cache::new(&self.config, format, &self.device, pages)
     }
 
     /// Runs a flattened batch: `ids: [T]` in the order of `layout`, which [`Cache::append`] made for it.
@@ -179,22 +193,50 @@ impl Model {
         ids: &[u32],
         layout: &BatchLayout,
         cache: &mut Cache,
-        mut trace: Option<&mut Trace>,
+        trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let ids = self.ids(ids, layout)?;
-        let step = self.step(layout)?;
-        let mut x = self.embed_tokens.index_select(&ids, 0)?.to_dtype(self.dtype)?;
-        let mut chosen = None;
+        let step = self.cached_step(layout, cache)?;
+        self.run_main(&ids, &step, |layer| cache.layer(layer).map(KeySource::Cached), trace).map(|(hidden, _)| hidden)
+    }
+
+    /// The layers and the final norm over `ids: [T]` u32: hidden states `[T, hidden_size]`, and the indexers' scores.
+    fn run_main<'a>(
+        &self,
+        ids: &Tensor,
+        step: &Step,
+        source: impl Fn(usize) -> Result<KeySource<'a>>,
+        trace: Option<&mut Trace>,
+    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let mut finite = FiniteCheck::default();
+        let result = self.run_layers(ids, step, source, trace, &mut finite);
+        // What overflowed is the cause of what failed after it.
+        finite.finish()?;
+        result
+    }
+
+    fn run_layers<'a>(
+        &self,
+        ids: &Tensor,
+        step: &Step,
+        source: impl Fn(usize) -> Result<KeySource<'a>>,
+        mut trace: Option<&mut Trace>,
+        finite: &mut FiniteCheck,
+    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let mut x = self.embed_tokens.index_select(ids, 0)?.to_dtype(self.dtype)?;
+        let (mut chosen, mut scores) = (None, Vec::with_capacity(self.layers.len()));
         for (i, layer) in self.layers.iter().enumerate() {
-            let out = layer.forward(&x, &step, cache.layer(i)?, chosen).map_err(|e| in_layer(i, e))?;
+            let out = layer.forward(&x, step, source(i)?, chosen).map_err(|e| in_layer(i, e))?;
+            finite.see(|| residual_stream(i), &out.hidden)?;
             if let Some(trace) = trace.as_deref_mut() {
-                self.record(trace, &out, &step)?;
+                self.record(trace, &out, step)?;
             }
             (x, chosen) = (out.hidden, out.chosen);
+            scores.push(out.index_scores);
         }
         let hidden = self.norm.forward(&x)?;
-        check_finite("model.norm: the output", &hidden)?;
-        Ok(hidden)
+        finite.see(|| "model.norm: the output".to_string(), &hidden)?;
+        Ok((hidden, scores))
     }
 
     /// Logits `[n, vocab_size]` f32 of hidden states `[n, hidden_size]` from [`Model::forward_batch`].
@@ -226,14 +268,29 @@ impl Model {
         trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let ids = self.ids(next_ids, layout)?;
-        let step = self.step(layout)?;
+        let step = self.cached_step(layout, cache)?;
+        let source = KeySource::Cached(cache.layer(self.layers.len())?);
+        self.run_mtp(&ids, hidden, &step, source, trace).map(|(hidden, _)| hidden)
+    }
+
+    /// The MTP layer over `next_ids: [T]` u32 and `hidden: [T, hidden_size]`: hidden states, and its indexer's scores.
+    fn run_mtp(
+        &self,
+        next_ids: &Tensor,
+        hidden: &Tensor,
+        step: &Step,
+        source: KeySource,
+        trace: Option<&mut Trace>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let layer = self.layers.len();
-        let run = self.mtp()?.forward(&ids, hidden, &step, cache.layer(layer)?);
-        let (hidden, out) = run.map_err(|e| in_layer(layer, e))?;
+        let (hidden, out) = self.mtp()?.forward(next_ids, hidden, step, source).map_err(|e| in_layer(layer, e))?;
+        let mut finite = FiniteCheck::default();
+        finite.see(|| residual_stream(layer), &out.hidden)?;
+        finite.finish()?;
         if let Some(trace) = trace {
-            self.record(trace, &out, &step)?;
+            self.record(trace, &out, step)?;
         }
-        Ok(hidden)
+        Ok((hidden, out.index_scores))
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
@@ -261,8 +318,9 @@ impl Model {
         Tensor::from_slice(ids, ids.len(), &self.device)
     }
 
-    fn step<'a>(&self, layout: &'a BatchLayout) -> Result<Step<'a>> {
-        Step::new(layout, &self.form_rule, &self.rope, &self.device)
+    fn cached_step<'a>(&self, layout: &'a BatchLayout, cache: &Cache) -> Result<Step<'a>> {
+        let slots = cache.pages() * PAGE_SIZE;
+        Step::new(layout, slots, &self.form_rule, &self.rope, &self.device)
     }
 
     fn record(&self, trace: &mut Trace, out: &LayerOutput, step: &Step) -> Result<()> {
@@ -271,11 +329,17 @@ impl Model {
             return Ok(());
         }
         trace.hidden.push(out.hidden.clone());
-        let topk = self.config.index_topk.filter(|_| self.config.has_indexer());
-        let positions = topk.map(|topk| trace::selected_positions(out.chosen.as_ref(), topk, step)).transpose()?;
+        let positions = match self.config.has_indexer() {
+            true => Some(trace::selected_positions(out.chosen.as_ref(), step)?),
+            false => None,
+        };
         trace.topk_indices.push(positions);
         Ok(())
     }
+}
+
+fn residual_stream(layer: usize) -> String {
+    format!("model.layers.{layer}: the residual stream")
 }
 
 /// Says in which layer an error came up, on the error's own line: candle's contexts would take another one.

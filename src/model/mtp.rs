@@ -4,7 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::cache::LayerCache;
+use super::keys::KeySource;
 use super::layer::{Layer, LayerOutput};
 use super::linear::linear;
 use super::norm::RmsNorm;
@@ -72,12 +72,12 @@ impl Mtp {
         next_ids: &Tensor,
         hidden: &Tensor,
         step: &Step,
-        cache: &LayerCache,
+        source: KeySource,
     ) -> Result<(Tensor, LayerOutput)> {
         let embedding = self.embed_tokens.index_select(next_ids, 0)?.to_dtype(hidden.dtype())?;
         let z = Tensor::cat(&[self.enorm.forward(&embedding)?, self.hnorm.forward(hidden)?], 1)?;
         let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
-        let out = self.layer.forward(&x, step, cache, None)?;
+        let out = self.layer.forward(&x, step, source, None)?;
         Ok((self.norm.forward(&out.hidden)?, out))
     }
 

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use candle::{Device, Result, Tensor};
+use candle::{DType, Device, Result, Tensor};
 use candle_core as candle;
 
 use super::rope::{Rope, RopeTables};
 use crate::config::Config;
-use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 use crate::ops::linear::LinearMode;
 
 /// How a row attends. The forms are equivalent up to rounding where they attend to the same positions.
@@ -46,6 +46,11 @@ impl FormRule {
             rope_dim: cfg.qk_rope_head_dim,
             v_dim: cfg.v_head_dim,
         }
+    }
+
+    /// The same rule with every row dense.
+    pub(super) fn dense(&self) -> Self {
+        Self { index_topk: None, ..self.clone() }
     }
 
     /// A span's rows by form: its first rows attend to all they see, those from position `index_topk` on are sparse.
@@ -114,9 +119,61 @@ pub(super) struct RowGroup {
     pub(super) layout: BatchLayout,
     /// Rows of the batch, one range for each span of `layout`.
     pub(super) ranges: Vec<Range<usize>>,
-    /// The slots of the contexts of `layout`, one after the other, `[layout.total_context()]` u32; of expanded rows.
-    pub(super) context_slots: Option<Tensor>,
+    /// Where keys and values are expanded, those to expand.
+    pub(super) contexts: Option<Contexts>,
     rows: Rows,
+}
+
+/// The contexts of some sequences, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Contexts {
+    /// Their slots, `[layout.total_context()]` u32.
+    pub(super) slots: Tensor,
+    /// The place of each page's first slot in `slots`, `[pages]` i64, 0 for pages of other sequences.
+    places: Tensor,
+}
+
+impl Contexts {
+    pub(super) fn new(layout: &BatchLayout, device: &Device) -> Result<Self> {
+        let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
+        let slots = Tensor::from_vec(slots, layout.total_context(), device)?;
+        let pages = layout.spans.iter().flat_map(|span| &span.block_table).max().map_or(0, |&page| page as usize + 1);
+        // Of a page that sequences share, the place where more of it is.
+        let mut places = vec![(0, 0); pages];
+        let mut base = 0;
+        for span in &layout.spans {
+            for (i, &page) in span.block_table.iter().enumerate().take(span.context().div_ceil(PAGE_SIZE)) {
+                let (first, filled) = (i * PAGE_SIZE, (span.context() - i * PAGE_SIZE).min(PAGE_SIZE));
+                if filled > places[page as usize].1 {
+                    places[page as usize] = ((base + first) as i64, filled);
+                }
+            }
+            base += span.context();
+        }
+        let places = places.into_iter().map(|(place, _)| place).collect();
+        Ok(Self { slots, places: Tensor::from_vec(places, pages, device)? })
+    }
+
+    /// The keys to expand for the `chosen` slots `[n, k]` (-1 = none): their slots `[keys]` u32, and where among them
+    /// each chosen one is, `[n, k]` i64, -1 = none.
+    ///
+    /// These are the chosen ones themselves, or whole contexts, whichever are fewer.
+    pub(super) fn keys(&self, chosen: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (n, k) = chosen.dims2()?;
+        let chosen = chosen.to_dtype(DType::I64)?;
+        let none = chosen.lt(0i64)?;
+        let slots = chosen.maximum(0i64)?.flatten_all()?;
+        let (keys, places) = if n * k <= self.slots.dim(0)? {
+            (slots.to_dtype(DType::U32)?, Tensor::arange(0, (n * k) as i64, chosen.device())?)
+        } else {
+            let size = Tensor::full(PAGE_SIZE as i64, n * k, chosen.device())?;
+            let page = (&slots / &size)?;
+            let within = (slots - (&page * size)?)?;
+            (self.slots.clone(), (self.places.index_select(&page, 0)? + within)?)
+        };
+        let places = places.reshape((n, k))?;
+        Ok((keys, none.where_cond(&places.zeros_like()?.affine(1.0, -1.0)?, &places)?))
+    }
 }
 
 impl RowGroup {
@@ -135,14 +192,9 @@ impl RowGroup {
                 ranges.push(rows);
             }
         }
-        let context_slots = match form {
-            AttentionForm::Expanded => {
-                let slots = layout.spans.iter().flat_map(Span::context_slots).map(|slot| slot as u32).collect();
-                Some(Tensor::from_vec(slots, layout.total_context(), device)?)
-            }
-            _ => None,
-        };
-        Ok(Self { form, rows: Rows::new(&ranges, batch.tokens(), device)?, layout, ranges, context_slots })
+        let expands = form == AttentionForm::Expanded || rule.always_expands && form == AttentionForm::Sparse;
+        let contexts = if expands { Some(Contexts::new(&layout, device)?) } else { None };
+        Ok(Self { form, rows: Rows::new(&ranges, batch.tokens(), device)?, layout, ranges, contexts })
     }
 
     /// The group's rows of `x: [T, ..]`.
@@ -156,17 +208,30 @@ impl RowGroup {
 pub(super) struct Step<'a> {
     pub(super) layout: &'a BatchLayout,
     pub(super) rope: RopeTables,
+    /// The slot of each row, `[T]` u32.
+    pub(super) slots: Tensor,
+    /// Positions up to which rows attend to all they see; `None`: all rows do.
+    pub(super) index_topk: Option<usize>,
+    /// Whether the indexers also give their scores.
+    pub(super) index_scores: bool,
     /// The rows by form, in the order of their first rows.
     pub(super) groups: Vec<RowGroup>,
-    /// The tables of the sparse rows.
+    /// The tables of the sparse rows, if there are any.
     pub(super) sparse_rope: Option<RopeTables>,
     /// The place of each row among the groups' rows one after the other, `[T]` u32, where that is another order.
     order: Option<Tensor>,
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(layout: &'a BatchLayout, rule: &FormRule, rope: &Rope, device: &Device) -> Result<Self> {
-        layout.check_rows(layout.tokens())?;
+    /// `slots`: how many there are for keys.
+    pub(super) fn new(
+        layout: &'a BatchLayout,
+        slots: usize,
+        rule: &FormRule,
+        rope: &Rope,
+        device: &Device,
+    ) -> Result<Self> {
+        layout.check(layout.tokens(), slots)?;
         let rope = rope.tables(&layout.positions())?;
         let mut groups = Vec::new();
         for form in [AttentionForm::Expanded, AttentionForm::Absorbed, AttentionForm::Sparse] {
@@ -182,7 +247,9 @@ impl<'a> Step<'a> {
             None => None,
         };
         let order = order(&groups, layout.tokens(), device)?;
-        Ok(Self { layout, rope, groups, sparse_rope, order })
+        let slots = Tensor::from_vec(layout.slots(), layout.tokens(), device)?;
+        let index_topk = rule.index_topk;
+        Ok(Self { layout, rope, slots, index_topk, index_scores: false, groups, sparse_rope, order })
     }
 
     /// The sparse rows, if there are any.
@@ -200,7 +267,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// See [`Step`].
+/// See [`Step::join`].
 fn order(groups: &[RowGroup], tokens: usize, device: &Device) -> Result<Option<Tensor>> {
     let rows: Vec<usize> = groups.iter().flat_map(|group| group.ranges.iter().cloned().flatten()).collect();
     if rows.is_sorted() {

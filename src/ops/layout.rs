@@ -138,7 +138,19 @@ impl BatchLayout {
 
     /// The layout of one uncached sequence of `tokens` rows whose keys lie in slots `0..tokens`.
     pub fn single(tokens: usize) -> Self {
-        let block_table = (0..tokens.div_ceil(PAGE_SIZE) as u32).collect();
-        Self { spans: vec![Span { tokens: 0..tokens, start: 0, block_table, prefill: Some(0..tokens) }] }
+        Self::uncached(&[tokens])
+    }
+
+    /// The layout of whole uncached sequences of these lengths, each over pages of its own, in order.
+    pub fn uncached(lengths: &[usize]) -> Self {
+        let (mut spans, mut row, mut page) = (Vec::with_capacity(lengths.len()), 0, 0);
+        for &tokens in lengths {
+            let pages = tokens.div_ceil(PAGE_SIZE) as u32;
+            let block_table = (page..page + pages).collect();
+            spans.push(Span { tokens: row..row + tokens, start: 0, block_table, prefill: Some(0..tokens) });
+            row += tokens;
+            page += pages;
+        }
+        Self { spans }
     }
 }

@@ -10,6 +10,7 @@ mod dispatch;
 pub mod layout;
 
 pub mod absorb;
+pub mod cache_write;
 pub mod dense_mla;
 pub mod fp8;
 pub mod gate;
@@ -22,11 +23,13 @@ pub mod moe;
 pub mod mqa_logits;
 pub mod rms_norm;
 pub mod rope;
+pub mod sparse_mha;
 pub mod sparse_mla;
 pub mod swiglu;
 pub mod topk;
 
 pub use absorb::{absorb_query, absorb_value};
+pub use cache_write::cache_write;
 pub use cpu::simd;
 pub use dense_mla::dense_mla;
 pub use dispatch::{Backend, OpBackends, with_backend};
@@ -40,6 +43,7 @@ pub use moe::{mlp, moe};
 pub use mqa_logits::mqa_logits;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
+pub use sparse_mha::sparse_mha;
 pub use sparse_mla::sparse_mla;
 pub use swiglu::swiglu;
 pub use topk::topk;
@@ -48,6 +52,7 @@ pub use topk::topk;
 const OPS: &[dispatch::Op] = &[
     absorb::QUERY,
     absorb::VALUE,
+    cache_write::OP,
     fp8::ACT_DEQUANT,
     fp8::ACT_QUANT,
     fp8::BLOCK_DEQUANT,
@@ -66,6 +71,7 @@ const OPS: &[dispatch::Op] = &[
     mqa_logits::OP,
     rms_norm::OP,
     rope::OP,
+    sparse_mha::OP,
     sparse_mla::OP,
     swiglu::OP,
     topk::OP,

@@ -14,5 +14,7 @@ mod kinds;
 mod layers;
 mod logits_processor;
 mod neighbours;
+mod precision;
 mod tiny_v32;
+mod training;
 mod zoo;

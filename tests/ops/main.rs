@@ -6,6 +6,7 @@ mod common;
 mod common_attn;
 
 mod absorb;
+mod cache_write;
 mod dense_mla;
 mod dispatch;
 mod elementwise;
@@ -20,5 +21,6 @@ mod mla_backward;
 mod moe;
 mod mqa_logits;
 mod row_invariance;
+mod sparse_mha;
 mod sparse_mla;
 mod topk;

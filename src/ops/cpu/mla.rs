@@ -17,6 +17,7 @@ use super::tile::{Softmax, TILE, Tile, lane_width, padded, step};
 const SPLIT: usize = 8 * TILE;
 
 /// The slots that each row sees.
+#[derive(Clone)]
 pub(crate) struct Seen {
     /// All below the slots of the cache.
     pub(crate) slots: Vec<u32>,

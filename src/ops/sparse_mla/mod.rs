@@ -6,7 +6,7 @@ use candle_core as candle;
 use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
-mod cpu;
+pub(crate) mod cpu;
 pub mod reference;
 
 pub(crate) use reference::{attend, causal_mask};

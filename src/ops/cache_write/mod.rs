@@ -1,0 +1,41 @@
+//! Writing a step's keys to their slots.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+
+use crate::ops::args::{self, any, exactly};
+use crate::ops::dispatch::{Backend, FastPath, Op};
+
+mod cpu;
+pub mod reference;
+
+pub(crate) const OP: Op = Op { name: "cache_write", cpu: FastPath::CPU_TRACKED };
+
+/// Writes each row of `rows` to its slot of `cache`, in place: `cache[slots[t]] = rows[t]`.
+///
+/// The write is not recorded for gradients: training takes keys from the batch's own rows.
+///
+/// # Shapes
+/// - `cache`: `[slots, D]`, f32, bf16, f16, f64 or f8e4m3, contiguous
+/// - `rows`: `[T, D]`, any of these dtypes, rounded to the dtype of `cache`
+/// - `slots`: `[T]` u32, different from each other and below the slots of `cache`
+///
+/// # Errors
+/// A wrong rank, dtype or size, a slot outside the cache. A failed call has written nothing.
+pub fn cache_write(cache: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
+    let _span = tracing::trace_span!("cache_write").entered();
+    let [_, dim] = args::shape(OP.name, "cache", cache, [any("slots"), any("D")])?;
+    let [tokens, _] = args::shape(OP.name, "rows", rows, [any("T"), exactly("D", dim)])?;
+    args::shape(OP.name, "slots", slots, [exactly("T", tokens)])?;
+    args::dtype(OP.name, "cache", cache, args::FLOATS_AND_FP8)?;
+    args::dtype(OP.name, "rows", rows, args::FLOATS_AND_FP8)?;
+    args::dtype(OP.name, "slots", slots, &[DType::U32])?;
+    if !cache.is_contiguous() {
+        candle::bail!("{}: cache must be contiguous", OP.name)
+    }
+    let rows = rows.detach().to_dtype(cache.dtype())?.contiguous()?;
+    match OP.backend([cache, &rows, slots]) {
+        Backend::Cpu => cpu::cache_write(cache, &rows, slots),
+        Backend::Reference => reference::cache_write(cache, &rows, slots),
+    }
+}
