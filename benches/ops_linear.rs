@@ -12,7 +12,7 @@ use deepseek_v32::ops::fp8::act_quant;
 use deepseek_v32::ops::gate::{GateConfig, gate};
 use deepseek_v32::ops::hadamard::hadamard;
 use deepseek_v32::ops::layer_norm::layer_norm;
-use deepseek_v32::ops::linear::{LinearMode, LinearWeight};
+use deepseek_v32::ops::linear::{LinearMode, LinearWeight, StackedWeight};
 use deepseek_v32::ops::moe::{ExpertWeights, moe};
 use deepseek_v32::ops::rms_norm::rms_norm;
 use deepseek_v32::ops::rope::rope;
@@ -109,14 +109,15 @@ fn measure() -> Result<()> {
     }
     let cases = [(1, 256, 64, 8, 2), (64, 256, 64, 8, 2), (1, 1024, 512, 32, 8), (256, 1024, 512, 32, 8)];
     for (tokens, hidden, width, experts, k) in cases {
-        let expert = || -> Result<ExpertWeights> {
-            Ok(ExpertWeights {
-                gate_proj: weight(width, hidden, DType::BF16)?,
-                up_proj: weight(width, hidden, DType::BF16)?,
-                down_proj: weight(hidden, width, DType::BF16)?,
-            })
+        let stack = |n: usize, k: usize| -> Result<StackedWeight> {
+            let weight = weight(experts * n, k, DType::BF16)?.weight.reshape((experts, n, k))?;
+            Ok(StackedWeight { weight, weight_scale_inv: None })
         };
-        let weights = (0..experts).map(|_| expert()).collect::<Result<Vec<_>>>()?;
+        let weights = ExpertWeights {
+            gate_proj: stack(width, hidden)?,
+            up_proj: stack(width, hidden)?,
+            down_proj: stack(hidden, width)?,
+        };
         let x = weight(tokens, hidden, DType::F32)?.weight;
         let cfg = GateConfig {
             n_group: 1,

@@ -53,7 +53,7 @@ fn matrix(shape: &Shape, name: &str) -> Result<Tensor> {
     // FNV-1a of the name, then xorshift: four values of 16 bits a step.
     let mut state =
         name.bytes().fold(0xcbf29ce484222325u64, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x100000001b3)) | 1;
-    let scale = (3.0 / shape.dims()[1] as f32).sqrt() / 32768.0;
+    let scale = (3.0 / *shape.dims().last().unwrap_or(&1) as f32).sqrt() / 32768.0;
     let mut values = Vec::with_capacity(shape.elem_count() + 3);
     while values.len() < shape.elem_count() {
         state ^= state << 13;

@@ -5,7 +5,7 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 use candle_nn::init::ZERO;
 
-use super::linear::linear;
+use super::linear::{linear, stacked};
 use super::mlp::Mlp;
 use crate::config::Config;
 use crate::ops;
@@ -19,28 +19,26 @@ pub(super) struct Moe {
     gate: LinearWeight,
     e_score_correction_bias: Tensor,
     gate_config: GateConfig,
-    experts: Vec<ExpertWeights>,
+    experts: ExpertWeights,
     shared_experts: Option<Mlp>,
     mode: LinearMode,
 }
 
 impl Moe {
     pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
-        let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
         let (hidden, width) = (cfg.hidden_size, cfg.moe_intermediate_size);
         let gate_vb = vb.pp("gate");
-        let gate = linear(hidden, cfg.n_routed_experts, gate_vb.clone())?;
+        let gate = linear(hidden, cfg.n_routed_experts, cfg.initializer_range, gate_vb.clone())?;
         let e_score_correction_bias =
             gate_vb.get_with_hints_dtype(cfg.n_routed_experts, "e_score_correction_bias", ZERO, DType::F32)?;
-        let mut experts = Vec::with_capacity(cfg.n_routed_experts);
-        for e in 0..cfg.n_routed_experts {
-            let vb = vb.pp("experts").pp(e);
-            experts.push(ExpertWeights {
-                gate_proj: linear(hidden, width, vb.pp("gate_proj"))?,
-                up_proj: linear(hidden, width, vb.pp("up_proj"))?,
-                down_proj: linear(width, hidden, vb.pp("down_proj"))?,
-            });
-        }
+        let experts = |projection: &str, dims| {
+            stacked(cfg.n_routed_experts, dims, cfg.initializer_range, projection, vb.pp("experts"))
+        };
+        let experts = ExpertWeights {
+            gate_proj: experts("gate_proj", (hidden, width))?,
+            up_proj: experts("up_proj", (hidden, width))?,
+            down_proj: experts("down_proj", (width, hidden))?,
+        };
         let shared_experts = match cfg.n_shared_experts {
             0 => None,
             n => Some(Mlp::new(cfg, n * width, mode, vb.pp("shared_experts"))?),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::config::{Config, IndexerType};
 
-/// How many bytes are read before their pages are let go.
+/// How many bytes are read before their pages are released.
 pub(super) const CHUNK_BYTES: usize = 16 << 20;
 
 /// A checkpoint whose headers, names, shapes and dtypes agree with its [`Config`].
@@ -119,7 +119,7 @@ impl Checkpoint {
         self.shards[located.shard].map.get(located.entry.start..located.entry.end).unwrap_or_default()
     }
 
-    /// Lets the pages of `located`'s bytes `range` go: they were read and will not be needed again soon.
+    /// Releases the pages of `located`'s bytes `range`: they were read and will not be needed again soon.
     pub(super) fn release(&self, located: &Located, range: std::ops::Range<usize>) {
         #[cfg(unix)]
         {

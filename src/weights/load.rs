@@ -12,11 +12,11 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::checkpoint::{CHUNK_BYTES, Checkpoint, Located, Planned};
-use super::decode::{Element, append, append_converted, check_fit, scale_runs, scales};
-use super::error::Result;
-use super::error::TensorProblem;
-use super::names::{EMBEDDING_SUFFIX, SELECTION_BIAS, TensorKind};
+use super::checkpoint::{Checkpoint, Planned};
+use super::decode::Element;
+use super::error::{Result, TensorProblem, WeightsError};
+use super::names::{EMBEDDING_SUFFIX, SCALE_SUFFIX, SELECTION_BIAS, TensorKind, place_in_stack};
+use super::read::{Reader, read_scales};
 
 /// How to load a checkpoint.
 #[derive(Debug, Clone)]
@@ -60,14 +60,19 @@ impl Checkpoint {
     /// value a block. Norms and biases come in the dtype asked for, `e_score_correction_bias` always in f32. Copies of
     /// the embedding and the head that the files lack (tied head, MTP layers) share the original's storage.
     ///
-    /// Tensors are read in parallel, each once, and their mapped pages let go behind the reader: the peak is the
-    /// model's size plus some 16 MiB a thread. `progress` is called after every tensor, from one thread at a time,
-    /// with counts that only grow.
+    /// The routed experts of a layer are stacked, one tensor for each projection:
+    /// `model.layers.N.mlp.experts.gate_proj.weight`, `[E, moe_intermediate_size, hidden_size]`, and its
+    /// `weight_scale_inv`, `[E, ..]`. The names of the files, `model.layers.N.mlp.experts.0.gate_proj.weight`, give
+    /// views of them. If the experts of one projection are stored in several dtypes, they come in f32.
+    ///
+    /// Tensors are read in parallel, each once and straight into its place, and their mapped pages are released behind
+    /// the reader: the peak is the model's size plus some 16 MiB a thread. `progress` is called after every tensor of
+    /// the files, from one thread at a time, with counts that only grow.
     ///
     /// # Errors
-    /// [`WeightsError::Tensor`](super::WeightsError::Tensor) for the first tensor, in the order of the model, with a
-    /// value that is not finite or does not fit in the dtype it is converted to, or with scales that are not positive;
-    /// [`WeightsError::Candle`](super::WeightsError::Candle) for a dtype that cannot be asked for, or a device failure.
+    /// [`WeightsError::Tensor`] for the first tensor, in the order of the model, with a
+    /// value that is not finite or does not fit in the dtype it is converted to, or scales that are not positive;
+    /// [`WeightsError::Candle`] for a dtype that cannot be asked for, or a device failure.
     pub fn var_builder(
         &self,
         options: &LoadOptions,
@@ -78,17 +83,24 @@ impl Checkpoint {
                 return Err(candle_core::Error::Msg(format!("cannot load as {dtype:?}, only f32, bf16 or f16")).into());
             }
         }
-        let loaded = self.load_all(options, &progress)?;
-        let mut tensors = HashMap::with_capacity(loaded.len());
+        let stacks = self.stacks();
+        let run = Run::new(self, options, &progress);
+        let results: Vec<_> = stacks.par_iter().map(|stack| run.load(stack)).collect();
+        // What was skipped comes after a failure.
+        let (loaded, failed): (Vec<_>, Vec<_>) = results.into_iter().flatten().partition(|result| result.is_ok());
+        let first = failed.into_iter().filter_map(|result| result.err()).min_by_key(|failed| failed.position);
+        if let Some(Failed { error, .. }) = first {
+            return Err(error);
+        }
+        let mut tensors = HashMap::new();
         let mut copies = Vec::new();
-        for (planned, tensor) in self.plan.iter().zip(loaded) {
-            match tensor {
-                Loaded::Tensor(tensor, None) => drop(tensors.insert(planned.name.clone(), tensor)),
-                Loaded::Tensor(tensor, Some((scale_name, scale))) => {
-                    tensors.insert(planned.name.clone(), tensor);
-                    tensors.insert(scale_name, scale);
+        for (stack, loaded) in stacks.into_iter().zip(loaded.into_iter().flatten()) {
+            match loaded {
+                Loaded::Tensor(tensor, scale) => {
+                    tensors.extend(scale.map(|scale| (format!("{}{SCALE_SUFFIX}", stack.name), scale)));
+                    tensors.insert(stack.name, tensor);
                 }
-                Loaded::CopyOf(original) => copies.push((planned.name.clone(), original.to_string())),
+                Loaded::CopyOf(original) => copies.push((stack.name, original.to_string())),
             }
         }
         for (copy, original) in copies.into_iter().chain(self.aliases.iter().cloned()) {
@@ -99,220 +111,209 @@ impl Checkpoint {
         Ok(VarBuilder::from_backend(Box::new(Tensors(tensors)), options.dtype, options.device.clone()))
     }
 
-    /// Loads the plan in parallel. Which error is returned does not depend on timing: a tensor is skipped only if one
-    /// before it has failed.
-    fn load_all(&self, options: &LoadOptions, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<Vec<Loaded>> {
-        let size = |planned: &Planned| -> u64 {
-            let names = [Some(planned.name.as_str()), planned.scale.as_deref()];
-            let located = names.into_iter().flatten().filter_map(|name| self.located(name));
-            located.map(|located| (located.entry.end - located.entry.start) as u64).sum()
-        };
-        let tensors_total = self.plan.len();
-        let bytes_total = self.plan.iter().map(size).sum();
-        let done = Mutex::new((0, 0));
-        let first_failed = AtomicUsize::new(usize::MAX);
-        let results: Vec<Option<Result<Loaded>>> = self
-            .plan
-            .par_iter()
-            .enumerate()
-            .map(|(i, planned)| {
-                if first_failed.load(Ordering::Relaxed) < i {
-                    return None;
-                }
-                let result = self.load_planned(planned, options);
-                if result.is_err() {
-                    first_failed.fetch_min(i, Ordering::Relaxed);
-                    return Some(result);
-                }
-                let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                *done = (done.0 + 1, done.1 + size(planned));
-                let (tensors_done, bytes_done) = *done;
-                progress(Progress { tensors_done, tensors_total, bytes_done, bytes_total, name: &planned.name });
-                Some(result)
-            })
-            .collect();
-        // Nothing before the first failure was skipped, and nothing is returned after it.
-        results.into_iter().flatten().collect()
+    /// The plan, the experts of each projection together.
+    fn stacks(&self) -> Vec<Stack<'_>> {
+        let mut stacks: Vec<Stack> = Vec::new();
+        let mut by_name = HashMap::new();
+        for (position, planned) in self.plan.iter().enumerate() {
+            let is_expert = place_in_stack(&planned.name);
+            let stacked = is_expert.is_some();
+            let name = is_expert.map_or_else(|| planned.name.clone(), |(name, _)| name);
+            let index = *by_name.entry(name.clone()).or_insert(stacks.len());
+            if index == stacks.len() {
+                stacks.push(Stack { name, stacked, members: Vec::new() });
+            }
+            stacks[index].members.push((position, planned));
+        }
+        stacks
+    }
+}
+
+/// Tensors of the plan that become one.
+struct Stack<'a> {
+    /// What the one is called.
+    name: String,
+    /// Whether its first dimension counts experts; otherwise it has one member.
+    stacked: bool,
+    /// Each with its position in the plan; experts in ascending order.
+    members: Vec<(usize, &'a Planned)>,
+}
+
+enum Loaded {
+    /// With its scales, if it has any.
+    Tensor(Tensor, Option<Tensor>),
+    /// The file holds the same bytes as this tensor.
+    CopyOf(&'static str),
+}
+
+struct Failed {
+    /// Of the tensor at fault in the plan.
+    position: usize,
+    error: WeightsError,
+}
+
+/// One loading of a checkpoint, shared by the threads that take part.
+struct Run<'a, P> {
+    checkpoint: &'a Checkpoint,
+    options: &'a LoadOptions,
+    progress: &'a P,
+    /// Tensors and bytes.
+    total: (usize, u64),
+    done: Mutex<(usize, u64)>,
+    /// The position of the first tensor known to fail: what comes after it is skipped, what comes before it is not, so
+    /// that the error does not depend on timing.
+    first_failed: AtomicUsize,
+}
+
+impl<'a, P: Fn(Progress) + Send + Sync> Run<'a, P> {
+    fn new(checkpoint: &'a Checkpoint, options: &'a LoadOptions, progress: &'a P) -> Self {
+        let total = (checkpoint.plan.len(), checkpoint.plan.iter().map(|planned| bytes(checkpoint, planned)).sum());
+        let (done, first_failed) = (Mutex::new((0, 0)), AtomicUsize::new(usize::MAX));
+        Self { checkpoint, options, progress, total, done, first_failed }
     }
 
-    fn load_planned(&self, planned: &Planned, options: &LoadOptions) -> Result<Loaded> {
-        let Some(located) = self.located(&planned.name) else {
-            return Err(self.tensor_error(&planned.name, TensorProblem::Missing));
-        };
-        let same = |name: &str| self.located(name).is_some_and(|original| self.identical(located, original));
-        if let Some(original) = planned.copy_of.filter(|name| same(name)) {
-            return Ok(Loaded::CopyOf(original));
+    fn report(&self, planned: &Planned) {
+        let mut done = self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *done = (done.0 + 1, done.1 + bytes(self.checkpoint, planned));
+        let ((tensors_done, bytes_done), (tensors_total, bytes_total)) = (*done, self.total);
+        (self.progress)(Progress { tensors_done, tensors_total, bytes_done, bytes_total, name: &planned.name });
+    }
+
+    /// Loads all members of a stack; `None` if a tensor before one of them has failed.
+    fn load(&self, stack: &Stack) -> Option<std::result::Result<Loaded, Failed>> {
+        if let [(_, planned)] = stack.members[..] {
+            let same = |name: &str| {
+                let pair = self.checkpoint.located(&planned.name).zip(self.checkpoint.located(name));
+                pair.is_some_and(|(copy, original)| self.checkpoint.identical(copy, original))
+            };
+            if let Some(original) = planned.copy_of.filter(|name| same(name)) {
+                self.report(planned);
+                return Some(Ok(Loaded::CopyOf(original)));
+            }
         }
-        let cast = match planned.kind {
-            // A vector is stored in f32, which holds every value exactly, and converted when asked for.
-            TensorKind::Vector => Some(DType::F32),
-            _ => options.weight_dtype,
+        match self.dtype(stack) {
+            DType::F8E4M3 => self.load_as::<F8E4M3>(stack),
+            DType::BF16 => self.load_as::<bf16>(stack),
+            DType::F16 => self.load_as::<f16>(stack),
+            _ => self.load_as::<f32>(stack),
+        }
+    }
+
+    /// What a stack is kept as.
+    fn dtype(&self, stack: &Stack) -> DType {
+        let mut kept = None;
+        for (_, planned) in &stack.members {
+            let stored = self.checkpoint.located(&planned.name).map(|located| located.entry.dtype);
+            let dtype = match (planned.kind, self.options.weight_dtype, stored) {
+                // Stored in f32, which holds every value exactly, and converted when asked for.
+                (TensorKind::Vector, _, _) => DType::F32,
+                (_, Some(dtype), _) => dtype,
+                (_, None, Some(Dtype::F8_E4M3)) => DType::F8E4M3,
+                (_, None, Some(Dtype::BF16)) => DType::BF16,
+                (_, None, Some(Dtype::F16)) => DType::F16,
+                (_, None, _) => DType::F32,
+            };
+            if *kept.get_or_insert(dtype) != dtype {
+                return DType::F32;
+            }
+        }
+        kept.unwrap_or(DType::F32)
+    }
+
+    fn load_as<T: Element + WithDType>(&self, stack: &Stack) -> Option<std::result::Result<Loaded, Failed>> {
+        let located = |planned: &Planned| self.checkpoint.located(&planned.name);
+        let elements = |planned: &Planned| located(planned).map_or(0, |l| l.entry.shape.iter().product::<usize>());
+        let mut values: Vec<T> = Vec::with_capacity(stack.members.iter().map(|(_, planned)| elements(planned)).sum());
+        let mut scales = Vec::new();
+        let mut last = 0;
+        for &(position, planned) in &stack.members {
+            if self.first_failed.load(Ordering::Relaxed) < position {
+                return None;
+            }
+            if let Err(error) = self.append(planned, &mut values, &mut scales) {
+                self.first_failed.fetch_min(position, Ordering::Relaxed);
+                return Some(Err(Failed { position, error }));
+            }
+            self.report(planned);
+            last = position;
+        }
+        let tensor = self.tensor(stack, values, scales);
+        Some(tensor.map_err(|error| Failed { position: last, error: error.into() }))
+    }
+
+    /// Reads a tensor to the end of `values`, and its scales, if it stays FP8, to the end of `scales`.
+    fn append<T: Element + WithDType>(
+        &self,
+        planned: &Planned,
+        values: &mut Vec<T>,
+        scales: &mut Vec<f32>,
+    ) -> Result<()> {
+        let fail = |name: &str, problem| self.checkpoint.tensor_error(name, problem);
+        let Some(located) = self.checkpoint.located(&planned.name) else {
+            return Err(fail(&planned.name, TensorProblem::Missing));
         };
-        let scale = match &planned.scale {
-            None => None,
-            Some(name) => Some((name, self.load_scales(name)?)),
+        let own_scales = match &planned.scale {
+            Some(name) => read_scales(self.checkpoint, name).map_err(|problem| fail(name, problem))?,
+            None => Vec::new(),
         };
-        let scale_values = scale.as_ref().map(|(_, (values, _))| values.as_slice());
         // What norms are asked for in, and what the model turns rows of the embedding into.
         let becomes = match planned.kind {
             TensorKind::Vector => !planned.name.ends_with(SELECTION_BIAS),
             _ => planned.name.ends_with(EMBEDDING_SUFFIX),
         };
-        let becomes = becomes.then_some(options.dtype);
-        let reader = Reader { checkpoint: self, located, device: &options.device, becomes };
-        let tensor = match (located.entry.dtype, cast) {
-            (Dtype::F32, cast) => reader.read::<f32>(cast, None),
-            (Dtype::BF16, cast) => reader.read::<bf16>(cast, None),
-            (Dtype::F16, cast) => reader.read::<f16>(cast, None),
-            (Dtype::F8_E4M3, cast) => reader.read::<F8E4M3>(cast, scale_values),
-            (found, _) => Err(Failure::Problem(TensorProblem::DType { found, expected: "a float dtype" })),
-        };
-        let tensor = tensor.map_err(|failure| match failure {
-            Failure::Problem(problem) => self.tensor_error(&planned.name, problem),
-            Failure::Candle(error) => error.into(),
-        })?;
+        let becomes = becomes.then_some(self.options.dtype);
+        let reader = Reader { checkpoint: self.checkpoint, located, becomes, scales: &own_scales };
+        reader.append(values).map_err(|problem| fail(&planned.name, problem))?;
         // Scales that were multiplied into the weight are spent.
-        let scale = match scale {
-            Some((name, (values, shape))) if cast.is_none() => {
-                Some((name.clone(), Tensor::from_vec(values, shape, &options.device)?))
-            }
-            _ => None,
-        };
-        Ok(Loaded::Tensor(tensor, scale))
-    }
-
-    fn load_scales(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
-        let Some(located) = self.located(name) else {
-            return Err(self.tensor_error(name, TensorProblem::Missing));
-        };
-        let bytes = self.bytes(located);
-        let values = scales(bytes, located.entry.dtype).map_err(|problem| self.tensor_error(name, problem))?;
-        self.release(located, 0..bytes.len());
-        Ok((values, located.entry.shape.clone()))
-    }
-}
-
-enum Loaded {
-    /// With its scales, if it has any, and their name.
-    Tensor(Tensor, Option<(String, Tensor)>),
-    /// The file holds the same bytes as this tensor.
-    CopyOf(&'static str),
-}
-
-enum Failure {
-    Problem(TensorProblem),
-    Candle(candle_core::Error),
-}
-
-impl From<TensorProblem> for Failure {
-    fn from(problem: TensorProblem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-/// Reads one tensor chunk by chunk.
-struct Reader<'a> {
-    checkpoint: &'a Checkpoint,
-    located: &'a Located,
-    device: &'a Device,
-    /// The dtype that the values must fit in, whatever they are stored as.
-    becomes: Option<DType>,
-}
-
-impl Reader<'_> {
-    /// The tensor, stored as `T`, in dtype `cast` and multiplied by its scales, or unchanged without `cast`.
-    fn read<T: Element + WithDType>(
-        &self,
-        cast: Option<DType>,
-        scales: Option<&[f32]>,
-    ) -> std::result::Result<Tensor, Failure> {
-        match cast {
-            Some(cast) if cast != T::DTYPE => match cast {
-                DType::F32 => self.convert::<T, f32>(scales),
-                DType::BF16 => self.convert::<T, bf16>(scales),
-                _ => self.convert::<T, f16>(scales),
-            },
-            _ => {
-                let mut out = Vec::with_capacity(self.elements());
-                self.for_each_chunk::<T>(|bytes, first| {
-                    append::<T>(bytes, first, &mut out)?;
-                    self.check_fit(&out[first..], first)
-                })?;
-                self.tensor(out)
-            }
-        }
-    }
-
-    fn convert<T: Element + WithDType, U: Element + WithDType>(
-        &self,
-        scales: Option<&[f32]>,
-    ) -> std::result::Result<Tensor, Failure> {
-        let mut out: Vec<U> = Vec::with_capacity(self.elements());
-        let mut chunk: Vec<T> = Vec::new();
-        let columns = self.located.entry.shape.last().copied().unwrap_or(1);
-        let block = self.checkpoint.config().quantization_config.as_ref().map(|q| q.weight_block_size);
-        self.for_each_chunk::<T>(|bytes, first| {
-            chunk.clear();
-            append::<T>(bytes, first, &mut chunk)?;
-            self.check_fit(&chunk, first)?;
-            let (Some(scales), Some([block_rows, block_columns])) = (scales, block) else {
-                return append_converted(chunk.iter().map(|value| value.to_f32()), first, &mut out);
-            };
-            let scale_columns = columns.div_ceil(block_columns);
-            let mut rest = chunk.as_slice();
-            let mut element = first;
-            while !rest.is_empty() {
-                let (row, column) = (element / columns, element % columns);
-                let run = (columns - column).min(rest.len());
-                let (now, later) = rest.split_at(run);
-                let row_scales = scales.get(row / block_rows * scale_columns..).unwrap_or_default();
-                let row_scales = scale_runs(row_scales, block_columns, column, run);
-                let values = now.iter().zip(row_scales).map(|(value, scale)| value.to_f32() * scale);
-                append_converted(values, element, &mut out)?;
-                (rest, element) = (later, element + run);
-            }
-            Ok(())
-        })?;
-        self.tensor(out)
-    }
-
-    fn check_fit<T: Element + WithDType>(&self, values: &[T], first: usize) -> std::result::Result<(), TensorProblem> {
-        match self.becomes {
-            Some(DType::F16) if T::DTYPE != DType::F16 => check_fit::<T, f16>(values, first),
-            Some(DType::BF16) if T::DTYPE == DType::F32 => check_fit::<T, bf16>(values, first),
-            _ => Ok(()),
-        }
-    }
-
-    fn elements(&self) -> usize {
-        self.located.entry.shape.iter().product()
-    }
-
-    fn tensor<T: WithDType>(&self, values: Vec<T>) -> std::result::Result<Tensor, Failure> {
-        Tensor::from_vec(values, self.located.entry.shape.as_slice(), self.device).map_err(Failure::Candle)
-    }
-
-    /// Calls `body(bytes, index of the first element)` for each chunk, and lets its pages go.
-    fn for_each_chunk<T: Element>(
-        &self,
-        mut body: impl FnMut(&[u8], usize) -> std::result::Result<(), TensorProblem>,
-    ) -> std::result::Result<(), TensorProblem> {
-        // A multiple of every element size.
-        for (i, bytes) in self.checkpoint.bytes(self.located).chunks(CHUNK_BYTES).enumerate() {
-            let start = i * CHUNK_BYTES;
-            body(bytes, start / T::SIZE)?;
-            self.checkpoint.release(self.located, start..start + bytes.len());
+        if T::DTYPE == DType::F8E4M3 {
+            scales.extend(own_scales);
         }
         Ok(())
     }
+
+    fn tensor<T: WithDType>(&self, stack: &Stack, values: Vec<T>, scales: Vec<f32>) -> candle_core::Result<Loaded> {
+        let count = stack.stacked.then_some(stack.members.len());
+        let shape = |name: Option<&str>| -> Vec<usize> {
+            let one = name.and_then(|name| self.checkpoint.located(name)).map(|located| &located.entry.shape);
+            count.iter().chain(one.into_iter().flatten()).copied().collect()
+        };
+        let planned = stack.members.first().map(|(_, planned)| planned);
+        let device = &self.options.device;
+        let tensor = Tensor::from_vec(values, shape(planned.map(|planned| planned.name.as_str())), device)?;
+        let scale = match scales.is_empty() {
+            true => None,
+            false => Some(Tensor::from_vec(scales, shape(planned.and_then(|p| p.scale.as_deref())), device)?),
+        };
+        Ok(Loaded::Tensor(tensor, scale))
+    }
 }
 
-/// The loaded tensors by name; what is handed out shares their storage.
+/// Bytes of a tensor and its scales in the files.
+fn bytes(checkpoint: &Checkpoint, planned: &Planned) -> u64 {
+    let names = [Some(planned.name.as_str()), planned.scale.as_deref()];
+    let located = names.into_iter().flatten().filter_map(|name| checkpoint.located(name));
+    located.map(|located| (located.entry.end - located.entry.start) as u64).sum()
+}
+
+/// The loaded tensors by name, experts stacked; what is handed out shares their storage.
 struct Tensors(HashMap<String, Tensor>);
 
 impl Tensors {
-    fn find(&self, name: &str) -> candle_core::Result<&Tensor> {
-        self.0.get(name).ok_or_else(|| candle_core::Error::CannotFindTensor { path: name.to_string() }.bt())
+    fn find(&self, name: &str) -> candle_core::Result<Tensor> {
+        if let Some(tensor) = self.0.get(name) {
+            return Ok(tensor.clone());
+        }
+        match self.stack_of(name) {
+            Some((stack, expert)) => stack.get(expert),
+            None => Err(candle_core::Error::CannotFindTensor { path: name.to_string() }.bt()),
+        }
+    }
+
+    /// The stack that holds the expert's tensor `name`, and the expert.
+    fn stack_of(&self, name: &str) -> Option<(&Tensor, usize)> {
+        let (stack, expert) = place_in_stack(name)?;
+        let stack = self.0.get(&stack)?;
+        (expert < stack.dims().first().copied().unwrap_or(0)).then_some((stack, expert))
     }
 }
 
@@ -339,6 +340,6 @@ impl SimpleBackend for Tensors {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.0.contains_key(name) || self.stack_of(name).is_some()
     }
 }

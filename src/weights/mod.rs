@@ -3,7 +3,7 @@
 //!
 //! [`Checkpoint::open`] maps the files and checks everything that can be checked without reading the data: headers,
 //! index, and every tensor's name, shape and dtype against the [`Config`]. [`Checkpoint::var_builder`] then reads each
-//! tensor once, in parallel, into memory of its own and lets the mapped pages go, so that peak memory stays near the
+//! tensor once, in parallel, into memory of its own and releases the mapped pages, so that peak memory stays near the
 //! size of the model. [`load`] does both. Nothing is returned unless all of it is sound.
 //!
 //! [`save`] and [`Checkpoint::save_to`] write the same layout.
@@ -25,6 +25,7 @@ pub mod hub;
 mod index;
 mod load;
 mod names;
+mod read;
 mod save;
 
 pub use checkpoint::Checkpoint;
@@ -34,7 +35,7 @@ pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_heade
 pub use index::{Index, IndexError, parse_index};
 pub use load::{LoadOptions, Progress};
 pub use names::{TensorKind, for_each_tensor};
-pub use save::{DEFAULT_SHARD_BYTES, SaveTensor, save, save_tensors};
+pub use save::{DEFAULT_SHARD_BYTES, SaveTensor, save, save_tensors, save_variables};
 
 /// The configuration file of a checkpoint.
 pub const CONFIG_FILE: &str = "config.json";

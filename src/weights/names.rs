@@ -22,6 +22,25 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const EMBEDDING_SUFFIX: &str = "embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
+/// Where the tensor of one routed expert stands in the stack of all: `model.layers.3.mlp.experts.7.up_proj.weight` is
+/// number 7 of `model.layers.3.mlp.experts.up_proj.weight`.
+pub(super) fn place_in_stack(name: &str) -> Option<(String, usize)> {
+    let (layer, rest) = name.split_once(EXPERTS)?;
+    let (expert, projection) = rest.split_once('.')?;
+    Some((format!("{layer}{EXPERTS}{projection}"), expert.parse().ok()?))
+}
+
+/// The name of one expert's tensor in the stack `name`: the reverse of [`place_in_stack`]; `None` if `name` is that of
+/// no stack.
+pub(super) fn name_in_stack(name: &str, expert: usize) -> Option<String> {
+    let (layer, projection) = name.split_once(EXPERTS)?;
+    let is_stack = projection.starts_with(|c: char| c.is_ascii_lowercase());
+    is_stack.then(|| format!("{layer}{EXPERTS}{expert}.{projection}"))
+}
+
+/// What stands before the experts of a layer in their names.
+const EXPERTS: &str = ".mlp.experts.";
+
 /// Calls `visit(name, shape, kind)` for every tensor of the main model, then for those of the MTP layers, without
 /// scales and without the MTP layers' copies of embedding and head; stops at the first error.
 ///

@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+use candle_nn::VarMap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
@@ -14,7 +15,9 @@ use serde_json::json;
 use super::checkpoint::Checkpoint;
 use super::error::{CheckpointProblem, TensorProblem};
 use super::error::{Result, WeightsError};
+use super::names::name_in_stack;
 use super::{CONFIG_FILE, GenerationConfig, INDEX_FILE, WEIGHTS_FILE, io_error};
+use crate::config::Config;
 
 /// The usual size of a shard: 5 GB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
@@ -169,6 +172,29 @@ pub fn save<S: AsRef<str>, T: SaveTensor>(
         .stage(dir.join(CONFIG_FILE), |file, path| file.write_all(config_json.as_bytes()).map_err(io_error(path)))?;
     let kept = written.commit()?;
     remove_replaced(dir, &kept)
+}
+
+/// Writes a model whose weights are the variables of `varmap`, with the names and layout of a checkpoint: as [`save`],
+/// the stacked experts of a layer as one tensor for each expert.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_variables(dir: impl AsRef<Path>, config: &Config, varmap: &VarMap, max_shard_bytes: u64) -> Result<()> {
+    let variables = varmap.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut tensors = Vec::new();
+    for (name, variable) in variables.iter() {
+        let count = if variable.rank() == 3 { variable.dims()[0] } else { 0 };
+        let of_experts: Option<Vec<String>> = (0..count).map(|expert| name_in_stack(name, expert)).collect();
+        match of_experts.filter(|names| !names.is_empty()) {
+            Some(names) => {
+                for (expert, name) in names.into_iter().enumerate() {
+                    tensors.push((name, variable.get(expert)?));
+                }
+            }
+            None => tensors.push((name.clone(), variable.as_tensor().clone())),
+        }
+    }
+    save(dir, &config.to_json(), &tensors, max_shard_bytes)
 }
 
 fn byte_len(tensor: &impl SaveTensor) -> u64 {

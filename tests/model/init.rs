@@ -68,6 +68,34 @@ fn check_variables(cfg: &Config, varmap: &VarMap) {
     assert!(drawn > 60, "{drawn} matrices");
 }
 
+/// One variable for all experts of a layer, which an optimizer can change in place.
+#[test]
+fn the_variables_of_experts_are_stacked() {
+    let (cfg, varmap) = (Config::tiny(), VarMap::new());
+    let mut model = new_model(&cfg, &varmap, 1);
+    let variables = varmap.data().lock().unwrap();
+    let experts: Vec<_> = variables.iter().filter(|(name, _)| name.contains(".mlp.experts.")).collect();
+    // Three sparse layers and the MTP layer.
+    assert_eq!(experts.len(), 4 * 3);
+    for (name, variable) in experts {
+        let expected = if name.contains("down_proj") { [16, 96, 24] } else { [16, 24, 96] };
+        assert_eq!(variable.dims(), expected, "{name}");
+    }
+    let ids = Tensor::new(&[[1u32, 2, 3]], &Device::Cpu).unwrap();
+    let before = bits(&model.forward(&ids, 0).unwrap());
+    let down = &variables["model.layers.2.mlp.experts.down_proj.weight"];
+    down.set(&(down.as_tensor() * 2.0).unwrap()).unwrap();
+    assert_ne!(bits(&model.forward(&ids, 0).unwrap()), before);
+    drop(variables);
+    // Variables under the names of a checkpoint would be copied, and the copies would not follow them.
+    let loose = VarMap::new();
+    let name = "model.layers.1.mlp.experts.0.gate_proj.weight";
+    let variable = Var::zeros((24, 96), DType::F32, &Device::Cpu).unwrap();
+    loose.data().lock().unwrap().insert(name.to_string(), variable);
+    let error = Model::init(&cfg, &loose, 1, DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("stacked"), "{error}");
+}
+
 #[test]
 fn variables_start_as_documented() {
     for stdev in [0.02, 0.3] {

@@ -4,7 +4,7 @@ use crate::common::{ISAS, assert_close, bits, strided, tensor, to_f64, unit};
 use candle_core::{DType, Device, Result, Tensor};
 use deepseek_v32::ops::fp8::{BLOCK, block_dequant, block_quant};
 use deepseek_v32::ops::gate::{GateConfig, gate};
-use deepseek_v32::ops::linear::{LinearMode, LinearWeight};
+use deepseek_v32::ops::linear::{LinearMode, LinearWeight, StackedWeight};
 use deepseek_v32::ops::moe::{ExpertWeights, mlp, moe};
 use deepseek_v32::ops::simd::{Isa, with_isa};
 use deepseek_v32::ops::{Backend, with_backend};
@@ -144,16 +144,35 @@ fn weight(seed: u64, n: usize, k: usize, dtype: DType) -> LinearWeight {
     LinearWeight { weight: weight.to_dtype(dtype).unwrap(), weight_scale_inv: None }
 }
 
-fn expert(seed: u64, hidden: usize, width: usize, dtype: DType) -> ExpertWeights {
-    ExpertWeights {
-        gate_proj: weight(3 * seed, width, hidden, dtype),
-        up_proj: weight(3 * seed + 1, width, hidden, dtype),
-        down_proj: weight(3 * seed + 2, hidden, width, dtype),
+/// Gate, up and down of one expert.
+fn expert(seed: u64, hidden: usize, width: usize, dtype: DType) -> [LinearWeight; 3] {
+    [
+        weight(3 * seed, width, hidden, dtype),
+        weight(3 * seed + 1, width, hidden, dtype),
+        weight(3 * seed + 2, hidden, width, dtype),
+    ]
+}
+
+/// The same experts one by one, for the loops, and stacked, for the op.
+struct Experts {
+    single: Vec<[LinearWeight; 3]>,
+    stacked: ExpertWeights,
+}
+
+fn stack(weights: Vec<&LinearWeight>) -> StackedWeight {
+    let stack = |tensors: Vec<&Tensor>| Tensor::stack(&tensors, 0).unwrap();
+    let scales: Vec<&Tensor> = weights.iter().filter_map(|weight| weight.weight_scale_inv.as_ref()).collect();
+    StackedWeight {
+        weight: stack(weights.iter().map(|weight| &weight.weight).collect()),
+        weight_scale_inv: (!scales.is_empty()).then(|| stack(scales)),
     }
 }
 
-fn experts(count: u64, hidden: usize, width: usize, dtype: DType) -> Vec<ExpertWeights> {
-    (0..count).map(|seed| expert(100 + seed, hidden, width, dtype)).collect()
+fn experts(count: u64, hidden: usize, width: usize, dtype: DType) -> Experts {
+    let single: Vec<_> = (0..count).map(|seed| expert(100 + seed, hidden, width, dtype)).collect();
+    let [gate_proj, up_proj, down_proj] =
+        [0, 1, 2].map(|projection| stack(single.iter().map(|expert| &expert[projection]).collect()));
+    Experts { single, stacked: ExpertWeights { gate_proj, up_proj, down_proj } }
 }
 
 fn product(x: &[f64], weight: &LinearWeight) -> Vec<f64> {
@@ -164,19 +183,19 @@ fn product(x: &[f64], weight: &LinearWeight) -> Vec<f64> {
     values.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
 }
 
-fn naive_mlp(x: &[f64], expert: &ExpertWeights) -> Vec<f64> {
-    let (gate, up) = (product(x, &expert.gate_proj), product(x, &expert.up_proj));
+fn naive_mlp(x: &[f64], [gate, up, down]: &[LinearWeight; 3]) -> Vec<f64> {
+    let (gate, up) = (product(x, gate), product(x, up));
     let hidden: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-    product(&hidden, &expert.down_proj)
+    product(&hidden, down)
 }
 
-fn naive_moe(x: &Tensor, experts: &[ExpertWeights], chosen: &Tensor, weights: &Tensor) -> Vec<f64> {
+fn naive_moe(x: &Tensor, experts: &Experts, chosen: &Tensor, weights: &Tensor) -> Vec<f64> {
     let (hidden, k) = (x.dims()[1], chosen.dims()[1]);
     let (x, chosen, weights) = (to_f64(x), indices(chosen), to_f64(weights));
     let mut out = vec![0.0; x.len()];
     for (choice, (&expert, weight)) in chosen.iter().zip(weights).enumerate() {
         let token = choice / k;
-        let y = naive_mlp(&x[token * hidden..][..hidden], &experts[expert as usize]);
+        let y = naive_mlp(&x[token * hidden..][..hidden], &experts.single[expert as usize]);
         out[token * hidden..][..hidden].iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
     }
     out
@@ -190,7 +209,7 @@ fn route(tokens: usize, experts: usize, k: usize) -> (Tensor, Tensor) {
 #[test]
 fn mlp_matches_f64_loops() {
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
-        let ExpertWeights { gate_proj, up_proj, down_proj } = &expert(1, 70, 150, dtype);
+        let [gate_proj, up_proj, down_proj] = &expert(1, 70, 150, dtype);
         for tokens in [1, 2, 9] {
             let x = tensor(2, &[1, tokens, 70], DType::F32);
             let expected: Vec<f64> =
@@ -216,10 +235,11 @@ fn moe_matches_f64_loops() {
             let x = tensor(3, &[tokens, 40], DType::F32);
             let expected = naive_moe(&x, &experts, &chosen, &weights);
             for isa in ISAS {
-                let y = with_isa(isa, || moe(&strided(&x), &experts, &chosen, &weights, LinearMode::Dequant)).unwrap();
+                let y = with_isa(isa, || moe(&strided(&x), &experts.stacked, &chosen, &weights, LinearMode::Dequant))
+                    .unwrap();
                 assert_close(&to_f64(&y), &expected, MOE_TOLERANCE, &format!("{tokens} tokens {dtype:?} {isa:?}"));
             }
-            let reference = || moe(&x, &experts, &chosen, &weights, LinearMode::Dequant);
+            let reference = || moe(&x, &experts.stacked, &chosen, &weights, LinearMode::Dequant);
             let y = with_backend(Backend::Reference, reference).unwrap();
             assert_close(&to_f64(&y), &expected, MOE_TOLERANCE, &format!("{tokens} tokens {dtype:?} reference"));
         }
@@ -232,11 +252,11 @@ fn fp8_activations_agree_between_backends() {
     let (chosen, weights) = route(5, 4, 2);
     let x = tensor(4, &[5, 200], DType::F32);
     let run = |backend| {
-        with_backend(backend, || moe(&x, &experts, &chosen, &weights, LinearMode::Fp8 { ue8m0: true })).unwrap()
+        with_backend(backend, || moe(&x, &experts.stacked, &chosen, &weights, LinearMode::Fp8 { ue8m0: true })).unwrap()
     };
     let (cpu, reference) = (to_f64(&run(Backend::Cpu)), to_f64(&run(Backend::Reference)));
     assert!(crate::common::calc_diff(&cpu, &reference) < 1e-6, "cpu and reference differ");
-    let exact = moe(&x, &experts, &chosen, &weights, LinearMode::Dequant).unwrap();
+    let exact = moe(&x, &experts.stacked, &chosen, &weights, LinearMode::Dequant).unwrap();
     assert!(crate::common::calc_diff(&cpu, &to_f64(&exact)) < FP8_TOLERANCE, "FP8 is too far from f32");
     assert!(crate::common::calc_diff(&cpu, &to_f64(&exact)) > 0.0, "activations were not quantised");
 }
@@ -254,11 +274,11 @@ fn a_token_has_the_same_bits_whatever_the_batch() {
                     if tokens == 120 && isa == Isa::Avx512 && dtype != DType::F32 {
                         continue;
                     }
-                    let together = with_isa(isa, || moe(&x, &experts, &chosen, &weights, mode)).unwrap();
+                    let together = with_isa(isa, || moe(&x, &experts.stacked, &chosen, &weights, mode)).unwrap();
                     for token in [0, 7, tokens - 1] {
                         let row = |tensor: &Tensor| tensor.narrow(0, token, 1).unwrap();
                         let (x, chosen, weights) = (row(&x), row(&chosen), row(&weights));
-                        let alone = with_isa(isa, || moe(&x, &experts, &chosen, &weights, mode)).unwrap();
+                        let alone = with_isa(isa, || moe(&x, &experts.stacked, &chosen, &weights, mode)).unwrap();
                         assert_eq!(bits(&alone), bits(&row(&together)), "token {token} {dtype:?} {mode:?} {isa:?}");
                     }
                 }
@@ -275,7 +295,8 @@ fn moe_takes_half_precision_and_empty_inputs() {
         let x = tensor(6, &[4, 16], dtype);
         let expected = naive_moe(&x, &experts, &chosen, &weights);
         for backend in BACKENDS {
-            let y = with_backend(backend, || moe(&x, &experts, &chosen, &weights, LinearMode::Dequant)).unwrap();
+            let y =
+                with_backend(backend, || moe(&x, &experts.stacked, &chosen, &weights, LinearMode::Dequant)).unwrap();
             assert_eq!(y.dtype(), dtype);
             assert_close(&to_f64(&y), &expected, tolerance, &format!("{dtype:?} {backend:?}"));
         }
@@ -287,7 +308,7 @@ fn moe_takes_half_precision_and_empty_inputs() {
             let run = |tokens, k| {
                 moe(
                     &zeros(tokens, 16, DType::F32),
-                    &experts,
+                    &experts.stacked,
                     &zeros(tokens, k, DType::U32),
                     &zeros(tokens, k, DType::F32),
                     LinearMode::Dequant,
@@ -301,10 +322,10 @@ fn moe_takes_half_precision_and_empty_inputs() {
 
 #[test]
 fn moe_names_wrong_arguments() {
-    let experts = experts(3, 16, 8, DType::F32);
+    let experts = experts(3, 16, 8, DType::F32).stacked;
     let (chosen, weights) = route(4, 3, 2);
     let x = tensor(7, &[4, 16], DType::F32);
-    let run = |x: &Tensor, experts: &[ExpertWeights], chosen: &Tensor, weights: &Tensor| {
+    let run = |x: &Tensor, experts: &ExpertWeights, chosen: &Tensor, weights: &Tensor| {
         moe(x, experts, chosen, weights, LinearMode::Dequant).unwrap_err().to_string()
     };
     let expect = |message: String, part: &str| assert!(message.contains(part), "{message:?} should name {part:?}");
@@ -312,41 +333,66 @@ fn moe_names_wrong_arguments() {
     expect(run(&x, &experts, &chosen, &weights.narrow(1, 0, 1).unwrap()), "expert_weights");
     expect(run(&x, &experts, &chosen.to_dtype(DType::I64).unwrap(), &weights), "u32");
     expect(run(&x.flatten_all().unwrap(), &experts, &chosen, &weights), "[T, H]");
-    expect(run(&tensor(7, &[4, 15], DType::F32), &experts, &chosen, &weights), "x must be [.., K = 16], got [4, 15]");
+    expect(run(&tensor(7, &[4, 15], DType::F32), &experts, &chosen, &weights), "15");
     for backend in BACKENDS {
-        expect(with_backend(backend, || run(&x, &experts[..1], &chosen, &weights)), "out of range");
+        let beyond = Tensor::new(&[[0u32, 1], [0, 3], [0, 1], [1, 2]], &Device::Cpu).unwrap();
+        expect(with_backend(backend, || run(&x, &experts, &beyond, &weights)), "expert index 3 is out of range");
     }
-    let mut uneven = experts.clone();
-    uneven[1].up_proj = weight(8, 9, 16, DType::F32);
-    expect(run(&x, &uneven, &chosen, &weights), "up_proj");
-    uneven[1] = experts[1].clone();
-    uneven[1].down_proj = weight(8, 16, 9, DType::F32);
-    expect(run(&x, &uneven, &chosen, &weights), "down_proj");
-    uneven[1].down_proj = weight(8, 15, 8, DType::F32);
-    expect(run(&x, &uneven, &chosen, &weights), "down_proj");
+    let with = |change: fn(&mut ExpertWeights)| {
+        let mut changed = experts.clone();
+        change(&mut changed);
+        run(&x, &changed, &chosen, &weights)
+    };
+    expect(with(|experts| experts.up_proj.weight = tensor(8, &[3, 9, 16], DType::F32)), "up_proj");
+    expect(with(|experts| experts.up_proj.weight = tensor(8, &[2, 8, 16], DType::F32)), "up_proj");
+    expect(with(|experts| experts.down_proj.weight = tensor(8, &[3, 16, 9], DType::F32)), "down_proj");
+    expect(with(|experts| experts.down_proj.weight = tensor(8, &[3, 15, 8], DType::F32)), "down_proj");
+    expect(with(|experts| experts.gate_proj.weight = tensor(8, &[8, 16], DType::F32)), "gate_proj.weight");
+    expect(with(|experts| experts.gate_proj.weight_scale_inv = Some(tensor(8, &[3, 1, 1], DType::F32))), "f8e4m3");
+    let fp8 = |experts: &mut ExpertWeights, scales: &[usize]| {
+        experts.gate_proj.weight = experts.gate_proj.weight.to_dtype(DType::F8E4M3).unwrap();
+        experts.gate_proj.weight_scale_inv = Some(tensor(8, scales, DType::F32));
+    };
+    for scales in [&[2, 1, 1][..], &[3, 2, 1], &[1, 1]] {
+        let mut changed = experts.clone();
+        fp8(&mut changed, scales);
+        expect(run(&x, &changed, &chosen, &weights), "gate_proj.weight_scale_inv");
+    }
 }
 
+/// Every input of the op by finite differences, the stacked weights included; an expert that no token chose gets zeros.
 #[test]
 fn gradients_reach_x_and_the_expert_weights() {
-    let experts = experts(3, 6, 4, DType::F32);
-    let (chosen, weights) = route(2, 3, 2);
-    let x = candle_core::Var::from_tensor(&tensor(9, &[2, 6], DType::F32)).unwrap();
-    let factors = candle_core::Var::from_tensor(&weights).unwrap();
-    let loss = |x: &Tensor, factors: &Tensor| moe(x, &experts, &chosen, factors, LinearMode::Dequant)?.sqr()?.sum_all();
-    let gradients = loss(x.as_tensor(), factors.as_tensor()).unwrap().backward().unwrap();
-    for (name, variable) in [("x", &x), ("expert_weights", &factors)] {
-        let gradient = to_f64(gradients.get(variable.as_tensor()).unwrap());
-        let values: Vec<f32> = variable.flatten_all().unwrap().to_vec1().unwrap();
+    let experts = experts(3, 6, 4, DType::F32).stacked;
+    let chosen = Tensor::new(&[[0u32, 2], [0, 2], [2, 0]], &Device::Cpu).unwrap();
+    let (x, factors) = (tensor(9, &[3, 6], DType::F32), tensor(10, &[3, 2], DType::F32));
+    let ExpertWeights { gate_proj, up_proj, down_proj } = &experts;
+    let inputs = [&x, &factors, &gate_proj.weight, &up_proj.weight, &down_proj.weight];
+    let loss = |[x, factors, gate, up, down]: [&Tensor; 5]| {
+        let stacked = |weight: &Tensor| StackedWeight { weight: weight.clone(), weight_scale_inv: None };
+        let experts = ExpertWeights { gate_proj: stacked(gate), up_proj: stacked(up), down_proj: stacked(down) };
+        moe(x, &experts, &chosen, factors, LinearMode::Dequant)?.sqr()?.sum_all()
+    };
+    let variables = inputs.map(|input| candle_core::Var::from_tensor(input).unwrap());
+    let gradients = loss(variables.each_ref().map(|variable| variable.as_tensor())).unwrap().backward().unwrap();
+    for (i, name) in ["x", "expert_weights", "gate_proj", "up_proj", "down_proj"].iter().enumerate() {
+        let gradient = to_f64(gradients.get(variables[i].as_tensor()).unwrap());
+        let values: Vec<f32> = inputs[i].flatten_all().unwrap().to_vec1().unwrap();
         for element in 0..values.len() {
             let at = |step: f32| {
                 let mut moved = values.clone();
                 moved[element] += step;
-                let moved = Tensor::from_vec(moved, variable.dims(), &Device::Cpu).unwrap();
-                let (x, factors) = if name == "x" { (&moved, &weights) } else { (x.as_tensor(), &moved) };
-                to_f64(&loss(&x.detach(), factors).unwrap())[0]
+                let moved = Tensor::from_vec(moved, inputs[i].dims(), &Device::Cpu).unwrap();
+                let mut inputs = inputs;
+                inputs[i] = &moved;
+                to_f64(&loss(inputs).unwrap())[0]
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
             assert_close(&[gradient[element]], &[slope], 1e-2, &format!("gradient of {name}, element {element}"));
+        }
+        let per_expert = values.len() / 3;
+        if i >= 2 {
+            assert!(gradient[per_expert..2 * per_expert].iter().all(|&slope| slope == 0.0), "{name} of expert 1");
         }
     }
 }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use deepseek_v32::ops::fp8::{BLOCK, act_dequant, act_quant, block_quant};
 use deepseek_v32::ops::gate::{GateConfig, gate};
 use deepseek_v32::ops::layout::{BatchLayout, PAGE_SIZE, Span};
-use deepseek_v32::ops::linear::{LinearMode, LinearWeight, linear_many};
+use deepseek_v32::ops::linear::{LinearMode, LinearWeight, StackedWeight, linear_many};
 use deepseek_v32::ops::moe::{ExpertWeights, mlp, moe};
 use deepseek_v32::ops::simd::{Isa, isa, with_isa};
 use deepseek_v32::ops::*;
@@ -92,12 +92,18 @@ fn of_linear_layers_and_experts() {
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
         let one = weight(3, inner, k, dtype);
         let many = [weight(4, 33, k, dtype), weight(5, 1, k, dtype)];
-        let expert = |seed| ExpertWeights {
-            gate_proj: weight(seed, inner, k, dtype),
-            up_proj: weight(seed + 1, inner, k, dtype),
-            down_proj: weight(seed + 2, k, inner, dtype),
+        let stack = |seed: u64, n, k| {
+            let one = [10u64, 20, 30, 40].map(|expert| weight(expert + seed, n, k, dtype));
+            let scales: Vec<&Tensor> = one.iter().filter_map(|weight| weight.weight_scale_inv.as_ref()).collect();
+            StackedWeight {
+                weight: Tensor::stack(&one.each_ref().map(|weight| &weight.weight), 0).unwrap(),
+                weight_scale_inv: (!scales.is_empty()).then(|| Tensor::stack(&scales, 0).unwrap()),
+            }
         };
-        let experts = [expert(10), expert(20), expert(30), expert(40)];
+        let experts =
+            ExpertWeights { gate_proj: stack(0, inner, k), up_proj: stack(1, inner, k), down_proj: stack(2, k, inner) };
+        let [gate_proj, up_proj, down_proj] =
+            [&experts.gate_proj, &experts.up_proj, &experts.down_proj].map(|stack| stack.get(0).unwrap());
         for mode in modes {
             let applies = match mode {
                 LinearMode::Fp8 { .. } => dtype == DType::F8E4M3,
@@ -116,13 +122,7 @@ fn of_linear_layers_and_experts() {
                         beside(&[&outs[0], &outs[1]])
                     }),
                 ),
-                (
-                    "mlp",
-                    Box::new(|rows| {
-                        let ExpertWeights { gate_proj, up_proj, down_proj } = &experts[0];
-                        by_row(&mlp(&take(&x, rows)?, gate_proj, up_proj, down_proj, mode)?)
-                    }),
-                ),
+                ("mlp", Box::new(|rows| by_row(&mlp(&take(&x, rows)?, &gate_proj, &up_proj, &down_proj, mode)?))),
                 (
                     "gate and moe",
                     Box::new(|rows| {

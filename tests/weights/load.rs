@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use deepseek_v32::Config;
 use deepseek_v32::config::{IndexerType, ModelType};
+use deepseek_v32::model::Model;
 use deepseek_v32::weights::{Checkpoint, GenerationConfig, LoadOptions, for_each_tensor, load};
 use float8::F8E4M3;
 use half::{bf16, f16};
@@ -107,6 +108,94 @@ fn fp8_loads_as_codes_and_scales() {
     mixed.tensors.remove("model.layers.0.self_attn.o_proj.weight_scale_inv");
     let (_dir, checkpoint) = open(&mixed);
     assert_loads_exactly(&mixed, &checkpoint);
+}
+
+/// One tensor for each projection, in which the names of the files are views.
+#[test]
+fn experts_come_stacked() {
+    for files in [fp8_files(), bf16_files()] {
+        let (_dir, checkpoint) = open(&files);
+        let vb = loaded(&checkpoint, &LoadOptions::default());
+        let mut stacks = 0;
+        for (name, raw) in files.tensors.iter().filter(|(name, _)| name.contains(".mlp.experts.0.")) {
+            let stack_name = name.replace(".experts.0.", ".experts.");
+            let stack = vb.get([&[4], raw.shape.as_slice()].concat(), &stack_name).unwrap();
+            for expert in 0..4 {
+                let name = name.replace(".experts.0.", &format!(".experts.{expert}."));
+                let view = get(&vb, &name);
+                assert_eq!(to_f32(&stack.get(expert).unwrap()), values(&files.tensors[&name]), "{name}");
+                assert_eq!(view.dtype(), stack.dtype());
+                let start = view.storage_and_layout().1.start_offset();
+                assert_eq!(start, expert * view.elem_count(), "{name} is no view");
+            }
+            let beyond = name.replace(".experts.0.", ".experts.4.");
+            assert!(vb.contains_tensor(name) && vb.contains_tensor(&stack_name) && !vb.contains_tensor(&beyond));
+            assert!(vb.get_unchecked(&beyond).is_err());
+            stacks += 1;
+        }
+        // Two sparse layers, one of them the MTP layer.
+        let fp8 = files.tensors.keys().any(|name| name.ends_with("_scale_inv"));
+        assert_eq!(stacks, if fp8 { 12 } else { 6 });
+    }
+}
+
+#[test]
+fn experts_of_several_dtypes_come_in_f32() {
+    let mut files = fp8_files();
+    let one = "model.layers.1.mlp.experts.2.up_proj.weight";
+    files.add(one, "BF16", &[12, 136]);
+    files.tensors.remove(&format!("{one}_scale_inv"));
+    let (_dir, checkpoint) = open(&files);
+    let vb = loaded(&checkpoint, &LoadOptions::default());
+    let stack = get(&vb, "model.layers.1.mlp.experts.up_proj.weight");
+    assert_eq!(stack.dtype(), DType::F32);
+    assert!(!vb.contains_tensor("model.layers.1.mlp.experts.up_proj.weight_scale_inv"));
+    for expert in 0..4 {
+        let name = format!("model.layers.1.mlp.experts.{expert}.up_proj.weight");
+        let mut expected = values(&files.tensors[&name]);
+        if expert != 2 {
+            // One row of blocks; the second is ragged.
+            let scales = values(&files.tensors[&format!("{name}_scale_inv")]);
+            expected.iter_mut().enumerate().for_each(|(i, value)| *value *= scales[i % 136 / 128]);
+        }
+        assert_eq!(to_f32(&get(&vb, &name)), expected, "{name}");
+    }
+    assert_eq!(get(&vb, "model.layers.1.mlp.experts.down_proj.weight").dtype(), DType::F8E4M3);
+    Model::new(checkpoint.config(), vb).unwrap();
+}
+
+/// Logits of a few tokens, as bits.
+fn logits(config: &Config, vb: VarBuilder) -> Vec<u32> {
+    let mut model = Model::new(config, vb).unwrap();
+    let ids = Tensor::new(&[[3u32, 1, 4, 1, 5, 9, 2, 6]], &Device::Cpu).unwrap();
+    to_f32(&model.forward(&ids, 0).unwrap()).into_iter().map(f32::to_bits).collect()
+}
+
+/// candle's own reader has the names of the files alone.
+#[test]
+fn a_builder_with_the_names_of_the_files_gives_the_same_model() {
+    for case in ["v32_f32", "v32_fp8", "v3_f32"].map(golden) {
+        let (config, vb) = load(&case, &LoadOptions::default(), |_| {}).unwrap();
+        let paths = std::fs::read_dir(&case).unwrap().map(|entry| entry.unwrap().path());
+        let is_shard = |path: &std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("model") && name.ends_with(".safetensors")
+        };
+        let shards: Vec<_> = paths.filter(is_shard).collect();
+        // SAFETY: the files are not written to.
+        let loose = unsafe { VarBuilder::from_mmaped_safetensors(&shards, DType::F32, &Device::Cpu).unwrap() };
+        assert_eq!(logits(&config, loose), logits(&config, vb), "{}", case.display());
+    }
+    let case = golden("v32_f32");
+    let config = Checkpoint::open(&case).unwrap().config().clone();
+    let tensors = candle_core::safetensors::load(case.join("model.safetensors"), &Device::Cpu).unwrap();
+    for missing in [0, 2] {
+        let name = format!("model.layers.{}.mlp.experts.{missing}.up_proj.weight", config.first_k_dense_replace);
+        let mut tensors = tensors.clone();
+        tensors.remove(&name).unwrap();
+        let error = Model::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap_err();
+        assert!(error.to_string().contains(&name), "{error}");
+    }
 }
 
 #[test]

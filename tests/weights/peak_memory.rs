@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::checkpoint_writer::{Files, tiny_config};
+use crate::checkpoint_writer::{Files, RawTensor, tiny_config};
 use deepseek_v32::config::{Config, IndexerType, MlpType};
 use deepseek_v32::model::Model;
 use deepseek_v32::weights::{LoadOptions, load};
@@ -93,4 +93,32 @@ fn the_peak_is_the_model_and_one_tensor() {
         assert!(peak <= model + largest + SLACK, "{shards} shards: {peak} for {model} and {largest}");
         assert!(peak >= model, "{peak} is less than the model's {model}");
     }
+}
+
+/// The experts of a layer are read into one tensor: beside it there is never more than one of them.
+#[test]
+fn a_stack_of_experts_is_not_held_twice() {
+    const EXPERTS: usize = 32;
+    const WIDTH: usize = 1024;
+    let config = Config { n_routed_experts: EXPERTS, num_nextn_predict_layers: 0, ..tiny_config() };
+    let mut files = Files::new(&config, "BF16", "BF16");
+    let hidden = config.hidden_size;
+    files.config["moe_intermediate_size"] = WIDTH.into();
+    for (name, tensor) in &mut files.tensors {
+        let shape = match () {
+            () if !name.contains(".mlp.experts.") && !name.contains("shared_experts") => continue,
+            () if name.contains("down_proj") => vec![hidden, WIDTH],
+            () => vec![WIDTH, hidden],
+        };
+        // 0.0117 in bf16, as good as any.
+        *tensor = RawTensor { dtype: "BF16".to_string(), bytes: [0x40, 0x3c].repeat(hidden * WIDTH), shape };
+    }
+    let model: usize = files.tensors.values().map(|tensor| tensor.bytes.len()).sum();
+    let expert = 2 * hidden * WIDTH;
+    assert!(EXPERTS * expert > SLACK / 2 + expert, "too small to tell");
+    let dir = tempfile::tempdir().unwrap();
+    files.write_single(dir.path());
+    let peak = peak(dir.path(), 0);
+    assert!(peak <= model + expert + SLACK / 2, "{peak} for {model} and {expert}");
+    assert!(peak >= model, "{peak} is less than the model's {model}");
 }

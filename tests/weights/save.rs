@@ -6,7 +6,13 @@ use std::path::Path;
 
 use crate::checkpoint_writer::*;
 use candle_core::{DType, Device, Tensor};
-use deepseek_v32::weights::{Checkpoint, DEFAULT_SHARD_BYTES, LoadOptions, load, save};
+use candle_nn::VarMap;
+use deepseek_v32::Config;
+use deepseek_v32::model::Model;
+use deepseek_v32::ops::{Backend, with_backend};
+use deepseek_v32::weights::{
+    Checkpoint, DEFAULT_SHARD_BYTES, LoadOptions, for_each_tensor, load, save, save_variables,
+};
 
 type Contents = BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -131,4 +137,50 @@ fn strided_views_save_in_row_major_order() {
     assert_eq!(header["a"]["shape"], serde_json::json!([3, 2]));
     let values: Vec<f32> = data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+}
+
+/// A new model, MTP layer included, under the names of a checkpoint, and what it computes bit for bit.
+#[test]
+fn a_new_model_survives_saving() {
+    let ids = [3u32, 1, 4, 1, 5, 9, 2, 6];
+    let bits = |tensor: Tensor| -> Vec<u32> {
+        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    };
+    // Variables are computed by the reference, loaded tensors by the fast paths if not told otherwise.
+    let logits = |model: &Model| {
+        with_backend(Backend::Reference, || {
+            let mut cache = model.new_cache(1).unwrap();
+            let sequence = cache.create();
+            let layout = cache.append(&[(sequence, ids.len())]).unwrap();
+            let hidden = model.forward_batch(&ids, &layout, &mut cache, None).unwrap();
+            let mtp = model.forward_mtp(&ids, &hidden, &layout, &mut cache, None).unwrap();
+            [bits(model.logits(&hidden).unwrap()), bits(model.mtp_logits(&mtp).unwrap())]
+        })
+    };
+    for (config, dtype) in [
+        (tiny_config(), DType::F32),
+        (tiny_config(), DType::BF16),
+        (Config { tie_word_embeddings: true, ..tiny_config() }, DType::F32),
+    ] {
+        let varmap = VarMap::new();
+        let model = Model::init(&config, &varmap, 11, dtype, &Device::Cpu).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        save_variables(dir.path(), &config, &varmap, 100_000).unwrap();
+        let names: Vec<String> = contents(dir.path()).into_keys().collect();
+        let mut expected = Vec::new();
+        for_each_tensor(&config, |name, _, _| Ok::<_, ()>(expected.push(name))).unwrap();
+        expected.sort();
+        assert_eq!(names, expected);
+        let options = LoadOptions { dtype, ..LoadOptions::default() };
+        let (loaded_config, vb) = load(dir.path(), &options, |_| {}).unwrap();
+        assert_eq!(loaded_config, config);
+        for (name, variable) in varmap.data().lock().unwrap().iter() {
+            let loaded = vb.get_unchecked_dtype(name, variable.dtype()).unwrap();
+            let wide = |tensor: &Tensor| bits(tensor.to_dtype(DType::F32).unwrap());
+            assert_eq!((loaded.dtype(), wide(&loaded)), (variable.dtype(), wide(variable)), "{name}");
+        }
+        let loaded = Model::new(&config, vb).unwrap();
+        assert!(loaded.has_mtp());
+        assert!(logits(&loaded) == logits(&model), "{dtype:?}");
+    }
 }

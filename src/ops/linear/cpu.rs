@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use candle::{CpuStorage, DType, Result, Storage, StorageRef, Tensor};
+use candle::{CpuStorage, D, DType, Result, Storage, StorageRef, Tensor};
 use candle_core as candle;
 use rayon::prelude::*;
 
 use super::gemm::{Codes, Weight, X_ROWS, gemm, gemm_pairs, pairs};
 use super::in_order::gemm_in_order;
-use super::{LinearMode, LinearWeight, amx};
+use super::{LinearMode, LinearWeight, StackedWeight, amx};
 use crate::ops::cpu::floats::{Floats, to_tensor};
 use crate::ops::cpu::simd::{Isa, has_bf16, isa, simd_kernel};
 use crate::ops::fp8::{BLOCK, cpu::quantise_rows};
@@ -188,7 +188,7 @@ fn output_dims(x: &Tensor, n: usize) -> Vec<usize> {
     dims
 }
 
-/// A weight in row-major order.
+/// A weight `[N, K]`, or several stacked, `[E, N, K]`, in row-major order.
 pub(crate) struct HeldWeight {
     weight: Tensor,
     scale: Option<Tensor>,
@@ -199,13 +199,17 @@ impl HeldWeight {
         Self::new(&weight.weight, weight.weight_scale_inv.as_ref())
     }
 
+    pub(crate) fn stacked(weight: &StackedWeight) -> Result<Self> {
+        Self::new(&weight.weight, weight.weight_scale_inv.as_ref())
+    }
+
     fn new(weight: &Tensor, scale: Option<&Tensor>) -> Result<Self> {
         Ok(Self { weight: weight.contiguous()?, scale: scale.cloned() })
     }
 
     /// Locks the weight for reading.
     pub(crate) fn read(&self) -> Result<WeightGuard<'_>> {
-        let (n, k) = self.weight.dims2()?;
+        let (n, k) = (self.weight.dim(D::Minus2)?, self.weight.dim(D::Minus1)?);
         let (guard, layout) = self.weight.storage_and_layout();
         let scale = self.scale.as_ref().map(Floats::new).transpose()?;
         Ok(WeightGuard { guard, start: layout.start_offset(), n, k, scale })
@@ -222,8 +226,15 @@ pub(crate) struct WeightGuard<'a> {
 }
 
 impl WeightGuard<'_> {
+    /// The weight, or the first of a stack.
     pub(crate) fn weight(&self) -> Result<Weight<'_>> {
-        let range = self.start..self.start + self.n * self.k;
+        self.matrix(0)
+    }
+
+    /// Matrix `index` of a stack.
+    pub(crate) fn matrix(&self, index: usize) -> Result<Weight<'_>> {
+        let size = self.n * self.k;
+        let range = self.start + index * size..self.start + (index + 1) * size;
         let codes = match &*self.guard {
             Storage::Cpu(CpuStorage::F32(values)) => Codes::F32(&values[range]),
             Storage::Cpu(CpuStorage::BF16(values)) => Codes::Bf16(&values[range]),
@@ -237,7 +248,9 @@ impl WeightGuard<'_> {
                 DType::F8E4M3
             ),
         };
-        Ok(Weight { codes, k: self.k, scale: self.scale.as_ref().map_or(&[], Floats::as_slice) })
+        let blocks = self.n.div_ceil(BLOCK) * self.k.div_ceil(BLOCK);
+        let scale = self.scale.as_ref().map_or(&[][..], |scale| &scale.as_slice()[index * blocks..][..blocks]);
+        Ok(Weight { codes, k: self.k, scale })
     }
 }
 

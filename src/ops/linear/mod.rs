@@ -22,7 +22,7 @@ pub(crate) mod gemm;
 mod in_order;
 pub mod reference;
 
-pub use reference::{LinearMode, LinearWeight};
+pub use reference::{LinearMode, LinearWeight, StackedWeight};
 
 pub(crate) const LINEAR: Op = Op { name: "linear", cpu: FastPath::CPU };
 pub(crate) const LINEAR_BF16: Op = Op { name: "linear_bf16", cpu: FastPath::CPU };
@@ -30,6 +30,13 @@ pub(crate) const LINEAR_FP8: Op = Op { name: "linear_fp8", cpu: FastPath::CPU };
 
 impl LinearWeight {
     /// The weight, and its scale where there is one.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight].into_iter().chain(&self.weight_scale_inv)
+    }
+}
+
+impl StackedWeight {
+    /// The weights, and their scales where there are any.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         [&self.weight].into_iter().chain(&self.weight_scale_inv)
     }

@@ -14,6 +14,26 @@ pub struct LinearWeight {
     pub weight_scale_inv: Option<Tensor>,
 }
 
+/// The weights of E linear layers of one shape, stacked.
+#[derive(Debug, Clone)]
+pub struct StackedWeight {
+    /// `[E, N, K]`, f32, bf16, f16 or f8e4m3.
+    pub weight: Tensor,
+    /// `[E, ceil(N/128), ceil(K/128)]` f32; multiplies the f8e4m3 codes of its 128×128 block.
+    pub weight_scale_inv: Option<Tensor>,
+}
+
+impl StackedWeight {
+    /// The weight `[N, K]` of one of them, as a view.
+    ///
+    /// # Errors
+    /// If `index` is not below E.
+    pub fn get(&self, index: usize) -> Result<LinearWeight> {
+        let weight_scale_inv = self.weight_scale_inv.as_ref().map(|scale| scale.get(index)).transpose()?;
+        Ok(LinearWeight { weight: self.weight.get(index)?, weight_scale_inv })
+    }
+}
+
 /// What a linear layer does with FP8 weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearMode {

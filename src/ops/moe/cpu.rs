@@ -1,12 +1,13 @@
 //! The gated MLP and the mixture of experts on CPU.
 
-use candle::{CpuStorage, Result, Storage, Tensor};
+use candle::{Result, Tensor};
 use candle_core as candle;
 
 use super::ExpertWeights;
 use crate::ops::cpu::floats::{Floats, for_rows, to_tensor};
 use crate::ops::cpu::simd::{isa, simd_kernel};
 use crate::ops::linear::cpu::{HeldWeight, Job, WeightGuard, prepare, project};
+use crate::ops::linear::gemm::Weight;
 use crate::ops::linear::{LinearMode, LinearWeight};
 use crate::ops::swiglu::cpu::swiglu_in_place;
 
@@ -26,17 +27,19 @@ pub(super) fn mlp(
     mode: LinearMode,
 ) -> Result<Tensor> {
     let values = Floats::new(x)?;
-    let held = HeldExpert::new(gate_proj, up_proj, down_proj)?;
-    let expert = held.read()?;
+    let held = [HeldWeight::of(gate_proj)?, HeldWeight::of(up_proj)?, HeldWeight::of(down_proj)?];
+    let guards = read(&held)?;
+    let expert = Expert::of(&guards, 0)?;
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
-        *last = expert.down.n;
+        *last = expert.outputs;
     }
-    let (rows, hidden) = (values.as_slice().len() / expert.gate.k.max(1), expert.gate.k);
+    let hidden = expert.gate.k;
+    let rows = values.as_slice().len() / hidden.max(1);
     let round = rows.div_ceil(rows.div_ceil(MLP_ROWS).max(1)).max(1);
-    let mut out = Vec::with_capacity(rows * expert.down.n);
+    let mut out = Vec::with_capacity(rows * expert.outputs);
     for x in values.as_slice().chunks((round * hidden).max(1)) {
-        let outputs = run(vec![Batch { x: x.to_vec(), expert: &expert }], mode)?;
+        let outputs = run(vec![Batch { x: x.to_vec(), expert }], mode);
         out.extend(outputs.into_iter().flatten());
     }
     to_tensor(out, &dims, x.dtype())
@@ -45,7 +48,7 @@ pub(super) fn mlp(
 /// [`moe`](super::moe) of CPU tensors.
 pub(super) fn moe(
     x: &Tensor,
-    experts: &[ExpertWeights],
+    experts: &ExpertWeights,
     expert_indices: &Tensor,
     expert_weights: &Tensor,
     mode: LinearMode,
@@ -53,13 +56,17 @@ pub(super) fn moe(
     let (tokens, hidden) = x.dims2()?;
     let (_, k) = expert_indices.dims2()?;
     let (values, weights) = (Floats::new(x)?, Floats::new(expert_weights)?);
-    let indices = read_indices(expert_indices, experts.len())?;
+    let indices = expert_indices.flatten_all()?.to_vec1::<u32>()?;
+    let ExpertWeights { gate_proj, up_proj, down_proj } = experts;
+    let held = [HeldWeight::stacked(gate_proj)?, HeldWeight::stacked(up_proj)?, HeldWeight::stacked(down_proj)?];
+    let guards = read(&held)?;
+    let count = gate_proj.weight.dim(0)?;
     let mut out = vec![0.0; tokens * hidden];
     let round = (MAX_OUTPUTS / (k * hidden)).max(1);
     let rounds = values.as_slice().chunks(round * hidden).zip(out.chunks_mut(round * hidden));
     let choices = indices.chunks(round * k).zip(weights.as_slice().chunks(round * k));
     for ((x, out), (indices, weights)) in rounds.zip(choices) {
-        add_experts(x, experts, indices, weights, (k, hidden), mode, out)?;
+        add_experts(x, &guards, indices, weights, (count, k, hidden), mode, out)?;
     }
     to_tensor(out, x.dims(), x.dtype())
 }
@@ -71,38 +78,33 @@ struct Place {
     row: usize,
 }
 
-/// Adds the weighted outputs of the chosen experts to `out`.
+/// Adds the weighted outputs of the chosen experts to `out`; `guards` are the stacked gate, up and down.
 fn add_experts(
     x: &[f32],
-    experts: &[ExpertWeights],
+    guards: &[WeightGuard; 3],
     indices: &[u32],
     weights: &[f32],
-    (k, hidden): (usize, usize),
+    (count, k, hidden): (usize, usize, usize),
     mode: LinearMode,
     out: &mut [f32],
 ) -> Result<()> {
-    let mut batch_of = vec![None; experts.len()];
-    let mut held = Vec::new();
-    let mut rows: Vec<Vec<f32>> = Vec::new();
+    let mut batch_of = vec![None; count];
+    let mut batches: Vec<Batch> = Vec::new();
     let mut places = Vec::with_capacity(indices.len());
     for (choice, &expert) in indices.iter().enumerate() {
         let expert = expert as usize;
         let batch = match batch_of[expert] {
             Some(batch) => batch,
             None => {
-                let ExpertWeights { gate_proj, up_proj, down_proj } = &experts[expert];
-                held.push(HeldExpert::new(gate_proj, up_proj, down_proj)?);
-                rows.push(Vec::new());
-                batch_of[expert] = Some(held.len() - 1);
-                held.len() - 1
+                batches.push(Batch { x: Vec::new(), expert: Expert::of(guards, expert)? });
+                batch_of[expert] = Some(batches.len() - 1);
+                batches.len() - 1
             }
         };
-        places.push(Place { batch, row: rows[batch].len() / hidden });
-        rows[batch].extend_from_slice(&x[choice / k * hidden..][..hidden]);
+        places.push(Place { batch, row: batches[batch].x.len() / hidden });
+        batches[batch].x.extend_from_slice(&x[choice / k * hidden..][..hidden]);
     }
-    let guards: Vec<_> = held.iter().map(HeldExpert::read).collect::<Result<_>>()?;
-    let batches = rows.into_iter().zip(&guards).map(|(x, expert)| Batch { x, expert }).collect();
-    let outputs = run(batches, mode)?;
+    let outputs = run(batches, mode);
     let isa = isa();
     for_rows(out, hidden, |token, out| {
         let places = &places[token * k..][..k];
@@ -113,84 +115,66 @@ fn add_experts(
     Ok(())
 }
 
-fn read_indices(indices: &Tensor, experts: usize) -> Result<Vec<u32>> {
-    let indices = indices.contiguous()?;
-    let (guard, layout) = indices.storage_and_layout();
-    let Storage::Cpu(CpuStorage::U32(values)) = &*guard else {
-        candle::bail!("moe: expert_indices must be u32 on CPU")
-    };
-    let indices = values[layout.start_offset()..][..indices.elem_count()].to_vec();
-    match indices.iter().find(|&&index| index as usize >= experts) {
-        Some(index) => candle::bail!("moe: expert index {index} is out of range of {experts} experts"),
-        None => Ok(indices),
-    }
+/// Locks gate, up and down for reading.
+fn read(held: &[HeldWeight; 3]) -> Result<[WeightGuard<'_>; 3]> {
+    let [gate, up, down] = held;
+    Ok([gate.read()?, up.read()?, down.read()?])
 }
 
-/// An expert's weights in row-major order.
-struct HeldExpert {
-    gate: HeldWeight,
-    up: HeldWeight,
-    down: HeldWeight,
+/// The weights of one gated MLP, locked for reading.
+#[derive(Clone, Copy)]
+struct Expert<'a> {
+    gate: Weight<'a>,
+    up: Weight<'a>,
+    down: Weight<'a>,
+    /// Hidden values a row.
+    width: usize,
+    /// Outputs a row.
+    outputs: usize,
 }
 
-impl HeldExpert {
-    fn new(gate: &LinearWeight, up: &LinearWeight, down: &LinearWeight) -> Result<Self> {
-        Ok(Self { gate: HeldWeight::of(gate)?, up: HeldWeight::of(up)?, down: HeldWeight::of(down)? })
+impl<'a> Expert<'a> {
+    /// Matrix `index` of each of gate, up and down.
+    fn of(guards: &'a [WeightGuard; 3], index: usize) -> Result<Self> {
+        let [gate, up, down] = guards;
+        let (width, outputs) = (gate.n, down.n);
+        Ok(Self { gate: gate.matrix(index)?, up: up.matrix(index)?, down: down.matrix(index)?, width, outputs })
     }
-
-    fn read(&self) -> Result<ExpertGuard<'_>> {
-        Ok(ExpertGuard { gate: self.gate.read()?, up: self.up.read()?, down: self.down.read()? })
-    }
-}
-
-/// An expert's weights locked for reading.
-struct ExpertGuard<'a> {
-    gate: WeightGuard<'a>,
-    up: WeightGuard<'a>,
-    down: WeightGuard<'a>,
 }
 
 /// Rows `[M, H]` for one expert.
 struct Batch<'a> {
     x: Vec<f32>,
-    expert: &'a ExpertGuard<'a>,
+    expert: Expert<'a>,
 }
 
 /// The MLP of every batch, `[M, H']` each. Products that do not need one another share a parallel region.
-fn run(batches: Vec<Batch>, mode: LinearMode) -> Result<Vec<Vec<f32>>> {
-    let buffers = |width: fn(&ExpertGuard) -> (usize, usize)| {
-        let sized = batches.iter().map(move |batch| {
-            let (n, k) = width(batch.expert);
-            vec![0.0f32; batch.x.len() / k.max(1) * n]
-        });
-        sized.collect::<Vec<_>>()
+fn run(batches: Vec<Batch>, mode: LinearMode) -> Vec<Vec<f32>> {
+    let buffers = |columns: fn(&Expert) -> usize| -> Vec<Vec<f32>> {
+        let rows = |batch: &Batch| batch.x.len() / batch.expert.gate.k.max(1);
+        batches.iter().map(|batch| vec![0.0; rows(batch) * columns(&batch.expert)]).collect()
     };
-    let mut gates = buffers(|expert| (expert.gate.n, expert.gate.k));
-    let mut ups = buffers(|expert| (expert.up.n, expert.up.k));
-    let mut outs = buffers(|expert| (expert.down.n, expert.gate.k));
+    let mut gates = buffers(|expert| expert.width);
+    let mut ups = buffers(|expert| expert.width);
+    let mut outs = buffers(|expert| expert.outputs);
 
-    let mut inputs = Vec::with_capacity(batches.len());
-    for Batch { x, expert } in &batches {
-        inputs.push([prepare(x, expert.gate.weight()?, mode), prepare(x, expert.up.weight()?, mode)]);
-    }
+    let inputs: Vec<_> = batches
+        .iter()
+        .map(|Batch { x, expert }| [prepare(x, expert.gate, mode), prepare(x, expert.up, mode)])
+        .collect();
     let mut jobs = Vec::with_capacity(2 * batches.len());
     for (((Batch { expert, .. }, [x, y]), gate), up) in batches.iter().zip(&inputs).zip(&mut gates).zip(&mut ups) {
-        jobs.push(Job { x: x.view(), weight: expert.gate.weight()?, out: gate });
-        jobs.push(Job { x: y.view(), weight: expert.up.weight()?, out: up });
+        jobs.push(Job { x: x.view(), weight: expert.gate, out: gate });
+        jobs.push(Job { x: y.view(), weight: expert.up, out: up });
     }
     project(jobs);
     gates.iter_mut().zip(&ups).for_each(|(gate, up)| swiglu_in_place(gate, up));
 
-    let mut inputs = Vec::with_capacity(batches.len());
-    for (Batch { expert, .. }, hidden) in batches.iter().zip(&gates) {
-        inputs.push(prepare(hidden, expert.down.weight()?, mode));
-    }
-    let mut jobs = Vec::with_capacity(batches.len());
-    for ((Batch { expert, .. }, x), out) in batches.iter().zip(&inputs).zip(&mut outs) {
-        jobs.push(Job { x: x.view(), weight: expert.down.weight()?, out });
-    }
-    project(jobs);
-    Ok(outs)
+    let hidden = batches.iter().zip(&gates);
+    let inputs: Vec<_> = hidden.map(|(Batch { expert, .. }, hidden)| prepare(hidden, expert.down, mode)).collect();
+    let jobs = batches.iter().zip(&inputs).zip(&mut outs);
+    project(jobs.map(|((Batch { expert, .. }, x), out)| Job { x: x.view(), weight: expert.down, out }).collect());
+    outs
 }
 
 #[inline(always)]

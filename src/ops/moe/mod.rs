@@ -5,7 +5,7 @@ use candle_core as candle;
 
 use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
-use crate::ops::linear::{self, LinearMode, LinearWeight, check_weight};
+use crate::ops::linear::{self, LinearMode, LinearWeight, StackedWeight, check_weight};
 
 mod cpu;
 pub mod reference;
@@ -46,17 +46,18 @@ pub fn mlp(
 ///
 /// # Shapes
 /// - `x`: `[T, H]`, f32, bf16, f16 or f64
-/// - `experts`: gate and up `[I, H]`, down `[H, I]`
-/// - `expert_indices`: `[T, k]` u32, each below `experts.len()`, ascending by id as [`gate`](crate::ops::gate::gate)
-///   returns them
+/// - `experts`: gate and up `[E, I, H]`, down `[E, H, I]`, each f32, bf16, f16 or f8e4m3 with scales
+///   `[E, ceil(N/128), ceil(K/128)]` f32
+/// - `expert_indices`: `[T, k]` u32, each in `0..E`, ascending by id as [`gate`](crate::ops::gate::gate) returns them
 /// - `expert_weights`: `[T, k]` f32
 /// - result: `[T, H]`, dtype of `x`
 ///
 /// # Errors
-/// If a shape or dtype is not as above, or an index is out of range.
+/// If a shape or dtype is not as above, or, for indices on CPU, one is out of range. On another device the indices are
+/// not read, and one that is out of range chooses nothing.
 pub fn moe(
     x: &Tensor,
-    experts: &[ExpertWeights],
+    experts: &ExpertWeights,
     expert_indices: &Tensor,
     expert_weights: &Tensor,
     mode: LinearMode,
@@ -68,20 +69,39 @@ pub fn moe(
     args::shape(MOE.name, "expert_weights", expert_weights, [exactly("T", tokens), exactly("k", k)])?;
     args::dtype(MOE.name, "expert_weights", expert_weights, args::FLOATS)?;
     args::dtype(MOE.name, "expert_indices", expert_indices, &[DType::U32])?;
-    for expert in experts {
-        let ExpertWeights { gate_proj, up_proj, down_proj } = expert;
-        check_weights(MOE.name, x, gate_proj, up_proj, down_proj)?;
-        args::shape(MOE.name, "down_proj.weight", &down_proj.weight, [exactly("H", hidden), any("I")])?;
-    }
+    let ExpertWeights { gate_proj, up_proj, down_proj } = experts;
+    let [count, width, _] = check_stack("gate_proj.weight", gate_proj, [any("E"), any("I"), exactly("H", hidden)])?;
+    let (e, i, h) = (exactly("E", count), exactly("I", width), exactly("H", hidden));
+    check_stack("up_proj.weight", up_proj, [e, i, h])?;
+    check_stack("down_proj.weight", down_proj, [e, h, i])?;
     if x.elem_count() == 0 || k == 0 {
         return x.zeros_like();
     }
-    let weights = experts.iter().flat_map(|expert| [&expert.gate_proj, &expert.up_proj, &expert.down_proj]);
-    let weights = weights.flat_map(|weight| weight.tensors());
+    if expert_indices.device().is_cpu() {
+        let chosen = expert_indices.flatten_all()?.to_vec1::<u32>()?;
+        if let Some(index) = chosen.iter().find(|&&index| index as usize >= count) {
+            candle::bail!("{}: expert index {index} is out of range of {count} experts", MOE.name)
+        }
+    }
+    let weights = [gate_proj, up_proj, down_proj].into_iter().flat_map(|stack| stack.tensors());
     match MOE.backend([x, expert_indices, expert_weights].into_iter().chain(weights)) {
         Backend::Cpu => cpu::moe(x, experts, expert_indices, expert_weights, mode),
         Backend::Reference => reference::moe(x, experts, expert_indices, expert_weights, mode),
     }
+}
+
+/// Checks the shape and dtype of one projection and of its scales; returns its sizes.
+fn check_stack(name: &str, stack: &StackedWeight, dims: [args::Dim; 3]) -> Result<[usize; 3]> {
+    let sizes = args::shape(MOE.name, name, &stack.weight, dims)?;
+    if let Some(scale) = &stack.weight_scale_inv {
+        let scale_dims = [exactly("E", sizes[0]), any("blocks of N"), any("blocks of K")];
+        args::shape(MOE.name, &format!("{name}_scale_inv"), scale, scale_dims)?;
+    }
+    if sizes[0] > 0 {
+        let LinearWeight { weight, weight_scale_inv } = stack.get(0)?;
+        check_weight(MOE.name, name, &weight, weight_scale_inv.as_ref())?;
+    }
+    Ok(sizes)
 }
 
 fn check_weights(op: &str, x: &Tensor, gate: &LinearWeight, up: &LinearWeight, down: &LinearWeight) -> Result<()> {

@@ -3,18 +3,18 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::linear::{LinearMode, LinearWeight};
+use crate::ops::linear::{LinearMode, LinearWeight, StackedWeight};
 use crate::ops::swiglu::swiglu;
 
-/// The weights of one expert, or of any gated MLP.
+/// The routed experts of a layer.
 #[derive(Debug, Clone)]
 pub struct ExpertWeights {
-    /// `[I, H]`
-    pub gate_proj: LinearWeight,
-    /// `[I, H]`
-    pub up_proj: LinearWeight,
-    /// `[H, I]`
-    pub down_proj: LinearWeight,
+    /// `[E, I, H]`
+    pub gate_proj: StackedWeight,
+    /// `[E, I, H]`
+    pub up_proj: StackedWeight,
+    /// `[E, H, I]`
+    pub down_proj: StackedWeight,
 }
 
 /// [`mlp`](super::mlp) on any device, differentiable.
@@ -35,34 +35,32 @@ pub fn mlp(
 
 /// [`moe`](super::moe) on any device, differentiable.
 ///
+/// Every expert computes every token, with zeros for the tokens that did not choose it: nothing is read from the
+/// device, for E/k times the work. An index that is out of range chooses nothing.
+///
 /// # Errors
 /// Those of the tensor functions.
 pub fn moe(
     x: &Tensor,
-    experts: &[ExpertWeights],
+    experts: &ExpertWeights,
     expert_indices: &Tensor,
     expert_weights: &Tensor,
     mode: LinearMode,
 ) -> Result<Tensor> {
-    let (tokens, k) = expert_indices.dims2()?;
-    let device = x.device();
-    let mut choices = vec![Vec::new(); experts.len()];
-    for (choice, expert) in expert_indices.flatten_all()?.to_vec1::<u32>()?.into_iter().enumerate() {
-        match choices.get_mut(expert as usize) {
-            Some(chosen) => chosen.push(choice as u32),
-            None => candle::bail!("moe: expert index {expert} is out of range of {} experts", experts.len()),
-        }
-    }
+    let count = experts.gate_proj.weight.dim(0)?;
     let wide = x.to_dtype(DType::F32)?;
-    let weights = expert_weights.to_dtype(DType::F32)?.reshape((tokens * k, 1))?;
-    let mut out = Tensor::zeros(x.dims(), DType::F32, device)?;
-    for (expert, chosen) in experts.iter().zip(choices).filter(|(_, chosen)| !chosen.is_empty()) {
-        let rows: Vec<u32> = chosen.iter().map(|choice| choice / k as u32).collect();
-        let (rows, chosen) = (Tensor::new(rows, device)?, Tensor::new(chosen, device)?);
-        let input = wide.index_select(&rows, 0)?;
-        let output = mlp(&input, &expert.gate_proj, &expert.up_proj, &expert.down_proj, mode)?;
-        let weighted = output.broadcast_mul(&weights.index_select(&chosen, 0)?)?;
-        out = out.index_add(&rows, &weighted, 0)?;
+    let weights = expert_weights.to_dtype(DType::F32)?;
+    let (no_weight, no_input) = (weights.zeros_like()?, wide.zeros_like()?);
+    let ids = Tensor::arange(0, count as u32, x.device())?;
+    let mut out = Tensor::zeros(x.dims(), DType::F32, x.device())?;
+    for expert in 0..count {
+        let chosen = expert_indices.broadcast_eq(&ids.narrow(0, expert, 1)?)?; // [T, k]
+        let by_token = chosen.max_keepdim(1)?.broadcast_as(x.dims())?; // [T, H]
+        let input = by_token.where_cond(&wide, &no_input)?;
+        let weight = chosen.where_cond(&weights, &no_weight)?.sum_keepdim(1)?; // [T, 1]
+        let ExpertWeights { gate_proj, up_proj, down_proj } = experts;
+        let (gate, up, down) = (gate_proj.get(expert)?, up_proj.get(expert)?, down_proj.get(expert)?);
+        out = (out + mlp(&input, &gate, &up, &down, mode)?.broadcast_mul(&weight)?)?;
     }
     out.to_dtype(x.dtype())
 }
