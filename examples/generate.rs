@@ -204,14 +204,9 @@ fn read_prompt(args: &Args) -> Result<String> {
 }
 
 fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config: &Config) -> Result<Request> {
-    let (eos, vocab_size) = (config.eos_token_id.clone(), config.vocab_size);
     let defaults = GenerationConfig::load(dir)?.unwrap_or_default();
     let recommended = SamplingParams::recommended(&defaults);
-    if let Some(id) = defaults.eos_token_id.iter().find(|id| **id as usize >= vocab_size) {
-        let file = dir.join(GenerationConfig::FILE);
-        bail!("{}: eos_token_id: {id} is not below vocab_size {vocab_size}", one_line_path(&file));
-    }
-    let mut eos = if args.ignore_eos { Vec::new() } else { eos };
+    let mut eos = if args.ignore_eos { Vec::new() } else { config.eos_token_id.clone() };
     eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));
     let fits = tokenizer.check_size(prompt, config.max_position_embeddings);
     fits.map_err(|error| explained(error, args, dir))?;

@@ -438,14 +438,16 @@ fn yarn(o: Object, original: Option<usize>) -> Result<Option<Yarn>> {
 
 fn quantization(o: Object) -> Result<Option<QuantizationConfig>> {
     let key = "quantization_config";
+    if o.get("compression_config").is_some() {
+        return Err(o.error("compression_config", format!("compressed-tensors is not supported, only {SUPPORTED} are")));
+    }
     let map = match o.get(key) {
         None => return Ok(None),
         Some(Value::Object(map)) => map,
         Some(value) => return Err(o.wrong_type(key, "an object or null", value)),
     };
     let o = Object { map, prefix: key };
-    o.required("quant_method", o.str("quant_method")?)?;
-    o.only("quant_method", "fp8")?;
+    refuse_other_quantization(o)?;
     o.only("fmt", "e4m3")?;
     o.only("activation_scheme", "dynamic")?;
     let list = o.required("weight_block_size", o.list("weight_block_size")?)?;
@@ -461,4 +463,20 @@ fn quantization(o: Object) -> Result<Option<QuantizationConfig>> {
         }
     };
     Ok(Some(QuantizationConfig { weight_block_size, ue8m0 }))
+}
+
+/// The formats of weights that are read.
+const SUPPORTED: &str =
+    "block FP8 (quant_method \"fp8\", weight_block_size [128, 128]) and weights that are not quantized";
+
+/// Refuses a `quantization_config` of another method than FP8, by the name of its format.
+fn refuse_other_quantization(o: Object) -> Result<()> {
+    let (method, algorithm) = (o.str("quant_method")?, o.str("quant_algo")?);
+    let name = match (method, algorithm.or(o.str("format")?)) {
+        (Some("fp8"), _) => return Ok(()),
+        (None, None) => return Err(o.error("quant_method", "missing")),
+        (Some(method), Some(format)) => format!("{} ({})", quoted(method), quoted(format)),
+        (Some(name), None) | (None, Some(name)) => quoted(name),
+    };
+    Err(o.error("quant_method", format!("{name} is not supported, only {SUPPORTED} are")))
 }

@@ -12,9 +12,7 @@ use super::error::{Result, WeightsError};
 use super::header::{TensorEntry, parse_header};
 use super::index::parse_index;
 use super::names::{self, EMBEDDING, HEAD, SCALE_SUFFIX, TensorKind};
-use super::{
-    CONFIG_FILE, INDEX_FILE, MAX_CONFIG_BYTES, MAX_INDEX_BYTES, WEIGHTS_FILE, io_error, read_text, require_file,
-};
+use super::{INDEX_FILE, MAX_INDEX_BYTES, WEIGHTS_FILE, foreign, io_error, read_config, read_text, require_file};
 use crate::config::{Config, IndexerType};
 
 /// How many bytes are read before their pages are released.
@@ -71,10 +69,7 @@ impl Checkpoint {
     /// The first thing found wrong, naming the file and the tensor or key.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_path_buf();
-        let config_path = dir.join(CONFIG_FILE);
-        let config_text = read_text(&config_path, MAX_CONFIG_BYTES)?;
-        let config =
-            Config::from_json(&config_text).map_err(|source| WeightsError::Config { path: config_path, source })?;
+        let (config, config_text) = read_config(&dir)?;
         let (shards, tensors) = open_shards(&dir)?;
         let mut checkpoint =
             Self { dir, config, config_text, shards, tensors, plan: Vec::new(), aliases: Vec::new(), mtp_layers: 0 };
@@ -165,6 +160,10 @@ impl Checkpoint {
     /// Checks names, shapes and dtypes against the configuration and makes the plan.
     fn check(&mut self) -> Result<()> {
         let config = &self.config;
+        let mut names = self.tensors.keys();
+        if let Some((name, format)) = names.find_map(|name| Some((name, foreign::quantization_of(name)?))) {
+            return Err(self.tensor_error(name, TensorProblem::Quantized(format)));
+        }
         let mut plan = Vec::new();
         let mut aliases = Vec::new();
         // The names that the configuration accounts for.
@@ -306,6 +305,7 @@ type Tensors = BTreeMap<String, Located>;
 fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
     let path = weights_path(dir);
     if !is_there(&path) {
+        foreign::check_directory(dir)?;
         let problem = CheckpointProblem::NoWeights;
         return Err(WeightsError::Checkpoint { path: dir.to_path_buf(), problem });
     }
@@ -353,6 +353,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, Tensors)> {
 
 fn open_shard(path: PathBuf) -> Result<(Shard, BTreeMap<String, TensorEntry>)> {
     let map = map_file(&path)?;
+    foreign::check(&path, &map, "a safetensors file")?;
     let header = parse_header(&map, map.len() as u64).map_err(|e| e.at(&path))?;
     Ok((Shard { path, map }, header.tensors))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use safetensors::Dtype;
 
+use super::foreign::ForeignFile;
 use crate::config::ConfigError;
 use crate::show::{self, one_line, one_line_path};
 
@@ -76,6 +77,25 @@ pub enum CheckpointProblem {
     /// Neither kind of checkpoint is in the directory.
     #[error("neither model.safetensors nor model.safetensors.index.json is here")]
     NoWeights,
+    /// The directory has no safetensors file, but weights of another kind.
+    #[error(
+        "holds {}, {found}; expected model.safetensors, or model.safetensors.index.json and its shards",
+        show::quoted(file)
+    )]
+    ForeignWeights {
+        /// The first such file by name.
+        file: String,
+        /// What it is.
+        found: ForeignFile,
+    },
+    /// The file is of another kind.
+    #[error("is {found}; expected {expected}")]
+    ForeignFile {
+        /// What it is.
+        found: ForeignFile,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// The index names no tensor at all.
     #[error("weight_map is empty")]
     EmptyIndex,
@@ -148,6 +168,9 @@ pub enum TensorProblem {
         /// In words.
         expected: &'static str,
     },
+    /// The tensor belongs to a weight that is quantized in a format that is not supported.
+    #[error("belongs to a weight in {0} format, which is not supported; expected F32, BF16, F16 or block FP8")]
+    Quantized(&'static str),
     /// An FP8 weight, but `config.json` has no `quantization_config`.
     #[error("is F8_E4M3, but config.json has no quantization_config")]
     UnexpectedFp8,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::{Result, WeightsError};
-use super::{MAX_CONFIG_BYTES, read_text};
+use super::{MAX_CONFIG_BYTES, load_config, read_text};
 use crate::config::ConfigError;
 use crate::config::json;
 
@@ -39,15 +39,30 @@ impl GenerationConfig {
     /// Reads the file in the checkpoint directory `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Config`] if it is refused.
+    /// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Config`] if it is refused or names a token id that is
+    /// not below the `vocab_size` of the `config.json` beside it, and as [`load_config`].
     pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let path = dir.as_ref().join(Self::FILE);
         match read_text(&path, MAX_CONFIG_BYTES) {
-            Ok(text) => Self::from_json(&text).map(Some).map_err(|source| WeightsError::Config { path, source }),
+            Ok(text) => {
+                let vocab_size = load_config(dir)?.vocab_size;
+                let config = Self::from_json(&text).and_then(|config| config.within(vocab_size));
+                config.map(Some).map_err(|source| WeightsError::Config { path, source })
+            }
             Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses a token id that the vocabulary does not have.
+    fn within(self, vocab_size: usize) -> std::result::Result<Self, ConfigError> {
+        let ids = self.bos_token_id.iter().map(|id| ("bos_token_id", id));
+        let mut ids = ids.chain(self.eos_token_id.iter().map(|id| ("eos_token_id", id)));
+        match ids.find(|(_, id)| **id as usize >= vocab_size) {
+            None => Ok(self),
+            Some((key, id)) => Err(ConfigError::new(key, format!("{id} is not below vocab_size {vocab_size}"))),
         }
     }
 

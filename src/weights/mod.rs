@@ -18,6 +18,7 @@ use crate::config::Config;
 mod checkpoint;
 mod decode;
 mod error;
+mod foreign;
 mod generation_config;
 mod header;
 #[cfg(feature = "hub")]
@@ -30,6 +31,7 @@ mod save;
 
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointProblem, Result, TensorProblem, WeightsError};
+pub use foreign::ForeignFile;
 pub use generation_config::GenerationConfig;
 pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_header};
 pub use index::{Index, IndexError, parse_index};
@@ -68,11 +70,21 @@ pub fn load(
 /// Reads and validates the `config.json` in `dir`.
 ///
 /// # Errors
-/// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Config`] if it is refused.
+/// [`WeightsError::Io`] if it cannot be read, [`WeightsError::Checkpoint`] if it is a file of another kind,
+/// [`WeightsError::Config`] if it is refused.
 pub fn load_config(dir: impl AsRef<Path>) -> Result<Config> {
-    let path = dir.as_ref().join(CONFIG_FILE);
+    read_config(dir.as_ref()).map(|(config, _)| config)
+}
+
+/// The configuration in `dir`, and its text.
+fn read_config(dir: &Path) -> Result<(Config, String)> {
+    let path = dir.join(CONFIG_FILE);
+    if path.symlink_metadata().is_err() {
+        foreign::check_directory(dir)?;
+    }
     let text = read_text(&path, MAX_CONFIG_BYTES)?;
-    Config::from_json(&text).map_err(|source| WeightsError::Config { path, source })
+    let config = Config::from_json(&text).map_err(|source| WeightsError::Config { path, source })?;
+    Ok((config, text))
 }
 
 fn io_error(path: &Path) -> impl Fn(std::io::Error) -> WeightsError + '_ {
@@ -95,6 +107,7 @@ fn read_text(path: &Path, most: u64) -> Result<String> {
     let file = std::fs::File::open(path).map_err(&io)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(&io)?;
+    foreign::check(path, &bytes, "JSON")?;
     let json = |message: String| WeightsError::Json { path: path.to_path_buf(), message };
     if bytes.len() as u64 > most {
         return Err(json(format!("larger than {} MiB", most >> 20)));

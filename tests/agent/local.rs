@@ -8,7 +8,7 @@ use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ControlTokens, Finish, LocalChat};
 use deepseek_v32::generation::{Cancel, EngineOptions, SpecialTokens};
 use deepseek_v32::model::Precision;
-use deepseek_v32::weights::LoadOptions;
+use deepseek_v32::weights::{GenerationConfig, LoadOptions};
 use serde::Deserialize;
 
 fn dir() -> PathBuf {
@@ -21,6 +21,20 @@ fn chat() -> &'static LocalChat {
         let engine = EngineOptions { prefix_tokens: 4096, ..EngineOptions::default() };
         LocalChat::load(dir(), &LoadOptions::default(), Precision::Dequant, engine, |_| ()).unwrap()
     })
+}
+
+/// The server and `chat` refuse what `generate` refuses: all read the file through [`GenerationConfig::load`].
+#[test]
+fn stop_tokens_beyond_the_vocabulary_are_refused() {
+    let spoilt = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        std::fs::copy(dir().join(file), spoilt.path().join(file)).unwrap();
+    }
+    std::fs::write(spoilt.path().join(GenerationConfig::FILE), "{\"eos_token_id\": [1, 999999]}").unwrap();
+    let (load, engine) = (LoadOptions::default(), EngineOptions::default());
+    let error = LocalChat::load(spoilt.path(), &load, Precision::Dequant, engine, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("`eos_token_id`: 999999 is not below vocab_size"), "{error}");
+    assert_eq!(error, GenerationConfig::load(spoilt.path()).unwrap_err().to_string());
 }
 
 #[derive(Deserialize)]

@@ -75,7 +75,7 @@ fn files_that_are_no_safetensors() {
         ([whole.as_slice(), &[0; 3]].concat(), "3 bytes after the last tensor"),
         (long_header, "truncated"),
         (u64::MAX.to_le_bytes().repeat(4), "absurd"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec(), "absurd"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec(), "Git LFS pointer"),
         (with_header("", b""), "invalid JSON"),
         (with_header("not JSON", b""), "invalid JSON"),
         (with_header("[]", b""), "object"),

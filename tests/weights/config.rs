@@ -499,6 +499,32 @@ fn quantization_must_be_block_fp8() {
     }
 }
 
+/// The error names the format and what is read instead.
+#[test]
+fn other_quantizations_are_named() {
+    for (quantization, names) in [
+        (json!({"quant_method": "gptq", "bits": 4}), &["\"gptq\""][..]),
+        (json!({"quant_method": "awq", "version": "gemm"}), &["\"awq\""]),
+        (json!({"quant_method": "bitsandbytes"}), &["\"bitsandbytes\""]),
+        (
+            json!({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}),
+            &["\"compressed-tensors\"", "\"nvfp4-pack-quantized\""],
+        ),
+        (json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), &["\"modelopt\"", "\"NVFP4\""]),
+        (json!({"quant_algo": "NVFP4"}), &["\"NVFP4\""]),
+    ] {
+        let config = with(V32, json!({"quantization_config": quantization}));
+        let error = Config::from_json(&config.to_string()).unwrap_err();
+        assert_eq!(error.key, "quantization_config.quant_method");
+        for part in names.iter().chain(&["not supported", "block FP8", "\"fp8\"", "not quantized"]) {
+            assert!(error.message.contains(part), "{error} does not contain {part}");
+        }
+    }
+    let old = with(V32, json!({"quantization_config": null, "compression_config": {"format": "pack-quantized"}}));
+    let error = Config::from_json(&old.to_string()).unwrap_err();
+    assert!(error.key == "compression_config" && error.message.contains("compressed-tensors"), "{error}");
+}
+
 #[test]
 fn text_that_is_no_json_is_found_by_the_key_before_it() {
     for (text, key) in [

@@ -468,6 +468,9 @@ fn generation_configs_are_optional_and_checked() {
     assert_eq!(GenerationConfig::load(dir.path()).unwrap(), None);
     let text = r#"{"eos_token_id": [1, 2], "temperature": 0.6, "top_p": 0.95, "do_sample": true, "top_k": 50, "x": 1}"#;
     std::fs::write(dir.path().join(GenerationConfig::FILE), text).unwrap();
+    // Whether its tokens exist is for `config.json` to say.
+    assert!(GenerationConfig::load(dir.path()).unwrap_err().to_string().contains("config.json"));
+    bf16_files().write_config(dir.path());
     let config = GenerationConfig::load(dir.path()).unwrap().unwrap();
     assert_eq!((config.eos_token_id, config.temperature, config.top_p), (vec![1, 2], Some(0.6), Some(0.95)));
     assert_eq!((config.do_sample, config.top_k, config.bos_token_id), (Some(true), Some(50), None));
@@ -491,6 +494,13 @@ fn generation_configs_are_optional_and_checked() {
     ] {
         let error = GenerationConfig::from_json(&format!("{{\"{key}\": {wrong}}}")).unwrap_err();
         assert_eq!(error.key, key);
+    }
+    for (key, ids) in [("eos_token_id", "40"), ("eos_token_id", "[1, 41]"), ("bos_token_id", "40")] {
+        std::fs::write(dir.path().join(GenerationConfig::FILE), format!("{{\"{key}\": {ids}}}")).unwrap();
+        let error = GenerationConfig::load(dir.path()).unwrap_err().to_string();
+        for part in ["generation_config.json", key, "not below vocab_size 40"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
     std::fs::write(dir.path().join(GenerationConfig::FILE), "[").unwrap();
     assert!(GenerationConfig::load(dir.path()).unwrap_err().to_string().contains("generation_config.json"));

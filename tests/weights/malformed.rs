@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::checkpoint_writer::*;
 use deepseek_v32::Config;
 use deepseek_v32::config::{IndexerType, ModelType};
-use deepseek_v32::weights::{LoadOptions, load, parse_header, parse_index};
+use deepseek_v32::weights::{GenerationConfig, LoadOptions, load, parse_header, parse_index};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -67,6 +67,74 @@ fn missing_files_are_named() {
     fs::remove_file(dir.path().join("config.json")).unwrap();
     fs::create_dir(dir.path().join("config.json")).unwrap();
     refused(dir.path(), &["config.json", "not a file"]);
+}
+
+/// What stands in a file's place is named, and what should stand there.
+#[test]
+fn files_of_other_kinds_are_named() {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2147\nsize 135\n";
+    let torch = [b"PK\x03\x04\0\0\x08\x08".as_slice(), &[0; 40]].concat();
+    let old_torch = [b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".as_slice(), &[0; 40]].concat();
+    let gguf = [b"GGUF\x03\0\0\0".as_slice(), &[0; 40]].concat();
+    let page = b"<!DOCTYPE html>\n<html>".to_vec();
+    let kinds = [
+        (POINTER.to_vec(), "Git LFS pointer"),
+        (gguf.clone(), "GGUF"),
+        (torch, "PyTorch"),
+        (old_torch, "PyTorch"),
+        (page, "web page"),
+    ];
+    let files = fp8_files();
+    for (bytes, kind) in &kinds {
+        let single = tempfile::tempdir().unwrap();
+        files.write_single(single.path());
+        fs::write(single.path().join("model.safetensors"), bytes).unwrap();
+        refused(single.path(), &["model.safetensors", kind, "expected a safetensors file"]);
+        let sharded = tempfile::tempdir().unwrap();
+        files.write_sharded(sharded.path(), 2);
+        let shard = shard_name(1, 2);
+        fs::write(sharded.path().join(&shard), bytes).unwrap();
+        refused(sharded.path(), &[&shard, kind, "expected a safetensors file"]);
+        for file in ["model.safetensors.index.json", "config.json"] {
+            fs::write(sharded.path().join(file), bytes).unwrap();
+            refused(sharded.path(), &[file, kind, "expected JSON"]);
+        }
+        let generation = tempfile::tempdir().unwrap();
+        files.write_single(generation.path());
+        fs::write(generation.path().join(GenerationConfig::FILE), bytes).unwrap();
+        let error = GenerationConfig::load(generation.path()).unwrap_err().to_string();
+        assert!(error.contains(GenerationConfig::FILE) && error.contains(kind), "{error}");
+    }
+    // A file instead of a folder.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model-Q4_K_M.gguf");
+    fs::write(&file, &gguf).unwrap();
+    refused(&file, &["model-Q4_K_M.gguf", "GGUF", "folder"]);
+    // A folder with nothing else, without and with a configuration.
+    refused(dir.path(), &[dir.path().to_str().unwrap(), "model-Q4_K_M.gguf", "GGUF", "expected model.safetensors"]);
+    files.write_config(dir.path());
+    refused(dir.path(), &["model-Q4_K_M.gguf", "GGUF", "expected model.safetensors"]);
+    fs::write(dir.path().join("a.bin"), "").unwrap();
+    refused(dir.path(), &["a.bin", "PyTorch", "expected model.safetensors"]);
+    // Beside a checkpoint it does not matter.
+    files.write_single(dir.path());
+    load(dir.path(), &LoadOptions::default(), |_| {}).unwrap();
+}
+
+/// Formats that a configuration without `quantization_config` does not tell.
+#[test]
+fn quantized_tensors_are_named() {
+    for (suffix, dtype, format) in [
+        ("qweight", "I32", "GPTQ or AWQ"),
+        ("weight_packed", "I32", "compressed-tensors"),
+        ("weight_scale_2", "F32", "NVFP4"),
+    ] {
+        let mut files = bf16_files();
+        let name = format!("model.layers.0.mlp.up_proj.{suffix}");
+        files.tensors.remove(UP);
+        files.add(&name, dtype, &[4]);
+        refused_single(&files, &["model.safetensors", &name, format, "not supported", "block FP8"]);
+    }
 }
 
 #[test]
@@ -371,7 +439,7 @@ fn truncated_files_are_named() {
 #[test]
 fn what_is_no_safetensors_file_is_named() {
     for (bytes, part) in [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec(), "absurd"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec(), "Git LFS pointer"),
         (u64::MAX.to_le_bytes().to_vec(), "absurd"),
         (with_header("", b""), "invalid JSON"),
         (with_header("{", b""), "invalid JSON"),
