@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
-/// What a JSON value is, in words, for messages.
+/// Describes a JSON value in an error message: a scalar as itself, else `a list` or `an object`.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_string(),

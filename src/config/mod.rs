@@ -1,4 +1,4 @@
-//! `config.json`: what a checkpoint's tensors mean.
+//! `config.json`: the shapes and constants of a model.
 //!
 //! [`Config`] holds the model's numbers under their Hugging Face names, in one normal form: the several spellings in
 //! use (`rope_scaling` or `rope_parameters`, `first_k_dense_replace` or `mlp_layer_types`, ...) are resolved by
@@ -17,10 +17,10 @@ mod write;
 
 pub use validate::{MAX_DIM, MAX_EXPERTS, MAX_HIDDEN_LAYERS, MAX_MTP_LAYERS, MAX_POSITIONS, MAX_PRODUCT, MAX_VOCAB};
 
-/// Why a configuration was refused.
+/// A configuration that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key at fault, nested ones joined by dots (`rope_scaling.factor`); empty when the text is no JSON object.
+    /// The key at fault, nested keys joined by dots (`rope_scaling.factor`). Empty if the text is not a JSON object.
     pub key: String,
     /// What was found and what was expected.
     pub message: String,
@@ -99,12 +99,12 @@ pub enum MlpType {
     Sparse,
 }
 
-/// YaRN's numbers, as in `rope_scaling`.
+/// The parameters of YaRN, as in `rope_scaling`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Yarn {
-    /// How much longer the context is than the one trained at; >= 1.
+    /// Context length divided by the length of training; >= 1.
     pub factor: f64,
-    /// The context trained at, in tokens.
+    /// Context length of training, in tokens.
     pub original_max_position_embeddings: usize,
     /// Rotations above which a dimension keeps its frequency; default 32.
     pub beta_fast: f64,
@@ -126,7 +126,7 @@ fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
 }
 
 impl Yarn {
-    /// What cos and sin are multiplied by: `attention_factor` if given, else the ratio of the two mscales
+    /// Returns the factor on cos and sin: `attention_factor` if given, else the ratio of the two mscales
     /// (1 in every DeepSeek release), else `0.1 ln(factor) + 1` when one of them is absent or zero.
     ///
     /// # Source
@@ -143,7 +143,7 @@ impl Yarn {
         }
     }
 
-    /// What the softmax scale is multiplied by: `mscale(mscale_all_dim)^2`, 1 if `mscale_all_dim` is absent or zero.
+    /// Returns the factor on the softmax scale: `mscale(mscale_all_dim)^2`, or 1 if `mscale_all_dim` is absent or zero.
     pub fn softmax_factor(&self) -> f64 {
         match self.mscale_all_dim {
             Some(all_dim) if all_dim != 0.0 => yarn_mscale(self.factor, all_dim).powi(2),
@@ -170,7 +170,7 @@ pub struct QuantizationConfig {
     pub ue8m0: bool,
 }
 
-/// The model's numbers, under their Hugging Face names.
+/// The configuration of a model; each field has the name of its key in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The family.
@@ -189,11 +189,11 @@ pub struct Config {
     pub num_nextn_predict_layers: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
-    /// Experts every token passes through; stored as one of `n_shared_experts` times the width. 0: none.
+    /// Experts that every token uses, stored as one expert of `n_shared_experts` times the width. 0: none.
     pub n_shared_experts: usize,
     /// Routed experts; 0 if no layer has experts.
     pub n_routed_experts: usize,
-    /// What the routed experts' weights are multiplied by.
+    /// Factor on the weights of the routed experts.
     pub routed_scaling_factor: f64,
     /// Width of the cached latent.
     pub kv_lora_rank: usize,
@@ -205,11 +205,11 @@ pub struct Config {
     pub v_head_dim: usize,
     /// Dimensions of a head's query and key without position.
     pub qk_nope_head_dim: usize,
-    /// Groups the routed experts are divided into.
+    /// Groups of routed experts.
     pub n_group: usize,
-    /// Groups a token's experts may come from.
+    /// Groups that the experts of one token come from, at most.
     pub topk_group: usize,
-    /// Routed experts a token passes through; 0 if no layer has experts.
+    /// Routed experts for each token; 0 if no layer has experts.
     pub num_experts_per_tok: usize,
     /// Leading dense layers.
     pub first_k_dense_replace: usize,
@@ -233,7 +233,7 @@ pub struct Config {
     pub index_n_heads: Option<usize>,
     /// Dimensions of an indexer head; the first `qk_rope_head_dim` are rotated. `None` without an indexer.
     pub index_head_dim: Option<usize>,
-    /// Positions a query attends to; `None` without an indexer.
+    /// Positions that a query attends to, at most; `None` without an indexer.
     pub index_topk: Option<usize>,
     /// Whether the indexer rotates neighbouring pairs (GLM) or halves (DeepSeek).
     pub indexer_rope_interleave: bool,
@@ -248,22 +248,23 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether attention is sparse: each query attends to `index_topk` positions chosen by an indexer.
+    /// Returns whether attention is sparse: each query attends to `index_topk` positions chosen by an indexer.
     pub fn has_indexer(&self) -> bool {
         self.model_type.has_indexer()
     }
 
-    /// Dimensions of a head's query and key: `qk_nope_head_dim + qk_rope_head_dim`.
+    /// Returns the dimensions of a head's query and key: `qk_nope_head_dim + qk_rope_head_dim`.
     pub fn qk_head_dim(&self) -> usize {
         self.qk_nope_head_dim + self.qk_rope_head_dim
     }
 
-    /// What attention scores are multiplied by: `qk_head_dim^-0.5`, times YaRN's correction.
+    /// Returns the factor on attention scores: `qk_head_dim^-0.5` times YaRN's correction.
     pub fn softmax_scale(&self) -> f64 {
         (self.qk_head_dim() as f64).powf(-0.5) * self.rope.yarn.as_ref().map_or(1.0, Yarn::softmax_factor)
     }
 
-    /// The feed-forward kind of layer `layer`, counted on through the MTP layers, which have experts if any layer can.
+    /// Returns the feed-forward kind of layer `layer`. MTP layers have the numbers from `num_hidden_layers` on; they have
+    /// experts unless `n_routed_experts` is 0.
     pub fn mlp_type(&self, layer: usize) -> MlpType {
         match self.mlp_layer_types.get(layer) {
             Some(mlp_type) => *mlp_type,
@@ -272,7 +273,8 @@ impl Config {
         }
     }
 
-    /// The indexer of layer `layer`, counted on through the MTP layers; `None` without one.
+    /// Returns the kind of indexer of layer `layer`, or `None` if the model has none. MTP layers have the numbers from
+    /// `num_hidden_layers` on.
     pub fn indexer_type(&self, layer: usize) -> Option<IndexerType> {
         if !self.has_indexer() {
             return None;

@@ -1,4 +1,4 @@
-//! What a [`Config`] must satisfy.
+//! Checks of a [`Config`].
 
 use super::{Config, ConfigError, IndexerType, MlpType, ModelType, Yarn};
 use crate::show::number;
@@ -18,7 +18,7 @@ pub const MAX_POSITIONS: usize = 1 << 24;
 /// Largest product of heads and head dimensions, or of shared experts and their width.
 pub const MAX_PRODUCT: usize = 1 << 26;
 
-/// Largest factor of any kind; beyond it a configuration is a mistake, and arithmetic could overflow.
+/// Largest factor of any kind. Larger ones are mistakes and could overflow.
 const MAX_FACTOR: f64 = 1e6;
 /// Largest `rope_theta`.
 const MAX_THETA: f64 = 1e15;

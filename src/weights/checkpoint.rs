@@ -1,4 +1,4 @@
-//! An opened checkpoint: files mapped, everything but the values checked.
+//! A checkpoint whose files are mapped and checked; the values are read later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -295,7 +295,7 @@ fn weights_path(dir: &Path) -> PathBuf {
     if is_there(&single) || !is_there(&index) { single } else { index }
 }
 
-/// Whether there is something of this name, be it a link that leads nowhere.
+/// Whether the path exists; a dangling link does.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

@@ -1,4 +1,4 @@
-//! What can go wrong while a checkpoint is read or written.
+//! Errors of reading and writing checkpoints.
 
 use std::path::PathBuf;
 
@@ -165,7 +165,7 @@ pub enum TensorProblem {
     DType {
         /// In the file.
         found: Dtype,
-        /// In words.
+        /// The dtypes that it may have.
         expected: &'static str,
     },
     /// The tensor belongs to a weight that is quantized in a format that is not supported.
@@ -202,14 +202,14 @@ pub enum TensorProblem {
         /// The largest that keeps the weights finite.
         max: f32,
     },
-    /// A value too large for the dtype that was asked for.
+    /// A value too large for the dtype that it is converted to.
     #[error("element {element} ({}) does not fit in {dtype}", show::number(*value))]
     Overflow {
         /// Index in row-major order.
         element: usize,
         /// The value.
         value: f32,
-        /// The dtype asked for.
+        /// That dtype.
         dtype: &'static str,
     },
     /// The header's entry is malformed.

@@ -1,12 +1,12 @@
-//! A [`Checkpoint`]'s values into memory, as the tensors behind a `VarBuilder`.
+//! Reads the tensors of a [`Checkpoint`] into memory, behind a `VarBuilder`.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{DType, Device, Shape, Tensor, WithDType};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Device, Shape, Tensor, Var, WithDType};
 use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{VarBuilder, VarMap};
 use float8::F8E4M3;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -21,12 +21,12 @@ use super::read::{Reader, read_scales};
 /// How to load a checkpoint.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// The `VarBuilder`'s dtype, f32, bf16 or f16: what norms come in, and what the model computes in between.
+    /// The dtype of the `VarBuilder`: f32, bf16 or f16. Norms have it, and so have activations of the model.
     pub dtype: DType,
-    /// Converts every matrix to f32, bf16 or f16; FP8 weights are multiplied by their scales. `None` keeps each in the
-    /// dtype it is stored in.
+    /// Converts every matrix to f32, bf16 or f16, with FP8 weights multiplied by their scales. `None` keeps the dtype
+    /// of the file.
     pub weight_dtype: Option<DType>,
-    /// Where to put the tensors.
+    /// The device of the tensors.
     pub device: Device,
 }
 
@@ -37,7 +37,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// How far loading has come.
+/// Progress of loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress<'a> {
     /// Tensors in memory.
@@ -55,15 +55,15 @@ pub struct Progress<'a> {
 impl Checkpoint {
     /// Reads every tensor and checks that it is finite.
     ///
-    /// The `VarBuilder` hands out matrices in the dtype they are stored in (or in `options.weight_dtype`), whatever
-    /// dtype it is asked for: `weight` may come as `F8E4M3`, and then `weight_scale_inv` is there too, always f32, one
-    /// value a block. Norms and biases come in the dtype asked for, `e_score_correction_bias` always in f32. Copies of
-    /// the embedding and the head that the files lack (tied head, MTP layers) share the original's storage.
+    /// The `VarBuilder` returns matrices in the dtype of the file (or in `options.weight_dtype`), whatever dtype is
+    /// requested: a `weight` may be `F8E4M3`, with a `weight_scale_inv` in f32 of one value for each block. Norms and
+    /// biases have the requested dtype, `e_score_correction_bias` is always f32. Copies of the embedding and the head
+    /// that the files lack (tied head, MTP layers) share the storage of the original.
     ///
     /// The routed experts of a layer are stacked, one tensor for each projection:
     /// `model.layers.N.mlp.experts.gate_proj.weight`, `[E, moe_intermediate_size, hidden_size]`, and its
     /// `weight_scale_inv`, `[E, ..]`. The names of the files, `model.layers.N.mlp.experts.0.gate_proj.weight`, give
-    /// views of them. If the experts of one projection are stored in several dtypes, they come in f32.
+    /// views of them. Experts of one projection that are stored in several dtypes are converted to f32.
     ///
     /// Tensors are read in parallel, each once and straight into its place, and their mapped pages are released behind
     /// the reader: the peak is the model's size plus some 16 MiB a thread. `progress` is called after every tensor of
@@ -72,19 +72,64 @@ impl Checkpoint {
     /// # Errors
     /// [`WeightsError::Tensor`] for the first tensor, in the order of the model, with a
     /// value that is not finite or does not fit in the dtype it is converted to, or scales that are not positive;
-    /// [`WeightsError::Candle`] for a dtype that cannot be asked for, or a device failure.
+    /// [`WeightsError::Candle`] for options with another dtype, or a device failure.
     pub fn var_builder(
         &self,
         options: &LoadOptions,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<VarBuilder<'static>> {
+        let (mut tensors, copies) = self.load_tensors(options, &progress)?;
+        for (copy, original) in copies.into_iter().chain(self.aliases.iter().cloned()) {
+            if let Some(tensor) = tensors.get(&original).cloned() {
+                tensors.insert(copy, tensor);
+            }
+        }
+        Ok(VarBuilder::from_backend(Box::new(Tensors(tensors)), options.dtype, options.device.clone()))
+    }
+
+    /// Reads every tensor into the variables of `varmap`, for [`Model::init`](crate::model::Model::init) to train.
+    ///
+    /// Variables that are there are set, others are added. Matrices have `options.weight_dtype`, or `options.dtype` if
+    /// that is `None`; norms, biases and `e_score_correction_bias` are f32. The routed experts of a layer are stacked as
+    /// in [`Checkpoint::var_builder`]. An MTP layer's copies of the embedding and the head make no variables if they
+    /// equal the original, which the model then shares.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::var_builder`], and if a variable has another shape or dtype.
+    pub fn load_variables(
+        &self,
+        varmap: &VarMap,
+        options: &LoadOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<()> {
+        let weight_dtype = options.weight_dtype.or(Some(options.dtype));
+        let (tensors, _) = self.load_tensors(&LoadOptions { weight_dtype, ..options.clone() }, &progress)?;
+        let mut variables = varmap.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (name, tensor) in tensors {
+            match variables.get(&name) {
+                Some(variable) => {
+                    variable.set(&tensor).map_err(|error| candle_core::Error::Msg(format!("{name}: {error}")))?
+                }
+                None => drop(variables.insert(name, Var::from_tensor(&tensor)?)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every tensor, experts stacked. Returns them by name, and the names of tensors that equal another with its
+    /// name.
+    fn load_tensors(
+        &self,
+        options: &LoadOptions,
+        progress: &(impl Fn(Progress) + Send + Sync),
+    ) -> Result<(HashMap<String, Tensor>, Vec<(String, String)>)> {
         for dtype in [Some(options.dtype), options.weight_dtype].into_iter().flatten() {
             if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
                 return Err(candle_core::Error::Msg(format!("cannot load as {dtype:?}, only f32, bf16 or f16")).into());
             }
         }
         let stacks = self.stacks();
-        let run = Run::new(self, options, &progress);
+        let run = Run::new(self, options, progress);
         let results: Vec<_> = stacks.par_iter().map(|stack| run.load(stack)).collect();
         // What was skipped comes after a failure.
         let (loaded, failed): (Vec<_>, Vec<_>) = results.into_iter().flatten().partition(|result| result.is_ok());
@@ -103,12 +148,7 @@ impl Checkpoint {
                 Loaded::CopyOf(original) => copies.push((stack.name, original.to_string())),
             }
         }
-        for (copy, original) in copies.into_iter().chain(self.aliases.iter().cloned()) {
-            if let Some(tensor) = tensors.get(&original).cloned() {
-                tensors.insert(copy, tensor);
-            }
-        }
-        Ok(VarBuilder::from_backend(Box::new(Tensors(tensors)), options.dtype, options.device.clone()))
+        Ok((tensors, copies))
     }
 
     /// The plan, the experts of each projection together.

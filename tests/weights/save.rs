@@ -1,11 +1,11 @@
 //! What is saved is what was loaded, byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use crate::checkpoint_writer::*;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use deepseek_v32::Config;
 use deepseek_v32::model::Model;
@@ -182,5 +182,27 @@ fn a_new_model_survives_saving() {
         let loaded = Model::new(&config, vb).unwrap();
         assert!(loaded.has_mtp());
         assert!(logits(&loaded) == logits(&model), "{dtype:?}");
+
+        // Back into variables: into those that were made from another seed, and into none.
+        let others = VarMap::new();
+        Model::init(&config, &others, 12, dtype, &Device::Cpu).unwrap();
+        for target in [others, VarMap::new()] {
+            let checkpoint = Checkpoint::open(dir.path()).unwrap();
+            checkpoint.load_variables(&target, &options, |_| {}).unwrap();
+            let again = Model::init(&config, &target, 13, dtype, &Device::Cpu).unwrap();
+            let names = |varmap: &VarMap| varmap.data().lock().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(names(&target), names(&varmap));
+            assert!(logits(&again) == logits(&model), "{dtype:?}");
+        }
     }
+}
+
+#[test]
+fn variables_of_another_shape_are_named() {
+    let checkpoint = Checkpoint::open(golden("v3_f32")).unwrap();
+    let varmap = VarMap::new();
+    let wrong = Var::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+    varmap.data().lock().unwrap().insert("model.norm.weight".to_string(), wrong);
+    let error = checkpoint.load_variables(&varmap, &LoadOptions::default(), |_| {}).unwrap_err().to_string();
+    assert!(error.contains("model.norm.weight"), "{error}");
 }
