@@ -1,12 +1,13 @@
 //! Ids that come one by one to text.
 
+use super::byte_level::byte_of;
 use super::error::Result;
 use super::tokenizer::{SpecialTokens, Tokenizer};
 
 /// A streaming decoder: the pieces it returns, put together, are what [`Tokenizer::decode`] makes of all the ids.
 ///
 /// A character whose bytes are spread over tokens is held back until it is whole or known to be broken (U+FFFD).
-/// With a byte-level tokenizer (all DeepSeek and GLM ones) a token costs O(1). With any other, the text is decoded
+/// With a byte-level tokenizer (those of DeepSeek, GLM and Kimi) a token costs O(1). With any other, the text is decoded
 /// anew with every token and its growth returned; where such a decoder changes its mind about earlier text, as
 /// byte-fallback ones do at broken characters, what was returned stays.
 #[derive(Debug, Clone)]
@@ -90,7 +91,7 @@ fn growth(text: &str, returned: &mut usize) -> String {
 pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for char in token.chars() {
-        match byte(char) {
+        match byte_of(char) {
             Some(byte) => bytes.push(byte),
             None => {
                 bytes.truncate(start);
@@ -98,18 +99,6 @@ pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
                 return;
             }
         }
-    }
-}
-
-/// The byte that a character of the byte-level alphabet stands for: printable Latin-1 stands for itself, and the
-/// other 68 bytes, in order, for U+0100 and on.
-fn byte(char: char) -> Option<u8> {
-    match u32::from(char) {
-        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => Some(code as u8),
-        code @ 0x100..=0x120 => Some((code - 0x100) as u8),
-        code @ 0x121..=0x142 => Some((code - 0x121 + 0x7f) as u8),
-        0x143 => Some(0xad),
-        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::tokenizer::RanksProblem;
 use crate::grammar::SchemaOf;
 use crate::show::{one_line, one_line_path};
 
@@ -145,7 +146,7 @@ pub enum GenerationError {
     Constraint(String),
 
     // ---- the tokenizer
-    /// `tokenizer.json` could not be read.
+    /// A tokenizer's file could not be read.
     #[error("cannot read {}: {source}", one_line_path(path))]
     TokenizerRead {
         /// The file.
@@ -153,13 +154,21 @@ pub enum GenerationError {
         /// Why.
         source: std::io::Error,
     },
-    /// `tokenizer.json` is not a tokenizer.
+    /// A file is not a tokenizer's.
     #[error("{}: not a tokenizer: {}", one_line_path(path), one_line(message))]
     TokenizerFormat {
         /// The file.
         path: PathBuf,
         /// Why.
         message: String,
+    },
+    /// `tiktoken.model` is malformed.
+    #[error("{}: {problem}", one_line_path(path))]
+    TokenizerRanks {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: RanksProblem,
     },
     /// The tokenizer has ids that the model has not.
     #[error(

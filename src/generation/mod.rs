@@ -12,6 +12,7 @@
 //!
 //! The engine knows nothing of chats: ids are the truth, and the text it gives is a view of them.
 
+mod byte_level;
 mod caught;
 #[cfg(feature = "constrain")]
 mod constrain;
@@ -32,7 +33,6 @@ mod service;
 mod stop;
 mod token_model;
 mod tokenizer;
-mod tokenizer_json;
 
 #[cfg(feature = "constrain")]
 pub use constrain::GrammarCompiler;
@@ -51,4 +51,4 @@ pub use sampler::{Distribution, Logprobs, Report, Sampled, Sampler};
 pub use service::{Load, Service, Sink};
 pub use stop::{FinishReason, StopConditions, StopMatcher};
 pub use token_model::{Pages, TokenModel};
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::{RanksProblem, SpecialTokens, Tokenizer};

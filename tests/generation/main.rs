@@ -16,3 +16,4 @@ mod sampler;
 mod service;
 mod speculative;
 mod text;
+mod tiktoken;

@@ -1,5 +1,8 @@
 //! Text to ids and back.
 
+mod json;
+mod tiktoken;
+
 use std::io::{Error, ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,19 +14,20 @@ use super::caught::caught_in_tokenizers;
 use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
-use super::tokenizer_json;
 use crate::show::one_line;
 
-/// Which tokens marked `special` in `tokenizer.json` come out as text.
+pub use tiktoken::RanksProblem;
+
+/// Whether tokens that the tokenizer marks as `special` are part of decoded text.
 ///
-/// Tags do whatever they are marked as, that is `<name>` and `</name>` with a name of lower-case letters and `_`: marks
-/// of reasoning and of calls are content to whoever reads the answer.
+/// Tags always are, that is `<name>` and `</name>` with a name of lower-case letters and `_`: a reader of the answer needs
+/// the marks of reasoning and of calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SpecialTokens {
-    /// Leave them out, such as the end of the sentence.
+    /// Leaves them out, such as the end of the sentence.
     #[default]
     Drop,
-    /// Keep them all.
+    /// Keeps all of them.
     Keep,
 }
 
@@ -47,27 +51,44 @@ struct Inner {
 /// The largest `tokenizer.json` that is read; those of the family take 8 MB.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// The bytes of a regular file of sane size.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
+/// How the pointer begins that Git LFS leaves in place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Refuses what is not a regular file: opening a pipe or a device could block.
+fn require_file(path: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(path)?.is_file() {
+        return Ok(());
     }
+    Err(Error::new(ErrorKind::InvalidInput, "not a file"))
+}
+
+/// Returns the bytes of a regular file of at most [`MAX_BYTES`].
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    require_file(path)?;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::new(ErrorKind::InvalidData, "absurdly large"));
+        return Err(Error::new(ErrorKind::InvalidData, format!("larger than {} MiB", MAX_BYTES >> 20)));
     }
     Ok(bytes)
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a checkpoint folder.
+    /// Reads the tokenizer of a checkpoint folder: `tokenizer.json`, or, if there is none, `tiktoken.model` with the
+    /// control tokens of `tokenizer_config.json` (Moonlight, Kimi-K2).
     ///
     /// # Errors
-    /// [`GenerationError::TokenizerRead`] if there is none, [`GenerationError::TokenizerFormat`] if it is not one, has
-    /// a key or an id twice, or makes text absurdly long.
+    /// - [`GenerationError::TokenizerRead`] if there is neither, or a file cannot be read.
+    /// - [`GenerationError::TokenizerFormat`] if `tokenizer.json` is not a tokenizer, has a key or an id twice, or makes
+    ///   text longer without bound; or if `tokenizer_config.json` has control tokens that do not fit `tiktoken.model`.
+    /// - [`GenerationError::TokenizerRanks`] if `tiktoken.model` is malformed.
     pub fn load(checkpoint: impl AsRef<Path>) -> Result<Self> {
-        Self::from_file(checkpoint.as_ref().join("tokenizer.json"))
+        let dir = checkpoint.as_ref();
+        let is_there = |name: &str| dir.join(name).symlink_metadata().is_ok();
+        if !is_there("tokenizer.json") && is_there(tiktoken::RANKS_FILE) {
+            return Self::new(tiktoken::load(dir)?, dir.join(tiktoken::RANKS_FILE));
+        }
+        Self::from_file(dir.join("tokenizer.json"))
     }
 
     /// Reads a file in the format of `tokenizer.json`.
@@ -78,16 +99,19 @@ impl Tokenizer {
         let path = path.as_ref();
         let bytes = read(path).map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
         let format = |message: String| GenerationError::TokenizerFormat { path: path.to_path_buf(), message };
-        let added = tokenizer_json::check(&bytes).map_err(format)?;
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(format(RanksProblem::LfsPointer.to_string()));
+        }
+        let added = json::check(&bytes).map_err(format)?;
         let tokenizer =
             caught_in_tokenizers(|| parse(&bytes)).map_err(format)?.map_err(|error| format(error.to_string()))?;
         for token in added.iter().filter(|token| !token.content.is_empty()) {
             let found = tokenizer.token_to_id(&token.content).map(u64::from);
             if found != Some(token.id) {
                 let (content, id) = (one_line(&token.content), token.id);
-                let found = found.map_or("nothing".to_string(), |found| format!("id {found}"));
+                let found = found.map_or("none".to_string(), |found| format!("id {found}"));
                 return Err(format(format!(
-                    "added_tokens: `{content}` has id {id}, but comes to {found} by its place"
+                    "added_tokens: `{content}` has id {id}, but its position in the list gives it {found}"
                 )));
             }
         }
@@ -102,12 +126,12 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(Inner { tokenizer, added, path, vocab_size, byte_level, longest: OnceLock::new() }) })
     }
 
-    /// The largest id + 1.
+    /// Returns the largest id + 1.
     pub fn vocab_size(&self) -> usize {
         self.inner.vocab_size
     }
 
-    /// Checks that the model knows every id; a model may have more entries than the tokenizer.
+    /// Checks that every id is below `model`, the model's `vocab_size`; a model may have more entries than the tokenizer.
     ///
     /// # Errors
     /// [`GenerationError::TokenizerVocabulary`] names both sizes.
@@ -119,11 +143,11 @@ impl Tokenizer {
         Err(GenerationError::TokenizerVocabulary { path, tokenizer: self.vocab_size(), model })
     }
 
-    /// Checks that a text may fit a context of `max_context` tokens. A large one need not be tokenized to know that it
-    /// does not, which would take its time and memory; one below 1 MiB is not looked at.
+    /// Checks by its size that a text may fit a context of `max_context` tokens: a text of more bytes than that many of
+    /// the longest token have cannot. This takes no time, where tokenizing a large text does. Texts below 1 MiB pass.
     ///
     /// # Errors
-    /// [`GenerationError::PromptTooLarge`].
+    /// [`GenerationError::PromptTooLarge`] names both sizes.
     pub fn check_size(&self, text: &str, max_context: usize) -> Result<()> {
         const LARGE: usize = 1 << 20;
         if text.len() < LARGE {
@@ -138,8 +162,8 @@ impl Tokenizer {
         Err(GenerationError::PromptTooLarge { bytes: text.len(), most, max_context })
     }
 
-    /// Ids of a text. `add_special_tokens` runs the tokenizer's post-processor (a begin token, where it has one);
-    /// special tokens written out in the text always become their ids.
+    /// Returns the ids of a text. `add_special_tokens` runs the tokenizer's post-processor, which adds a begin token if
+    /// the tokenizer has one. Special tokens written out in the text become their ids in any case.
     ///
     /// # Errors
     /// [`GenerationError::Tokenizer`] if the tokenizer fails.
@@ -148,8 +172,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Ids of a text of which some stretches come from outside: there, control tokens written out are no control
-    /// tokens but plain text. Everything else is as [`Self::encode`] without special tokens has it.
+    /// Returns the ids of a text of which some ranges come from outside: control tokens that are written out there are
+    /// encoded as plain text. The rest is encoded as by [`Self::encode`] without special tokens.
     ///
     /// - `outside`: byte ranges of `text`, ascending, apart, at character boundaries.
     ///
@@ -159,12 +183,12 @@ impl Tokenizer {
         self.run(|tokenizer| guarded::encode(tokenizer, &self.inner.added, text, outside))
     }
 
-    /// The first control token that stands written out in a text.
+    /// Returns the first control token that is written out in a text.
     pub fn find_control_token<'a>(&self, text: &'a str) -> Option<&'a str> {
         self.inner.added.find(text)
     }
 
-    /// Text of ids; ids without a token give nothing, bytes that are not UTF-8 give U+FFFD.
+    /// Returns the text of ids. Ids without a token add nothing; bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
     /// [`GenerationError::Tokenizer`] if the tokenizer fails.
@@ -173,18 +197,18 @@ impl Tokenizer {
         self.run(|tokenizer| tokenizer.decode(&ids, false))
     }
 
-    /// The id of a token written as in `tokenizer.json`.
+    /// Returns the id of a token that is written as in `tokenizer.json`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.tokenizer.token_to_id(token)
     }
 
-    /// The token of an id, written as in `tokenizer.json`.
+    /// Returns the token of an id, written as in `tokenizer.json`.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.tokenizer.id_to_token(id)
     }
 
-    /// The bytes that an id adds to a text: of a cut character, its part. Added tokens are their own text, and so are
-    /// all tokens of a tokenizer that is not byte-level; an id without a token has none.
+    /// Returns the bytes that an id adds to a text; they may be a part of a character. Added tokens are their own text,
+    /// and so are all tokens of a tokenizer that is not byte-level. An id without a token has no bytes.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(token) = self.id_to_token(id) else { return Vec::new() };
         let added = self.inner.tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some();
@@ -196,23 +220,23 @@ impl Tokenizer {
         bytes
     }
 
-    /// Decodes ids that come one by one.
+    /// Returns a decoder for ids that come one by one.
     pub fn detokenizer(&self, special: SpecialTokens) -> Detokenizer {
         Detokenizer::new(self.clone(), special)
     }
 
-    /// The library's tokenizer.
+    /// Returns the tokenizer of the `tokenizers` crate.
     pub fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner.tokenizer
     }
 
-    /// What `body` makes of the library's tokenizer.
+    /// Calls `body` with the tokenizer of the `tokenizers` crate; its panics become errors.
     fn run<T>(&self, body: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>) -> Result<T> {
         let failed = |message: String| GenerationError::Tokenizer { path: self.inner.path.clone(), message };
         caught_in_tokenizers(|| body(&self.inner.tokenizer)).map_err(failed)?.map_err(|error| failed(error.to_string()))
     }
 
-    /// Whether tokens stand for bytes, so that a text is the bytes of its tokens one after the other.
+    /// Whether tokens stand for bytes, so that a text is the concatenation of its tokens' bytes.
     pub(super) fn is_byte_level(&self) -> bool {
         self.inner.byte_level
     }
