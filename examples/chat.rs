@@ -119,7 +119,8 @@ fn run(args: Args) -> Result<()> {
     if interactive {
         interrupt::listen()?;
         let (name, dir) = (chat.model.name().to_string(), one_line_path(&chat.dir));
-        chat.print(&format!("{name} ({dir}). /help lists the commands."))?;
+        let format = format!("Chat format {}: {}.", chat.model.version(), chat.model.version_reason());
+        chat.print(&format!("{name} ({dir}). {format} /help lists the commands."))?;
     }
     let mut input = std::io::stdin().lock();
     for number in 1.. {

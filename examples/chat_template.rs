@@ -8,8 +8,8 @@
 //!
 //! `--encode` reads `{"messages": […], "context": […]}` (`context` may be absent) and prints the prompt, with no line
 //! break behind it. `tools` and `response_format` beside the messages, as in a request, join those of the first system
-//! message. `--parse` reads a completion, every byte of it, and prints the message. Any error is one line on
-//! stderr and exit status 1.
+//! message. `--parse` reads a completion, every byte of it, and prints the message. With `--tolerant`, a call that cannot
+//! be read is content, and `tool_call_error` beside it says why. Any error is one line on stderr and exit status 1.
 //!
 //! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
 //! `chat_template/records.rs` for what a record may have, and `tests/data/chat` for files of them.
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{ArgGroup, Parser};
 use deepseek_v32::chat::{
-    EncodeOptions, Json, Message, ParseOptions, Role, Start, Tool, Version, encode, parse, place_tools,
+    EncodeOptions, Json, Message, ParseOptions, Parsed, Role, Start, Tool, Version, encode, parse, place_tools,
 };
 use deepseek_v32::error::one_line;
 use serde::de::DeserializeOwned;
@@ -60,6 +60,9 @@ struct Args {
     /// Read what a model may write, not only what the published parser accepts; take arguments that are objects.
     #[arg(long)]
     tolerant: bool,
+    /// No tool was offered: nothing in a completion is a call (with --tolerant).
+    #[arg(long)]
+    no_tools: bool,
     /// Read records, one a line.
     #[arg(long)]
     jsonl: bool,
@@ -74,6 +77,7 @@ struct Settings {
     add_bos: bool,
     add_generation_prompt: bool,
     tolerant: bool,
+    no_tools: bool,
 }
 
 impl From<&Args> for Settings {
@@ -85,6 +89,7 @@ impl From<&Args> for Settings {
             add_bos: !args.no_bos,
             add_generation_prompt: true,
             tolerant: args.tolerant,
+            no_tools: args.no_tools,
         }
     }
 }
@@ -181,12 +186,15 @@ fn messages(key: &str, list: &Json, settings: Settings) -> Result<Vec<Message>> 
     list.iter().enumerate().map(|(i, value)| message(value).with_context(|| format!("{key}[{i}]"))).collect()
 }
 
-/// The published encoder takes arguments as text only; the library takes objects too.
+/// The published encoder takes arguments as text only, and there must be some; the library takes objects, too, and
+/// calls without arguments.
 fn arguments_are_text(message: &Json) -> Result<()> {
     let Some(Json::Array(calls)) = message.get("tool_calls") else { return Ok(()) };
     for call in calls {
-        match call.get("function").and_then(|function| function.get("arguments")) {
-            Some(Json::String(_)) | None => {}
+        let Some(function) = call.get("function") else { continue };
+        match function.get("arguments") {
+            Some(Json::String(_) | Json::Null) => {}
+            None => bail!("a call has no `arguments` (--tolerant takes it)"),
             Some(other) => bail!("`arguments` are {}, expected text", shown(other)),
         }
     }
@@ -200,11 +208,22 @@ fn shown(value: &Json) -> String {
 
 /// The message of a completion.
 fn message(text: &str, settings: Settings) -> Result<Json> {
-    Ok(wire(&parse(text, &parse_options(settings)).map_err(line)?.message))
+    parse(text, &parse_options(settings)).map(told).map_err(line)
+}
+
+/// What is told of a completion: the message as a client should see it, and why a call could not be read.
+fn told(parsed: Parsed) -> Json {
+    let problem = parsed.call_problem;
+    let mut told = wire(&parsed.answer());
+    if let (Some(problem), Json::Object(entries)) = (problem, &mut told) {
+        entries.push(("tool_call_error".to_string(), Json::String(problem.to_string())));
+    }
+    told
 }
 
 fn parse_options(settings: Settings) -> ParseOptions {
     let options = ParseOptions::new(settings.version, start(settings));
+    let options = if settings.no_tools { options.with_tools([]) } else { options };
     if settings.tolerant { options } else { options.strict() }
 }
 

@@ -194,11 +194,14 @@ fn why_no_answer(outcome: &Outcome) -> Option<String> {
     match outcome.stop {
         Stop::Answer => {
             let said = outcome.message.as_ref().is_some_and(|message| !message.content.trim().is_empty());
-            let why = match outcome.dropped.first() {
-                Some(text) => format!("what the model wrote is malformed and was dropped: {}", one_line(text)),
-                None => "the model wrote nothing".to_string(),
-            };
-            (!said).then_some(why)
+            match (&outcome.call_error, outcome.dropped.first()) {
+                (Some(error), _) => Some(format!("its call could not be read: {error}")),
+                (None, _) if said => None,
+                (None, Some(text)) => {
+                    Some(format!("what the model wrote is malformed and was dropped: {}", one_line(text)))
+                }
+                (None, None) => Some("the model wrote nothing".to_string()),
+            }
         }
         Stop::StepLimit => Some(format!("the limit is reached after {} steps (--steps)", outcome.steps)),
         Stop::TokenLimit => Some("the last one was cut off at the limit of tokens".to_string()),

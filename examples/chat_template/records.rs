@@ -4,7 +4,7 @@
 //! `messages` (and `context`) in the record itself, or a completion in pieces, `chunks`. With `fn` the input is that of a
 //! part of the format. Settings stand in `args` or in the record and go before the flags: `version`, `thinking_mode` (or
 //! `mode`): `thinking` or `chat`, or `thinking`: true or false; `drop_thinking`, `add_default_bos_token`,
-//! `add_generation_prompt`, `tolerant`. A name that begins with `v3_1`, `v3_0324` or `v3_dec2024` is a version, too.
+//! `add_generation_prompt`, `tolerant`, `no_tools`. A name that begins with `v3_1`, `v3_0324` or `v3_dec2024` is a version, too.
 
 use std::io::{BufRead, Read, Write};
 
@@ -14,7 +14,7 @@ use deepseek_v32::chat::{
 };
 
 use crate::common::error_line;
-use crate::{Args, MAX_BYTES, Settings, line, message, object, prompt, shown, start, wire};
+use crate::{Args, MAX_BYTES, Settings, line, message, object, prompt, shown, start, told};
 
 /// Answers each line of the input with one line.
 pub fn run(args: &Args, input: &mut impl BufRead, out: &mut impl Write) -> Result<()> {
@@ -61,7 +61,8 @@ fn read(bytes: &[u8]) -> Result<Json> {
 
 /// The name of a record that begins with it, even if the rest is no JSON.
 fn first_name(bytes: &[u8]) -> Option<Json> {
-    let text = bytes.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"name\"")?;
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let text = text.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"name\"")?;
     let text = text.trim_ascii_start().strip_prefix(b":")?;
     serde_json::Deserializer::from_slice(text).into_iter().next()?.ok().map(Json::String)
 }
@@ -110,12 +111,15 @@ fn stream(chunks: &Json, settings: Settings) -> Result<Json> {
         return message(&pieces.concat(), settings);
     }
     let mut parser = StreamParser::new(settings.version, start(settings));
+    if settings.no_tools {
+        parser = parser.with_tools(&[]);
+    }
     let mut message = Accumulator::new();
     for piece in pieces {
         message.extend(parser.push(piece));
     }
     message.extend(parser.finish());
-    Ok(wire(&message.finish()))
+    Ok(told(parser.parsed(message.finish())))
 }
 
 /// The settings of a record: its own, then those of the flags.
@@ -149,6 +153,7 @@ fn settings(record: &Json, args: &Args) -> Result<Settings> {
         add_bos: flag("add_default_bos_token", given.add_bos)?,
         add_generation_prompt: flag("add_generation_prompt", given.add_generation_prompt)?,
         tolerant: flag("tolerant", given.tolerant)?,
+        no_tools: flag("no_tools", given.no_tools)?,
     })
 }
 

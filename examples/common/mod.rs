@@ -189,14 +189,15 @@ pub fn named(error: impl Into<AgentError>) -> anyhow::Error {
     }
 }
 
-/// The text of a file of at most 64 MB.
+/// The text of a file of at most 64 MB, without a byte order mark.
 pub fn read_text(path: &Path) -> Result<String> {
     const MAX_BYTES: u64 = 64 << 20;
     let read = || -> Result<String> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         ensure!(bytes.len() as u64 <= MAX_BYTES, "larger than 64 MB");
-        String::from_utf8(bytes).context("not UTF-8")
+        let text = String::from_utf8(bytes).context("not UTF-8")?;
+        Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
     };
     read().with_context(|| one_line_path(path))
 }

@@ -52,11 +52,14 @@ impl<W: Write> Printer<W> {
         match event.kind {
             AgentEventKind::Delta(Delta::Reasoning(text)) if event.run == 0 => self.text(Printed::Reasoning, &text),
             AgentEventKind::Delta(Delta::Content(text)) if event.run == 0 => self.text(Printed::Content, &text),
-            AgentEventKind::Answered { dropped, .. } => {
+            AgentEventKind::Answered { message, dropped, .. } => {
                 self.end_line();
-                for text in &dropped {
+                for text in dropped.iter().filter(|text| !message.content.contains(text.as_str())) {
                     self.dim_line(&format!("[malformed, dropped: {}]", one_line(text)));
                 }
+            }
+            AgentEventKind::CallRetried { error, .. } => {
+                self.dim_line(&format!("[the call could not be read, the model is asked again: {error}]"));
             }
             AgentEventKind::Call(call) => self.line(&format!("→ {}({})", call.name, call.arguments)),
             AgentEventKind::Result { call, result } => self.line(&format!("← {}: {}", call.name, result.content)),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::retry::is_note;
 use crate::chat::{Message, Role};
 use crate::chat_model::ChatUsage;
 
@@ -80,7 +81,8 @@ impl FromStr for ContextManagement {
 /// One time that the context was managed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Managed {
-    /// What was done. A summary that the model did not write counts as [`ContextManagement::DiscardAll`].
+    /// What was done. A summary that the model did not write, or that made nothing shorter, counts as
+    /// [`ContextManagement::DiscardAll`].
     pub strategy: ContextManagement,
     /// Answers of the model before it.
     pub step: usize,
@@ -134,7 +136,8 @@ pub(super) fn discard(messages: &[Message], count: usize) -> Vec<Message> {
 
 /// Where the question stands: the last user message.
 pub(super) fn question(messages: &[Message]) -> Option<usize> {
-    messages.iter().rposition(|message| matches!(message.role, Role::User | Role::Developer))
+    let asks = |message: &Message| matches!(message.role, Role::User | Role::Developer) && !is_note(message);
+    messages.iter().rposition(asks)
 }
 
 /// Puts a summary behind the question; `original` is the question as it was asked. Returns it.

@@ -11,6 +11,7 @@ mod context;
 mod error;
 mod options;
 mod outcome;
+mod retry;
 mod run;
 mod state;
 mod tool_agent;

@@ -21,6 +21,9 @@ pub struct AgentOptions {
     pub max_answer_tokens: Option<usize>,
     /// Most answers of the model, summaries included. The calls of the last one are still carried out. Default 100.
     pub max_steps: usize,
+    /// How often in a row the model may be told that its call could not be read, to write it again; after that the run
+    /// ends with such an answer. Default 2.
+    pub max_call_retries: usize,
     /// Most tokens of all prompts and answers together. Default: no limit.
     pub max_tokens: Option<usize>,
     /// Longest time from the beginning, in every process that worked on the run. A tool that is at work is waited for.
@@ -42,6 +45,7 @@ impl Default for AgentOptions {
             params: SamplingParams::default(),
             max_answer_tokens: None,
             max_steps: 100,
+            max_call_retries: 2,
             max_tokens: None,
             max_time: None,
             context: ContextManagement::None,

@@ -59,6 +59,15 @@ pub enum AgentEventKind {
         usage: ChatUsage,
         /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
         dropped: Vec<String>,
+        /// Why a call could not be read: [`ChatResponse::call_error`](crate::chat_model::ChatResponse::call_error).
+        call_error: Option<String>,
+    },
+    /// No call of the answer could be read. The model was told why, in a message of its conversation, and is asked again.
+    CallRetried {
+        /// Why.
+        error: String,
+        /// Which time in a row this is, from 1; at most [`AgentOptions::max_call_retries`](super::AgentOptions).
+        retry: usize,
     },
     /// What was recorded of an answer, which follows, or of a summary, if [`AgentOptions::record`](super::AgentOptions)
     /// asks for anything.
@@ -88,9 +97,11 @@ pub enum AgentEventKind {
 pub struct Outcome {
     /// The last answer: the final one, if `stop` is [`Stop::Answer`]. `None` if the model was never asked.
     pub message: Option<Message>,
-    /// What the model wrote that is not in that answer: malformed calls, say, which are not made. An answer without text
-    /// and calls may be one.
+    /// What the model wrote that is neither text nor a call of that answer: malformed calls, say, which are not made.
     pub dropped: Vec<String>,
+    /// Why a call of that answer could not be read: of the last answer if the model came to no better one in
+    /// [`AgentOptions::max_call_retries`](super::AgentOptions).
+    pub call_error: Option<String>,
     /// Why it stopped.
     pub stop: Stop,
     /// Answers of the model in all, with those of discarded steps, summaries and all parallel runs.

@@ -9,6 +9,7 @@ use super::context::{self, ContextManagement, Managed};
 use super::error::Result;
 use super::options::AgentOptions;
 use super::outcome::{AgentEvent, AgentEventKind, Stop};
+use super::retry;
 use super::state::State;
 use super::trace::{Record, Trace};
 use crate::chat::{Message, ToolChoice};
@@ -98,7 +99,16 @@ impl Run<'_> {
         let context_length = self.agent.model.context_length();
         let mut full = false;
         match (self.state.finish, self.state.last) {
-            (Some(Finish::Stop | Finish::ToolCalls), _) if !self.called() => return Ok(Some(Stop::Answer)),
+            (Some(Finish::Stop | Finish::ToolCalls), _) if !self.called() => {
+                // The last step is not spent on a word about it.
+                let may_retry = self.state.retries < self.options.max_call_retries
+                    && self.state.steps < self.state.max_steps
+                    && self.interrupted().is_none();
+                return match self.state.call_error.clone().filter(|_| may_retry) {
+                    Some(error) => self.retry(error).map(|()| None),
+                    None => Ok(Some(Stop::Answer)),
+                };
+            }
             (Some(Finish::Cancelled), _) => {
                 return Ok(Some(if self.out_of_time() { Stop::TimeLimit } else { Stop::Cancelled }));
             }
@@ -130,13 +140,21 @@ impl Run<'_> {
             Err(stop) => return Ok(Some(stop)),
         }
         self.emit(AgentEventKind::StepStarted { prompt_tokens: count.tokens() });
-        let Some(ChatResponse { message, finish, usage, dropped, record, text: _ }) = self.ask(request, true)? else {
+        let Some(response) = self.ask(request, true)? else {
             return Ok(if self.manage(tokens)? { None } else { Some(Stop::ContextFull) });
         };
-        let answer = Record::Answer { message: message.clone(), finish, usage, dropped: dropped.clone(), record };
-        self.record(answer)?;
-        self.emit(AgentEventKind::Answered { message, finish, usage, dropped });
+        let ChatResponse { message, finish, usage, dropped, call_error, record, text: _ } = response;
+        let (answer, lost, error) = (message.clone(), dropped.clone(), call_error.clone());
+        self.record(Record::Answer { message: answer, finish, usage, dropped: lost, call_error: error, record })?;
+        self.emit(AgentEventKind::Answered { message, finish, usage, dropped, call_error });
         Ok(None)
+    }
+
+    /// Tells the model why its call could not be read, so that it can write it again.
+    fn retry(&mut self, error: String) -> Result<()> {
+        self.record(Record::Retry { content: retry::note(&error) })?;
+        self.emit(AgentEventKind::CallRetried { error, retry: self.state.retries });
+        Ok(())
     }
 
     /// Whether the last answer had calls.
@@ -269,18 +287,29 @@ impl Run<'_> {
                 strategy = ContextManagement::DiscardAll;
             }
         }
-        let Summary { text: summary, usage: summary_usage, record } = made;
-        let mut messages = context::discard(&messages, discarded_steps);
-        let mut question = self.state.question.clone();
+        let Summary { text: mut summary, usage: summary_usage, record } = made;
+        let discarded = context::discard(&messages, discarded_steps);
+        let (mut messages, mut question) = (discarded.clone(), self.state.question.clone());
         if let Some(summary) = &summary {
             question = Some(context::add_summary(&mut messages, question, summary));
         }
-        let tokens_after = self.count(&ChatRequest { messages: messages.clone(), ..self.request() })?.tokens();
+        let mut tokens_after = self.tokens_of(&messages)?;
+        if summary.is_some() && tokens_after.is_some_and(|after| tokens_before > 0 && after >= tokens_before) {
+            // A summary that makes nothing shorter would be written again and again.
+            (strategy, summary) = (ContextManagement::DiscardAll, None);
+            (messages, question) = (discarded, self.state.question.clone());
+            tokens_after = self.tokens_of(&messages)?;
+        }
         let step = self.state.steps;
         let managed = Managed { strategy, step, tokens_before, tokens_after, discarded_steps, summary, summary_usage };
         self.record(Record::Managed { managed: managed.clone(), messages, question, record })?;
         self.emit(AgentEventKind::ContextManaged(managed));
         Ok(true)
+    }
+
+    /// Tokens of the next prompt with these messages, if the model can tell and they fit.
+    fn tokens_of(&self, messages: &[Message]) -> Result<Option<usize>> {
+        Ok(self.count(&ChatRequest { messages: messages.to_vec(), ..self.request() })?.tokens())
     }
 
     /// The model's summary of a conversation; empty if there is no space for it.

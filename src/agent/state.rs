@@ -16,6 +16,10 @@ pub(super) struct State {
     pub answer: Option<Message>,
     /// What it lost.
     pub dropped: Vec<String>,
+    /// Why a call of it could not be read.
+    pub call_error: Option<String>,
+    /// Times in a row that the model was told of such a call.
+    pub retries: usize,
     /// How the last answer ended; `None` at the beginning and after the context was managed.
     pub finish: Option<Finish>,
     /// The tokens of the last answer, as `finish`.
@@ -40,6 +44,8 @@ impl State {
             messages,
             answer: None,
             dropped: Vec::new(),
+            call_error: None,
+            retries: 0,
             finish: None,
             last: None,
             results: Vec::new(),
@@ -79,6 +85,7 @@ impl State {
         let what = match record {
             Record::Answer { .. } => "an answer",
             Record::Managed { .. } => "a managed context",
+            Record::Retry { .. } => "a word about a call",
             Record::End { .. } => "the end",
             Record::Begin(_) | Record::Result { .. } | Record::Limit { .. } => "",
         };
@@ -87,9 +94,21 @@ impl State {
         }
         match record {
             Record::Begin(_) | Record::Limit { .. } => return Err(Fault::new("a second beginning")),
-            Record::Answer { message, finish, usage, dropped, record: _ } => {
+            Record::Answer { message, finish, usage, dropped, call_error, record: _ } => {
+                if call_error.is_none() || !message.tool_calls.is_empty() {
+                    self.retries = 0;
+                }
                 self.dropped = dropped;
+                self.call_error = call_error;
                 self.answered(message, finish, usage);
+            }
+            Record::Retry { content } => {
+                if self.call_error.take().is_none() {
+                    return Err(Fault::new("a word about a call, but the last answer has none that could not be read"));
+                }
+                self.retries += 1;
+                self.messages.push(Message::user(content));
+                self.finish = None;
             }
             Record::Result { call, name, content, failed } => {
                 let called = self.answer.as_ref().and_then(|answer| answer.tool_calls.get(call));

@@ -231,8 +231,11 @@ fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
         usage: state.usage,
     };
     let runs: Vec<RunReport> = ended.iter().map(report).collect();
-    // A run whose answer is blank, for its call was malformed, say, answers nothing.
-    let said = |at: usize| ended[at].0.answer.as_ref().is_some_and(|answer| !answer.content.trim().is_empty());
+    // A run whose answer is blank or a call that could not be read answers nothing.
+    let said = |at: usize| {
+        let state = &ended[at].0;
+        state.call_error.is_none() && state.answer.as_ref().is_some_and(|answer| !answer.content.trim().is_empty())
+    };
     let answers = |at: usize| runs[at].stop == Some(Stop::Answer) && said(at);
     let rank = |&at: &usize| (runs[at].stop.is_none(), !answers(at), if answers(at) { runs[at].steps } else { 0 }, at);
     let best = (0..runs.len()).min_by_key(rank).unwrap_or(0);
@@ -243,6 +246,7 @@ fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
     Ok(Outcome {
         message: state.answer,
         dropped: state.dropped,
+        call_error: state.call_error,
         stop: state.stop.unwrap_or(Stop::Cancelled),
         steps: runs.iter().map(|run| run.steps).sum(),
         usage,

@@ -2,9 +2,9 @@
 //!
 //! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. The
 //! kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
-//! [`AgentOptions::record`] asks for), `result`, `managed` (the context was managed:
-//! the messages after it), `end` and `limit` (another number of steps, also behind an `end` at the old one). A last line
-//! that was not written to its end counts as not written.
+//! [`AgentOptions::record`] asks for), `retry` (the model was told that its call could not be read), `result`, `managed`
+//! (the context was managed: the messages after it), `end` and `limit` (another number of steps, also behind an `end` at
+//! the old one). A last line that was not written to its end counts as not written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -50,7 +50,11 @@ pub(super) enum Record {
         /// What was recorded of it for training.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         record: Option<Box<generation::Record>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call_error: Option<String>,
     },
+    /// The model was told that its call could not be read.
+    Retry { content: String },
     /// A call of the last answer ended.
     Result { call: usize, name: String, content: String, failed: bool },
     /// The context was managed; the messages are those after it.
@@ -103,7 +107,11 @@ impl Line {
         let usage = match &self.record {
             Record::Answer { usage, .. } => Some(("usage", *usage)),
             Record::Managed { managed, .. } => managed.summary_usage.map(|usage| ("managed.summary_usage", usage)),
-            Record::Begin(_) | Record::Result { .. } | Record::End { .. } | Record::Limit { .. } => None,
+            Record::Begin(_)
+            | Record::Retry { .. }
+            | Record::Result { .. }
+            | Record::End { .. }
+            | Record::Limit { .. } => None,
         };
         if let Record::Answer { record: Some(record), .. } | Record::Managed { record: Some(record), .. } = &self.record
         {

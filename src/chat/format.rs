@@ -2,7 +2,8 @@
 //!
 //! # Source
 //! V3.2: the published format of DeepSeek-V3.2 and its test pairs. V3, R1 and V3.1: the chat templates published with
-//! those models; V3.1's tools text: its model card.
+//! those models; V3.1's tools text: its model card; that of V3 and R1: the tool templates of vLLM and SGLang, not the
+//! models' publisher.
 
 /// A format: the tokens every version has, and what differs.
 #[derive(Debug)]
@@ -66,8 +67,10 @@ pub(crate) struct Turns {
 pub(crate) struct Gathered {
     /// Between two system messages.
     pub system_join: &'static str,
-    /// Before the tools, if the format has a text for them.
+    /// Before the tools, if they stand behind the system message that has them.
     pub tools: Option<&'static ToolsText>,
+    /// The layout where tools are offered, if it is another one.
+    pub tooled: Option<&'static Tooled>,
     /// What of an earlier answer that holds a closed reasoning is kept.
     pub strip: Strip,
     /// Whether a think mark follows the opener of an answer (V3.1).
@@ -107,6 +110,33 @@ pub(crate) struct ToolsText {
     pub end: &'static str,
     /// After the tools.
     pub tail: &'static str,
+}
+
+/// Texts of the layout that V3 and R1 have where tools are offered.
+#[derive(Debug)]
+pub(crate) struct Tooled {
+    /// Between two system messages.
+    pub system_join: &'static str,
+    /// Before the tools.
+    pub tools_head: &'static str,
+    /// Before a tool's JSON.
+    pub tool_open: &'static str,
+    /// After it.
+    pub tool_close: &'static str,
+    /// What of an earlier answer that holds a closed reasoning is kept.
+    pub strip: Strip,
+    /// What opens the reasoning of an answer to be written, where thinking is asked for.
+    pub thinking: Option<&'static str>,
+    /// Before the results of a turn.
+    pub results_open: &'static str,
+    /// Before a result.
+    pub result_open: &'static str,
+    /// After a result.
+    pub result_close: &'static str,
+    /// Between two results.
+    pub result_join: &'static str,
+    /// After the results of a turn.
+    pub results_close: &'static str,
 }
 
 /// What of an answer that holds a closed reasoning is kept.
@@ -249,6 +279,9 @@ const THINK: &str = "<think>";
 /// Closes the reasoning in every version.
 pub(crate) const THINK_END: &str = "</think>";
 
+/// Begins a search; no format here has one, but the tokens came with V3.1.
+pub(crate) const SEARCH: &str = "<｜search▁begin｜>";
+
 /// The bar of control tokens and of DSML's tags.
 pub(crate) const BAR: char = '｜';
 
@@ -347,6 +380,7 @@ const V3_CALLS: CallTokens = CallTokens {
 const V3_LAYOUT: Gathered = Gathered {
     system_join: "\n\n",
     tools: None,
+    tooled: Some(&R1_TOOLED),
     strip: Strip::ToLast,
     marks: false,
     thinking: Some("<think>\n"),
@@ -358,6 +392,34 @@ const V3_LAYOUT: Gathered = Gathered {
     calls_beside_content: true,
     closes_calls: true,
     reopens_calls: false,
+};
+
+/// The layout of R1 with tools: that of the tool template which servers ship, as the model's own has none.
+const R1_TOOLED: Tooled = Tooled {
+    system_join: "\n\n",
+    tools_head: "\n\nYou are a helpful assistant with tool calling capabilities. When a tool call is needed, you MUST use \
+        the following format to issue the call:\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>\
+        FUNCTION_NAME\n```json\n{\"param1\": \"value1\", \"param2\": \"value2\"}\n```<｜tool▁call▁end｜>\
+        <｜tool▁calls▁end｜>\n\nMake sure the JSON is valid.## Tools\n\n### Function\n\nYou have the following functions \
+        available:\n\n",
+    tool_open: "\n```json\n",
+    tool_close: "\n```\n",
+    strip: Strip::ToLast,
+    thinking: Some("<think>\n"),
+    results_open: "<｜tool▁outputs▁begin｜>",
+    result_open: "<｜tool▁output▁begin｜>",
+    result_close: "<｜tool▁output▁end｜>",
+    result_join: "\n",
+    results_close: "<｜tool▁outputs▁end｜>",
+};
+
+/// That of V3, likewise.
+const V3_TOOLED: Tooled = Tooled {
+    strip: Strip::Nothing,
+    thinking: None,
+    results_open: "Use the results below to formulate an answer to the user question unless additional information is \
+        needed.<｜tool▁outputs▁begin｜>",
+    ..R1_TOOLED
 };
 
 /// DeepSeek-R1 and V3-0324.
@@ -377,6 +439,7 @@ pub(crate) static V3: Format = Format {
 pub(crate) static V3_DEC2024: Format = Format {
     name: "v3-dec2024",
     layout: Layout::Gathered(Gathered {
+        tooled: Some(&V3_TOOLED),
         strip: Strip::Nothing,
         thinking: None,
         result_join: "\n",
@@ -405,6 +468,7 @@ pub(crate) static V31: Format = Format {
     layout: Layout::Gathered(Gathered {
         system_join: "\n\n",
         tools: Some(&V31_TOOLS),
+        tooled: None,
         strip: Strip::ToFirst,
         marks: true,
         thinking: None,

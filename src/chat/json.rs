@@ -28,13 +28,20 @@ pub enum Json {
 }
 
 impl Json {
-    /// Reads JSON text. Of a key that stands twice, the last value counts, at the first one's place.
+    /// Reads JSON text, with or without a byte order mark before it. Of a key that stands twice, the last value counts,
+    /// at the first one's place.
     ///
     /// # Errors
     /// The text is not JSON (`NaN` and `Infinity` are not), or nests deeper than 128 levels. Either way the error says
     /// where.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         read(serde_json::from_str(text)?, MAX_DEPTH, Some(text))
+    }
+
+    /// Whether a text is that of a JSON object as it stands.
+    pub(crate) fn is_object_text(text: &str) -> bool {
+        !text.starts_with('\u{feff}') && matches!(Self::parse(text), Ok(Self::Object(_)))
     }
 
     /// The same for text that is to stand in an object.

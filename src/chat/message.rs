@@ -25,12 +25,14 @@ pub enum Role {
 ///
 /// Read from the protocol's JSON, it is taken as the published encoder takes it, where that makes sense:
 ///
-/// - `content` may be a string, `null` (the same as empty) or a list of text parts (joined without a separator);
+/// - `content` may be a string, `null` (the same as empty) or a list of text parts (joined without a separator); of an
+///   assistant, parts of type `thinking` or `reasoning` are reasoning;
 /// - what Python takes for false (`null`, `false`, `0`, `""`, `{}`, `[]`) is no `tools`, no `tool_calls`, no
 ///   `response_format`, no `reasoning_content`, and on system and assistant messages no `content`;
 /// - the `type` of tools and calls is ignored;
 /// - `reasoning_content` is read as `content` is; on a message that is not an assistant's, which no format renders,
-///   what is no string is ignored;
+///   what is no string is ignored. Where it is absent or empty, `reasoning` counts, then the reasoning among the parts
+///   of `content`;
 /// - fields that no format renders are ignored, and so are `written_ids` that are no list of token ids, as other
 ///   software may use the name for something else.
 ///
@@ -112,7 +114,9 @@ impl Message {
 
 /// A call of a tool. In JSON: `{"id"?, "type": "function", "function": {"name", "arguments"}}`.
 ///
-/// A `type` is not kept: every call is a function's, also where the template of V3 and R1 would write another type.
+/// Read from JSON, `arguments` may also be an object, which is written out; absent, `null`, empty and blank ones are
+/// `{}`. A `type` is not kept: every call is a function's, also where the template of V3 and R1 would write another
+/// type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WireCall", into = "WireCall")]
 pub struct ToolCall {
@@ -122,6 +126,13 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments: the text of a JSON object.
     pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments, `{}` if they are blank.
+    pub(super) fn arguments_or_empty(&self) -> &str {
+        if self.arguments.trim().is_empty() { "{}" } else { &self.arguments }
+    }
 }
 
 /// A tool as the model sees it. In JSON: `{"type": "function", "function": {"name", "description", "parameters", …}}`;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! All that differs between versions is in one table of texts (`format`); V3.2's layout (`encode/turns`) and that of
-//! V3, R1 and V3.1 (`encode/gathered`), DSML (`stream/dsml`) and the call tokens before it (`stream/tokens`) read it.
+//! V3, R1 and V3.1 (`encode/gathered`; of V3 and R1 with tools, `encode/tooled`), DSML (`stream/dsml`) and the call tokens before it (`stream/tokens`) read it.
 //! The tolerant batch parser is the stream parser fed with the whole text, so both give the same message. JSON is kept
 //! as it was written ([`Json`]) and printed as Python prints it ([`Json::to_python`]): that is what the models know.
 //!
@@ -39,7 +39,7 @@ pub(crate) use format::NameMarks;
 pub use grammar::{AnswerGrammar, GrammarError, ResponseFormat};
 pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
-pub use parse::{Accumulator, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
-pub use stream::StreamParser;
+pub use parse::{Accumulator, CallProblem, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
+pub use stream::{Ending, StreamParser};
 pub use tools::{ToolChoice, ToolError, ToolSet};
 pub use version::Version;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::ChatError;
-use super::format::{self, Format, NameMarks};
+use super::format::{self, Calls, Format, NameMarks};
 
 /// A chat format of the DeepSeek-V3 family.
 ///
@@ -47,6 +47,24 @@ impl Version {
     pub fn think_end(self) -> &'static str {
         self.format().think_end
     }
+
+    /// The version whose calls a chat template writes; `None` if it says nothing of calls. V3 and V3.1 differ in what
+    /// stands before the arguments.
+    pub(crate) fn of_template(template: &str) -> Option<Self> {
+        let Calls::Tokens(tokens) = &format::V3.calls else { return None };
+        let bare = |mark: &'static str| mark.trim_matches(['<', '>', format::BAR]);
+        if template.contains(bare(format::TAGS.mark)) {
+            Some(Self::V32)
+        } else if template.contains(bare(tokens.separator)) {
+            let fenced = template.contains(tokens.before_arguments.trim());
+            Some(if fenced { Self::V3 } else { Self::V31 })
+        } else {
+            None
+        }
+    }
+
+    /// A token of V3.1's vocabulary that V3's has not.
+    pub(crate) const NEW_IN_V31: &str = format::SEARCH;
 
     /// The tokens that begin a turn, which no answer holds.
     pub(crate) fn turn_tokens(self) -> [&'static str; 3] {

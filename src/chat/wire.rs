@@ -14,6 +14,7 @@ pub(super) struct WireMessage {
     role: Json,
     content: Option<Json>,
     reasoning_content: Option<Json>,
+    reasoning: Option<Json>,
     #[serde(default)]
     tool_calls: List<ToolCall>,
     tool_call_id: Option<Json>,
@@ -29,16 +30,18 @@ impl TryFrom<WireMessage> for Message {
 
     fn try_from(wire: WireMessage) -> Result<Self, String> {
         let role = role(&wire.role)?;
-        let reasoning_content = match (role, wire.reasoning_content) {
-            (_, Some(Json::String(text))) => Some(text),
-            (Role::Assistant, Some(value)) if value.is_truthy() => Some(text("reasoning_content", value)?),
-            _ => None,
+        let (content, part_reasoning) = match (role, wire.content) {
+            (_, None) => (String::new(), String::new()),
+            (Role::System | Role::Assistant, Some(value)) if !value.is_truthy() => (String::new(), String::new()),
+            (_, Some(value)) => texts("content", value)?,
         };
-        let content = match (role, wire.content) {
-            (_, None) => String::new(),
-            (Role::System | Role::Assistant, Some(value)) if !value.is_truthy() => String::new(),
-            (_, Some(value)) => text("content", value)?,
-        };
+        // The same reasoning under several names counts once, under the first that has one.
+        let mut reasoning_content = reasoning("reasoning_content", role, wire.reasoning_content)?;
+        if reasoning_content.as_deref().unwrap_or_default().is_empty() {
+            let other = reasoning("reasoning", role, wire.reasoning)?.filter(|text| !text.is_empty());
+            let other = other.or(Some(part_reasoning).filter(|text| role == Role::Assistant && !text.is_empty()));
+            reasoning_content = other.or(reasoning_content);
+        }
         Ok(Self {
             role,
             content,
@@ -65,7 +68,12 @@ pub(super) struct WireCall {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct WireFunction {
     name: String,
+    #[serde(default = "no_arguments")]
     arguments: Json,
+}
+
+fn no_arguments() -> Json {
+    Json::Null
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -93,8 +101,10 @@ impl<'de> Deserialize<'de> for Function {
 
 impl From<WireCall> for ToolCall {
     fn from(wire: WireCall) -> Self {
-        // Arguments are a text, or an object that is written out.
+        // Arguments are a text, or an object that is written out. Clients write a call without any in several ways.
         let arguments = match wire.function.arguments {
+            Json::Null => "{}".to_string(),
+            Json::String(text) if text.trim().is_empty() => "{}".to_string(),
             Json::String(text) => text,
             other => other.to_string(),
         };
@@ -147,20 +157,62 @@ fn token_ids(value: Json) -> Option<Vec<u32>> {
     values.iter().map(token_id).collect()
 }
 
-/// A text: a string, `null`, or text parts.
-fn text(field: &str, value: Json) -> Result<String, String> {
-    let part = |part: &Json| match part {
-        Json::String(text) => Ok(text.clone()),
-        part => match part.get("text").and_then(Json::as_str) {
-            Some(text) => Ok(text.to_string()),
-            None => Err(format!("{field} part {part} is not text")),
-        },
-    };
+/// The reasoning in a field of this name: a text, as content is. What a message of another role has there is not
+/// rendered; if it is no string, it is ignored.
+fn reasoning(field: &str, role: Role, value: Option<Json>) -> Result<Option<String>, String> {
+    match (role, value) {
+        (_, Some(Json::String(text))) => Ok(Some(text)),
+        (Role::Assistant, Some(value)) if value.is_truthy() => {
+            let (mut text, inner) = texts(field, value)?;
+            text.push_str(&inner);
+            Ok(Some(text))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The text and the reasoning of a string, `null`, or a list of parts.
+fn texts(field: &str, value: Json) -> Result<(String, String), String> {
+    let (mut text, mut reasoning) = (String::new(), String::new());
     match value {
-        Json::String(text) => Ok(text),
-        Json::Null => Ok(String::new()),
-        Json::Array(parts) => parts.iter().map(part).collect(),
-        other => Err(format!("{field} is {other}, expected a string or a list of text parts")),
+        Json::String(all) => text = all,
+        Json::Null => {}
+        Json::Array(parts) => {
+            for part in &parts {
+                match part {
+                    Json::String(more) => text.push_str(more),
+                    part if is_reasoning(part) => part_reasoning(part, &mut reasoning),
+                    part => match part.get("text").and_then(Json::as_str) {
+                        Some(more) => text.push_str(more),
+                        None => return Err(format!("{field} part {part} is not text")),
+                    },
+                }
+            }
+        }
+        other => return Err(format!("{field} is {other}, expected a string or a list of text parts")),
+    }
+    Ok((text, reasoning))
+}
+
+/// Whether a content part is of a type for reasoning, in the words of one protocol or another.
+fn is_reasoning(part: &Json) -> bool {
+    const TYPES: [&str; 4] = ["thinking", "reasoning", "reasoning_content", "redacted_thinking"];
+    part.get("type").and_then(Json::as_str).is_some_and(|kind| TYPES.contains(&kind))
+}
+
+/// The text of a reasoning part: under whichever key the protocol has for it, a string or a list of parts. One without
+/// a text (it may be encrypted) adds nothing.
+fn part_reasoning(part: &Json, out: &mut String) {
+    const KEYS: [&str; 6] = ["thinking", "reasoning", "reasoning_content", "text", "content", "summary"];
+    match part {
+        Json::String(text) => out.push_str(text),
+        Json::Array(parts) => parts.iter().for_each(|part| part_reasoning(part, out)),
+        part => {
+            let found = KEYS.into_iter().filter_map(|key| part.get(key)).find(|value| value.is_truthy());
+            if let Some(value) = found {
+                part_reasoning(value, out);
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod openai;
 mod request;
 
 pub use error::{ChatModelError, Result};
-pub use local::{ChatPrompt, ChatSink, ControlTokens, LocalChat, call_id, detect_version};
+pub use local::{ChatPrompt, ChatSink, ControlTokens, Detected, LocalChat, call_id, detect_version};
 #[cfg(feature = "client")]
 pub use openai::{OpenAiChat, OpenAiOptions, ThinkingField};
 pub use request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};

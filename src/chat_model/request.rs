@@ -15,11 +15,14 @@ pub struct ChatRequest {
     /// none.
     pub tools: Vec<Tool>,
     /// Whether and which tools may or must be called. Default: as the model likes. The crate's own engine holds the
-    /// names of tools and parameters to those offered, whatever this says; calls are no part of the answer if no tool
-    /// is.
+    /// names of tools and parameters to those offered, whatever this says; if no tool is, nothing is read as a call.
     pub tool_choice: ToolChoice,
     /// Whether one answer may call several tools. Default: yes.
     pub parallel_tool_calls: bool,
+    /// Whether the deltas of a call come while it is written. Default: no; they come once the call is complete, so that
+    /// the deltas of an answer are always those of its message. Otherwise a call that is cut off or malformed begins
+    /// among the deltas, has no [`Delta::ToolCallEnd`], and is not in the message. Remote models do as they like.
+    pub stream_calls: bool,
     /// The form of the content, as in the protocol: `{"type": "json_schema", "json_schema": {…}}` and the like.
     pub response_format: Option<Json>,
     /// Whether the model thinks before it speaks. Default: yes.
@@ -46,6 +49,7 @@ impl ChatRequest {
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             parallel_tool_calls: true,
+            stream_calls: false,
             response_format: None,
             thinking: true,
             params: SamplingParams::default(),
@@ -127,11 +131,14 @@ pub struct ChatResponse {
     pub finish: Finish,
     /// Its tokens.
     pub usage: ChatUsage,
-    /// What the model wrote that is not in the message, in its order: malformed and unfinished calls, stray markup, then
-    /// calls although no tool was offered. Empty if the model is remote.
+    /// What the model wrote that is neither text nor a call, in its order: malformed and unfinished calls, stray markup.
+    /// Empty if the model is remote.
     pub dropped: Vec<String>,
     /// What was recorded, if the request asked for anything.
     pub record: Option<Box<Record>>,
+    /// Why a call could not be read, of the first that could not, in words for the model or a client. If none could be
+    /// read and the answer was not cut off, the message's content ends with their text, as it was written.
+    pub call_error: Option<String>,
 }
 
 /// Something that happened while an answer was written.

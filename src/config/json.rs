@@ -16,6 +16,11 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     })
 }
 
+/// The text of a file without the byte order mark that some editors put before it.
+pub(crate) fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// The key that stands last before an error's place.
 fn last_key<'a>(text: &'a str, error: &serde_json::Error) -> Option<&'a str> {
     if error.is_data() {

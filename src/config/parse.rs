@@ -128,7 +128,8 @@ impl Config {
     /// # Errors
     /// A [`ConfigError`] naming the key that is missing, of the wrong type, contradictory or unsupported.
     pub fn from_json(text: &str) -> Result<Self> {
-        let value = json::parse(text).map_err(|e| ConfigError::new("", format!("invalid JSON: {e}")))?;
+        let value =
+            json::parse(json::without_bom(text)).map_err(|e| ConfigError::new("", format!("invalid JSON: {e}")))?;
         Self::from_value(&value)
     }
 

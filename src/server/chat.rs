@@ -160,7 +160,7 @@ async fn collect(
             ControlFlow::Continue(ChatEvent::Delta(_)) => {}
             ControlFlow::Break(response) => {
                 add(&mut usage, &response.usage);
-                place.malformed(!response.dropped.is_empty());
+                place.malformed(response.call_error.is_some());
                 let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
                 let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
                 choices[answer] = Some(choice);
@@ -183,7 +183,8 @@ fn choice(index: usize, response: ChatResponse, logprobs: Option<ChatLogprobs>) 
         reasoning_content: message.reasoning_content,
         tool_calls: message.tool_calls,
     };
-    Ok(ChatChoice { index, message, logprobs, finish_reason })
+    let (tool_call_error, dropped) = (response.call_error, response.dropped);
+    Ok(ChatChoice { index, message, logprobs, finish_reason, tool_call_error, dropped })
 }
 
 /// Adds an answer's counts to those of the request, whose prompt counts once.

@@ -31,10 +31,14 @@ impl ChatWriter {
         Self { head, answers: vec![Answer::default(); n], include_usage, usage: ChatUsage::default() }
     }
 
-    fn piece(&mut self, answer: usize, delta: DeltaReply, finish_reason: Option<&'static str>) -> String {
-        let logprobs = std::mem::take(&mut self.answers[answer].logprobs);
-        let logprobs = (!logprobs.is_empty()).then_some(logprobs);
-        let piece = ChatPiece { index: answer, delta, logprobs, finish_reason };
+    fn piece(&mut self, answer: usize, delta: DeltaReply) -> String {
+        self.send(ChatPiece { index: answer, delta, ..ChatPiece::default() })
+    }
+
+    /// A piece, with the log-probabilities that wait for one.
+    fn send(&mut self, mut piece: ChatPiece) -> String {
+        let logprobs = std::mem::take(&mut self.answers[piece.index].logprobs);
+        piece.logprobs = (!logprobs.is_empty()).then_some(logprobs);
         let usage = self.include_usage.then_some(None);
         json(&self.head.reply("chat.completion.chunk", vec![piece], usage))
     }
@@ -53,7 +57,7 @@ impl ChatWriter {
             }
             Delta::ToolCallEnd { .. } => return None,
         };
-        Some(self.piece(answer, delta, None))
+        Some(self.piece(answer, delta))
     }
 }
 
@@ -66,7 +70,7 @@ impl Writer for ChatWriter {
 
     fn open(&mut self) -> Vec<String> {
         let first = || DeltaReply { role: Some("assistant"), content: Some(String::new()), ..DeltaReply::default() };
-        (0..self.answers.len()).map(|answer| self.piece(answer, first(), None)).collect()
+        (0..self.answers.len()).map(|answer| self.piece(answer, first())).collect()
     }
 
     fn event(&mut self, answer: usize, event: AnswerEvent, place: &mut Place) -> Result<Vec<String>, ApiError> {
@@ -80,9 +84,15 @@ impl Writer for ChatWriter {
             ControlFlow::Break(response) => {
                 let reason = finish_reason(response.finish).ok_or_else(ApiError::shutting_down)?;
                 add(&mut self.usage, &response.usage);
-                place.malformed(!response.dropped.is_empty());
+                place.malformed(response.call_error.is_some());
                 self.answers[answer].done = true;
-                Ok(vec![self.piece(answer, DeltaReply::default(), Some(reason))])
+                Ok(vec![self.send(ChatPiece {
+                    index: answer,
+                    finish_reason: Some(reason),
+                    tool_call_error: response.call_error,
+                    dropped: response.dropped,
+                    ..ChatPiece::default()
+                })])
             }
         }
     }

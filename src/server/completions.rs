@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::at_least::AtLeast;
 use super::error::ApiError;
-use super::logprobs::{TextLogprobs, text_of};
+use super::logprobs::{TextLogprobs, TextOffset, text_of};
 use super::reply::{FINGERPRINT, Reply, TextChoice, Usage, json};
 use super::request::{CompletionCall, RawPrompt};
 use super::state::{Place, State, new_id, now};
@@ -76,7 +76,8 @@ fn begin(
         for answer in 0..call.common.n {
             let index = answers.len();
             let echo = if call.echo { echoed(call, index, &prompt, tokenizer) } else { String::new() };
-            answers.push(Answer { offset: echo.chars().count(), echo, ..Answer::default() });
+            let offset = call.logprobs.map(|_| TextOffset::new(tokenizer, &echo));
+            answers.push(Answer { echo, offset, logprobs: TextLogprobs::default(), done: false });
             let sender = sender.clone();
             if call.max_tokens == Some(0) {
                 let usage = generation::Usage { prompt_tokens: prompt.len(), ..generation::Usage::default() };
@@ -171,12 +172,11 @@ struct TextWriter {
     usage: ChatUsage,
 }
 
-#[derive(Default)]
 struct Answer {
     /// The prompt's text, if it is to be repeated.
     echo: String,
-    /// Characters of the text so far.
-    offset: usize,
+    /// Where the next token's text begins, if that is reported.
+    offset: Option<TextOffset>,
     logprobs: TextLogprobs,
     done: bool,
 }
@@ -200,8 +200,8 @@ impl TextWriter {
         let (text, finish_reason) = match event {
             Event::Token(token) => {
                 place.token();
-                if !self.ends.contains(&token.id) {
-                    answer.logprobs.push(&token, answer.offset, &self.tokenizer);
+                if let Some(offset) = answer.offset.as_mut().filter(|_| !self.ends.contains(&token.id)) {
+                    answer.logprobs.push(&token, offset.next(token.id)?, &self.tokenizer);
                 }
                 (token.text, None)
             }
@@ -221,7 +221,6 @@ impl TextWriter {
                 (text, Some(reason))
             }
         };
-        answer.offset += text.chars().count();
         Ok(TextChoice { index, text, logprobs: None, finish_reason })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::generation::{SpecialTokens, Token, Tokenizer};
+use crate::generation::{Detokenizer, GenerationError, SpecialTokens, Token, Tokenizer};
 
 /// Stands for -inf, which JSON has not.
 const LEAST: f32 = -9999.0;
@@ -84,6 +84,36 @@ impl TextLogprobs {
 
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
+    }
+}
+
+/// Where the text of each token of an answer begins.
+///
+/// It follows from the tokens alone: when a text is sent, which waits for whole characters and for what may be a stop
+/// string, does not matter.
+#[derive(Debug)]
+pub struct TextOffset {
+    detokenizer: Detokenizer,
+    /// Characters so far.
+    characters: usize,
+}
+
+impl TextOffset {
+    /// Of an answer behind a text.
+    pub fn new(tokenizer: &Tokenizer, before: &str) -> Self {
+        let characters = before.chars().count();
+        Self { detokenizer: tokenizer.detokenizer(SpecialTokens::default()), characters }
+    }
+
+    /// Where the text of the next token begins, in characters. Tokens that are parts of one character begin where it
+    /// does.
+    ///
+    /// # Errors
+    /// The tokenizer does not know the token.
+    pub fn next(&mut self, id: u32) -> Result<usize, GenerationError> {
+        let begins = self.characters;
+        self.characters += self.detokenizer.push(id)?.chars().count();
+        Ok(begins)
     }
 }
 

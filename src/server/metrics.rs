@@ -20,7 +20,7 @@ pub struct Metrics {
     pub cancelled: AtomicU64,
     /// Requests refused because too many wait.
     pub refused: AtomicU64,
-    /// Answers that lost a malformed call or the like.
+    /// Answers with a call that could not be read.
     pub malformed: AtomicU64,
     pub prompt_tokens: AtomicU64,
     pub cached_tokens: AtomicU64,
@@ -52,7 +52,7 @@ impl Metrics {
         for (name, help, value) in [
             ("cancelled_total", "Requests whose client left before the end.", read(&self.cancelled)),
             ("refused_total", "Requests refused because the queue was full.", read(&self.refused)),
-            ("malformed_total", "Chat answers that lost something, such as a malformed call.", read(&self.malformed)),
+            ("malformed_total", "Chat answers with a call that could not be read.", read(&self.malformed)),
             ("prompt_tokens_total", "Tokens of answered prompts.", read(&self.prompt_tokens)),
             ("cached_tokens_total", "Those of them that were in the cache.", read(&self.cached_tokens)),
             ("completion_tokens_total", "Tokens of whole answers.", read(&self.completion_tokens)),

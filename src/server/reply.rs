@@ -62,6 +62,12 @@ pub struct ChatChoice {
     pub message: MessageReply,
     pub logprobs: Option<ChatLogprobs>,
     pub finish_reason: &'static str,
+    /// Why a call could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_error: Option<String>,
+    /// What the model wrote that is neither text nor a call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,12 +83,18 @@ pub struct MessageReply {
 }
 
 /// A piece of an answer of a chat.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct ChatPiece {
     pub index: usize,
     pub delta: DeltaReply,
     pub logprobs: Option<ChatLogprobs>,
     pub finish_reason: Option<&'static str>,
+    /// Why a call could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_error: Option<String>,
+    /// What the model wrote that is neither text nor a call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -71,7 +71,8 @@ impl GenerationConfig {
     /// # Errors
     /// A [`ConfigError`] naming the key that is of the wrong type or out of range.
     pub fn from_json(text: &str) -> std::result::Result<Self, ConfigError> {
-        let value = json::parse(text).map_err(|e| ConfigError::new("", format!("invalid JSON: {e}")))?;
+        let value =
+            json::parse(json::without_bom(text)).map_err(|e| ConfigError::new("", format!("invalid JSON: {e}")))?;
         let Value::Object(map) = &value else {
             return Err(ConfigError::new("", format!("expected a JSON object, found {}", json::describe(&value))));
         };

@@ -42,7 +42,7 @@ impl IndexError {
 /// If it is not an object with a `weight_map` of names to plain `.safetensors` file names: a shard name with a
 /// directory in it could reach outside the checkpoint.
 pub fn parse_index(text: &str) -> Result<Index, IndexError> {
-    let value = json::parse(text).map_err(|e| IndexError::Json(format!("invalid JSON: {e}")))?;
+    let value = json::parse(json::without_bom(text)).map_err(|e| IndexError::Json(format!("invalid JSON: {e}")))?;
     let Some(Value::Object(map)) = value.get("weight_map") else {
         return Err(IndexError::Json("`weight_map`: expected an object".to_string()));
     };

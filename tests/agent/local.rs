@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use deepseek_v32::chat::{Accumulator, Json, Message, Role, Tool, ToolCall, ToolChoice, Version};
 use deepseek_v32::chat_model::ChatModelError;
-use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ControlTokens, Finish, LocalChat};
-use deepseek_v32::generation::{Cancel, EngineOptions, SpecialTokens};
+use deepseek_v32::chat_model::{ChatEvent, ChatModel, ChatRequest, ControlTokens, Finish, LocalChat, detect_version};
+use deepseek_v32::generation::{Cancel, EngineOptions, SpecialTokens, Tokenizer};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::{GenerationConfig, LoadOptions};
 use serde::Deserialize;
@@ -305,4 +305,44 @@ fn answers_that_must_have_a_form() {
     let unknown = deepseek_v32::chat::Json::parse(r#"{"type": "xml"}"#).unwrap();
     let unknown = ChatRequest { response_format: Some(unknown), ..request(sample) };
     assert!(matches!(chat().chat(unknown, &mut |_| ()), Err(ChatModelError::Grammar(_))));
+}
+
+/// A checkpoint's format follows from its model type, its template and its tokens, whatever else its files mention.
+#[test]
+fn the_format_of_a_checkpoint() {
+    let tokenizer = Tokenizer::load("examples/assets/tiny-v32").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let detected = || detect_version(dir.path(), &tokenizer);
+    write("config.json", r#"{"model_type": "deepseek_v32", "index_topk": 128}"#);
+    write("tokenizer_config.json", r#"{"chat_template": null, "note": "no chat_template"}"#);
+    assert_eq!(detected().version, Version::V32, "null is no template");
+    // Some template, in any of its places, makes no other format of it.
+    for (name, text) in [
+        ("chat_template.jinja", "{% for message in messages %}{{ message.content }}{% endfor %}"),
+        ("chat_template.jinja", "{{ '<｜DSML｜function_calls>' }}"),
+        ("chat_template.json", r#"{"chat_template": "{{ messages }}"}"#),
+        ("tokenizer_config.json", "\u{feff}{\"chat_template\": \"{{ messages }}\"}"),
+        ("tokenizer_config.json", r#"{"chat_template": [{"name": "default", "template": "{{ messages }}"}]}"#),
+    ] {
+        write(name, text);
+        let found = detected();
+        assert_eq!(found.version, Version::V32, "{name}: {found}");
+        if name != "tokenizer_config.json" {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+    }
+    // V3.2-Exp has V3.1's template.
+    write("chat_template.jinja", "{{ '<｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' + arguments }}");
+    let found = detected();
+    assert_eq!(found.version, Version::V31);
+    assert_eq!(found.to_string(), "chat format v3.1: its chat template writes calls as v3.1 does");
+    std::fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+    write("config.json", r#"{"model_type": "deepseek_v3", "note": "\"index_topk\""}"#);
+    assert_ne!(detected().version, Version::V32, "a mention is no field");
+    write("config.json", "{");
+    assert!(detected().reason.contains("config.json is no JSON"), "{}", detected());
+    // The loaded model says how its format is known.
+    let chat = crate::echo_support::echo(Version::V31);
+    assert_eq!((chat.version(), chat.version_reason()), (Version::V31, "it was asked for"));
 }

@@ -2,13 +2,16 @@
 
 use crate::chat_support::{Record, embedded_samples, records};
 use deepseek_v32::chat::{
-    ChatError, EncodeOptions, FieldProblem, Json, Message, Origin, Role, Start, Tool, ToolCall, Version,
-    arguments_to_dsml, encode, order_results, place_tools, tools_block,
+    ChatError, EncodeOptions, FieldProblem, Json, Message, Origin, ParseOptions, Role, Start, Tool, ToolCall, Version,
+    arguments_to_dsml, encode, order_results, parse, place_tools, tools_block,
 };
 
 /// The vectors where our own rule differs from what the published encoder prints or fails with.
 fn own_rule(record: &Record) -> bool {
-    record.tagged("python-quirk") || (record.tagged("developer-dropped") && record.expected_error.is_some())
+    record.tagged("python-quirk")
+        || (record.tagged("developer-dropped") && record.expected_error.is_some())
+        // A call without arguments has none.
+        || record.name == "tc_missing_arguments"
 }
 
 #[test]
@@ -24,7 +27,7 @@ fn vectors() {
             (found, _) => panic!("{}: {found:?}", record.name),
         }
     }
-    assert_eq!((same, refused), (292, 24));
+    assert_eq!((same, refused), (292, 23));
 }
 
 #[test]
@@ -92,6 +95,154 @@ fn templates_of_v3_and_v31() {
         };
         assert_eq!(record.encode(version).unwrap(), record.text().unwrap(), "{}", record.name);
     }
+}
+
+/// Tools of V3 and R1 stand where the tool templates that servers ship for them put them.
+#[test]
+fn tool_templates_of_v3_and_r1() {
+    let records = records("jinja_tools.jsonl");
+    assert_eq!(records.len(), 50);
+    for record in records {
+        let version = if record.name.starts_with("v3_dec2024") { Version::V3Dec2024 } else { Version::V3 };
+        let (mut messages, _) = record.messages().unwrap();
+        let tools = record.input.as_ref().unwrap().get("tools").unwrap().to_string();
+        let tools: Vec<Tool> = serde_json::from_str(&tools).unwrap();
+        place_tools(&mut messages, tools.clone(), None);
+        let options = record.options(version).unwrap();
+        let encoded = encode(&messages, &[], &options).unwrap();
+        assert_eq!(encoded.text(), record.text().unwrap(), "{}", record.name);
+        let pieces: String = encoded.pieces().map(|piece| piece.text).collect();
+        assert_eq!(pieces, encoded.text());
+        // What follows a context is what the whole conversation ends with.
+        for at in 1..messages.len() {
+            let (context, rest) = messages.split_at(at);
+            if !rest.iter().any(|message| message.role == Role::System) && context[0].role == Role::System {
+                let more = encode(rest, context, &options).unwrap();
+                assert!(encoded.text().ends_with(more.text()), "{}: {}", record.name, more.text());
+            }
+        }
+    }
+}
+
+/// A call that is written in these formats is read as it was written, and so is the answer behind its result.
+#[test]
+fn calls_of_v3_and_r1_come_back() {
+    let schema = Json::parse(r#"{"type": "object", "properties": {"city": {"type": "string"}}}"#).unwrap();
+    let tools = vec![Tool::new("get_weather", "Weather.", schema)];
+    let call =
+        |arguments: &str| ToolCall { id: None, name: "get_weather".to_string(), arguments: arguments.to_string() };
+    for version in [Version::V3, Version::V3Dec2024] {
+        for (content, calls) in [
+            ("", vec![call(r#"{"city": "Lisbon"}"#)]),
+            ("Let me see.", vec![call(r#"{"city": "a\n```\"b"}"#), call("{}")]),
+            ("No call.", vec![]),
+        ] {
+            let mut messages = vec![Message::user("q")];
+            place_tools(&mut messages, tools.clone(), None);
+            let options = EncodeOptions::new(version);
+            let prompt = encode(&messages, &[], &options).unwrap();
+            let mut answer = Message::assistant(content);
+            answer.tool_calls = calls;
+            messages.push(answer.clone());
+            let closed = EncodeOptions { add_generation_prompt: false, ..options };
+            let whole = encode(&messages, &[], &closed).unwrap();
+            let written = whole.text().strip_prefix(prompt.text()).unwrap();
+            let parse_options = ParseOptions::new(version, prompt.start()).with_tools(tools.clone());
+            let parsed = parse(written, &parse_options).unwrap();
+            assert_eq!((&parsed.message, parsed.incomplete, &parsed.dropped[..]), (&answer, false, &[][..]));
+        }
+    }
+    // The reasoning is opened as the model's own template does it.
+    let mut messages = vec![Message::user("q")];
+    place_tools(&mut messages, tools, None);
+    let prompt = encode(&messages, &[], &EncodeOptions::new(Version::V3).with_thinking(true)).unwrap();
+    assert!(prompt.text().ends_with("<｜User｜>q<｜Assistant｜><think>\n"), "{}", prompt.text());
+    assert_eq!(prompt.start(), Start::Reasoning);
+    let mut call = Message::assistant("");
+    call.tool_calls = vec![ToolCall { id: None, name: "f".to_string(), arguments: "[1]".to_string() }];
+    messages.push(call);
+    let error = encode(&messages, &[], &EncodeOptions::new(Version::V3)).unwrap_err().to_string();
+    assert!(error.contains("message 2: `tool_calls`: call 0: arguments: not an object"), "{error}");
+}
+
+/// Every way in which clients write a call without arguments is `{}`.
+#[test]
+fn calls_without_arguments() {
+    let body = |name: &str| -> Json {
+        let path = format!("{}/tests/data/field/{name}", env!("CARGO_MANIFEST_DIR"));
+        Json::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let render = |body: &Json, version| {
+        let mut messages: Vec<Message> = serde_json::from_str(&body.get("messages").unwrap().to_string()).unwrap();
+        let tools = serde_json::from_str(&body.get("tools").unwrap().to_string()).unwrap();
+        place_tools(&mut messages, tools, None);
+        encode(&messages, &[], &EncodeOptions::new(version)).unwrap().into_text()
+    };
+    for version in Version::ALL {
+        let works = render(&body("empty_arguments/works.json"), version);
+        for name in ["empty", "blanks", "null", "missing"] {
+            let found = render(&body(&format!("empty_arguments/{name}.json")), version);
+            assert_eq!(found, works, "{name}, {version}");
+        }
+    }
+    // Arguments as an object are written out; a call made in Rust may have blank ones, too.
+    let mut message = Message::assistant("");
+    message.tool_calls = vec![ToolCall { id: None, name: "f".to_string(), arguments: "\n".to_string() }];
+    let blank = encode(&[message.clone()], &[], &EncodeOptions::default()).unwrap().into_text();
+    message.tool_calls[0].arguments = "{}".to_string();
+    assert_eq!(blank, encode(&[message], &[], &EncodeOptions::default()).unwrap().into_text());
+}
+
+/// Reasoning under other names, and as parts of the content.
+#[test]
+fn reasoning_under_other_names() {
+    let reasoning = |fields: &str| {
+        let message = format!(r#"{{"role": "assistant", {fields}}}"#);
+        let message: Message = serde_json::from_str(&message).unwrap();
+        (message.reasoning_content.unwrap_or_default(), message.content)
+    };
+    for fields in [
+        r#""content": "a", "reasoning_content": "MARK""#,
+        r#""content": "a", "reasoning": "MARK""#,
+        r#""content": "a", "reasoning_content": "MARK", "reasoning": "MARK""#,
+        r#""content": "a", "reasoning_content": "", "reasoning": "MARK""#,
+        r#""content": "a", "reasoning_content": null, "reasoning": [{"type": "text", "text": "MARK"}]"#,
+        r#""content": [{"type": "thinking", "thinking": "MARK", "signature": "x"}, {"type": "text", "text": "a"}]"#,
+        r#""content": [{"type": "reasoning", "text": "MARK"}, {"type": "text", "text": "a"}]"#,
+        r#""content": [{"type": "reasoning", "reasoning": "MARK"}, "a"]"#,
+        r#""content": [{"type": "thinking", "thinking": [{"type": "text", "text": "MARK"}]}, "a"]"#,
+        r#""content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "MARK"}]}, "a"]"#,
+        r#""content": [{"type": "thinking", "thinking": "MA"}, "a", {"type": "thinking", "thinking": "RK"}]"#,
+        r#""content": [{"type": "redacted_thinking", "data": "??"}, "a"], "reasoning_content": "MARK""#,
+    ] {
+        assert_eq!(reasoning(fields), ("MARK".to_string(), "a".to_string()), "{fields}");
+    }
+    let encrypted = reasoning(r#""content": [{"type": "redacted_thinking", "data": "??"}, "a"]"#);
+    assert_eq!(encrypted, (String::new(), "a".to_string()));
+    // A user's part of such a type is no reasoning, and not what the user says.
+    let user: Message =
+        serde_json::from_str(r#"{"role": "user", "content": [{"type": "thinking", "thinking": "x"}, "q"]}"#).unwrap();
+    assert_eq!(user, Message::user("q"));
+    // The field trial's history gives the same prompt under both names.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/field/reasoning_name/reasoning.json");
+    let body = Json::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let prompt = |name: &str| {
+        let messages = body.get("messages").unwrap().to_string();
+        let messages =
+            messages.replacen("\"role\":\"assistant\"", &format!("\"role\":\"assistant\",\"{name}\":\"MARK\""), 1);
+        render(&messages, &EncodeOptions::new(Version::V32).with_thinking(true))
+    };
+    assert_eq!(prompt("reasoning"), prompt("reasoning_content"));
+    assert!(prompt("reasoning").contains("MARK</think>"));
+}
+
+/// A byte order mark before JSON is no part of it.
+#[test]
+fn byte_order_marks() {
+    let text = "\u{feff}{\"a\": \"\u{feff}\"}";
+    let json = Json::parse(text).unwrap();
+    assert_eq!(json.get("a").and_then(Json::as_str), Some("\u{feff}"));
+    assert!(Json::parse("\u{feff}\u{feff}{}").is_err());
 }
 
 #[test]
@@ -307,7 +458,7 @@ fn request_tools() {
     assert!(text.ends_with("{\"type\": \"json_object\"}<｜User｜>q<｜Assistant｜></think>"));
 }
 
-/// V3.1's tools text is its model card's; V3 has none and says so.
+/// V3.1's tools text is its model card's.
 #[test]
 fn tools_before_v32() {
     let schema = Json::parse(r#"{"type":"object","properties":{}}"#).unwrap();
@@ -316,8 +467,6 @@ fn tools_before_v32() {
     let expected = "S\n\n## Tools\nYou have access to the following tools:\n\n### f\nDescription: Does.\n\n\
         Parameters: {\"type\": \"object\", \"properties\": {}}\n\nIMPORTANT: ALWAYS adhere";
     assert!(text.contains(expected), "{text}");
-    let error = encode(&messages, &[], &EncodeOptions::new(Version::V3)).unwrap_err();
-    assert_eq!(error.to_string(), "message 0: `tools`: v3 has no place for it");
     let thinking = EncodeOptions::new(Version::V3).with_thinking(true);
     let prompt = encode(&[Message::user("q")], &[], &thinking).unwrap();
     assert_eq!(prompt.text(), "<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜><think>\n");

@@ -1,7 +1,9 @@
 //! Completions to messages.
 
 use crate::chat_support::{Record, embedded_samples, records};
-use deepseek_v32::chat::{Json, Message, ParseOptions, Parsed, Start, Tool, Version, arguments_from_dsml, parse};
+use deepseek_v32::chat::{
+    CallProblem, Json, Message, ParseOptions, Parsed, Start, Tool, Version, arguments_from_dsml, parse,
+};
 
 /// A message as the vectors write it.
 fn wire(message: &Message) -> Json {
@@ -263,7 +265,7 @@ fn wrappers() {
     let schema = |key: &str| Json::parse(&format!(r#"{{"type": "object", "properties": {{"{key}": {{}}}}}}"#)).unwrap();
     let tools = vec![Tool::new("f", "", schema("a")), Tool::new("g", "", schema("input"))];
     let mut options = ParseOptions::new(Version::V32, Start::Content);
-    options.tools = tools;
+    options.tools = Some(tools);
     let arguments = |inside: &str| {
         let mut parsed = parse(&block(inside), &options).unwrap();
         parsed.message.tool_calls.remove(0).arguments
@@ -290,7 +292,7 @@ fn other_attributes() {
         parse(&text, options).unwrap().message.tool_calls.into_iter().map(|call| call.name).collect()
     };
     assert_eq!(names(&options), ["f\" id=\"1", "g"]);
-    options.tools = vec![Tool::new("f", "", Json::Null)];
+    options.tools = Some(vec![Tool::new("f", "", Json::Null)]);
     assert_eq!(names(&options), ["f", "g"]);
 }
 
@@ -349,4 +351,124 @@ fn before_v32() {
     assert_eq!(calls(&parsed), [pair("f", "{\"a\": \"x\\n```\"}")]);
     assert_eq!(parsed.dropped.len(), 1);
     assert!(!parsed.incomplete);
+}
+
+fn field(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/tests/data/field/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Where no tool was offered, markup of calls is text as any other.
+#[test]
+fn without_tools_markup_is_text() {
+    let quote = field("quoted_markup/quote.txt");
+    let call = block(&invoke("f", &param("a", true, "b")));
+    let v3 =
+        "Such: <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜>";
+    for version in Version::ALL {
+        let options = ParseOptions::new(version, Start::Content).with_tools([]);
+        for text in
+            [quote.as_str(), &format!("Like{call} and so on"), v3, "<｜DSML｜", "a </｜DSML｜invoke> b\n\n", "<"]
+        {
+            for end in ["", "<｜end▁of▁sentence｜>"] {
+                let parsed = parse(&format!("{text}{end}"), &options).unwrap();
+                assert_eq!(parsed.message, Message::assistant(text), "{version}");
+                assert_eq!((parsed.dropped.len(), parsed.incomplete, parsed.call_problem), (0, false, None), "{text}");
+            }
+        }
+        let options = ParseOptions { start: Start::Reasoning, ..options };
+        let parsed = parse(&format!("think of{call}</think>{quote}"), &options).unwrap();
+        assert_eq!(parsed.message.reasoning_content, Some(format!("think of{call}")));
+        assert_eq!(parsed.message.content, quote);
+    }
+    // With a tool on offer, or where that is not known, it is a call.
+    assert_eq!(tolerant(&quote, Start::Content).message.tool_calls.len(), 1);
+}
+
+/// Misspelt tags around a call that was found are no content.
+#[test]
+fn misspelt_wrappers() {
+    let call = invoke("f", &param("a", true, "b"));
+    for (open, close) in [
+        ("<function_calls>", "</function_calls>"),
+        ("<tool_calls>", "</tool_calls>"),
+        ("<｜DSML｜function_call>", "</｜DSML｜function_call>"),
+        ("<|DSML|function_calls>", "</|DSML|function_calls>"),
+        ("<DSML｜function_calls>", "</DSML｜function_calls>"),
+        ("｜DSML｜function_calls>", "｜DSML｜/function_calls>"),
+        ("<｜DSML｜ calls>", "</｜DSML｜ calls>"),
+        ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ("<function_calls", "</function_calls"),
+        ("<functions>", ""),
+        ("", "</function_calls>"),
+    ] {
+        for between in ["\n", "", "  \n\n"] {
+            let text = format!("Let me see.\n\n{open}{between}{call}{between}{close}");
+            let parsed = tolerant(&text, Start::Content);
+            assert_eq!(parsed.message.tool_calls.len(), 1, "{text}");
+            assert_eq!(parsed.message.content.trim_end(), "Let me see.", "{text}");
+            assert_eq!((parsed.call_problem, parsed.unread), (None, None), "{text}");
+        }
+    }
+    let v3 =
+        "Hm<tool_calls><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜></tool_calls>";
+    let parsed = parse(v3, &ParseOptions::new(Version::V3, Start::Content)).unwrap();
+    assert_eq!((parsed.message.content.as_str(), parsed.message.tool_calls.len()), ("Hm", 1));
+    // What no call follows is text, and so is any other tag.
+    for text in ["Use <function_calls> here.", "<b>", "a <tool", "<tool_call>\n{}", "x <- call(y)"] {
+        assert_eq!(tolerant(text, Start::Content).message.content, text);
+    }
+    let parsed = tolerant(&format!("<b>{call}"), Start::Content);
+    assert_eq!((parsed.message.content.as_str(), parsed.message.tool_calls.len()), ("<b>", 1));
+}
+
+/// A call that cannot be read is not lost: its text is told, and why.
+#[test]
+fn calls_that_cannot_be_read() {
+    const EOS: &str = "<｜end▁of▁sentence｜>";
+    let malformed = field("malformed_call/malformed.txt");
+    let cases = [
+        (malformed.clone(), CallProblem::Body),
+        (
+            block("<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"true\">1\n</｜DSML｜invoke>"),
+            CallProblem::Unclosed,
+        ),
+        (block(&invoke("f", &[param("a", true, "1"), param("a", true, "2")].concat())), CallProblem::Repeated),
+        (block(&invoke("f", &format!("and {}", param("a", true, "1")))), CallProblem::Body),
+        (block(&invoke("f", "{\"a\": }")), CallProblem::Arguments),
+        (block("<｜DSML｜invoke>\n</｜DSML｜invoke>"), CallProblem::NoName),
+        (block(&invoke("f", "<｜DSML｜parameter a>1</｜DSML｜parameter>")), CallProblem::Parameter),
+        (block("f(1)"), CallProblem::NoCall),
+        (block(""), CallProblem::NoCall),
+    ];
+    for (text, problem) in cases {
+        for before in ["", "Let me see."] {
+            for end in ["", EOS] {
+                let parsed = tolerant(&format!("{before}{text}{end}"), Start::Content);
+                assert_eq!(parsed.message, Message::assistant(before), "{text}");
+                assert_eq!(parsed.call_problem, Some(problem), "{text}");
+                assert_eq!(parsed.unread.as_deref(), Some(text.as_str()));
+                assert_eq!(parsed.answer(), Message::assistant(format!("{before}{text}")));
+            }
+        }
+    }
+    // One that the model ended early, and one that was cut off.
+    let open =
+        "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"true\">1";
+    for (at, _) in open.char_indices().filter(|(at, _)| *at > 30) {
+        let ended = tolerant(&format!("{}{EOS}", &open[..at]), Start::Content);
+        assert_eq!(ended.answer(), Message::assistant(&open[..at]));
+        let cut = tolerant(&open[..at], Start::Content);
+        assert_eq!((cut.call_problem, cut.answer()), (Some(CallProblem::CutOff), Message::assistant("")), "{at}");
+    }
+    // Beside a call that could be read, it stays out of the content, but is told.
+    let good = invoke("g", "");
+    for both in [format!("{}{good}", malformed), format!("{}{}", block(&good), malformed)] {
+        let parsed = tolerant(&both, Start::Content);
+        assert_eq!((parsed.call_problem, parsed.unread.as_deref()), (Some(CallProblem::Body), None), "{both}");
+        assert_eq!((parsed.message.tool_calls.len(), parsed.answer().content.as_str()), (1, ""));
+    }
+    let v3 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{a: 1}\n```<｜tool▁call▁end｜>\
+              <｜tool▁calls▁end｜>";
+    let parsed = parse(v3, &ParseOptions::new(Version::V3, Start::Content)).unwrap();
+    assert_eq!((parsed.call_problem, parsed.unread.as_deref()), (Some(CallProblem::Arguments), Some(v3)));
 }

@@ -57,6 +57,7 @@ fn every_vector() {
         ("encode.jsonl", 334, 18),
         ("helpers.jsonl", 42, 0),
         ("jinja_v3_v31.jsonl", 66, 0),
+        ("jinja_tools.jsonl", 50, 0),
         ("parse.jsonl", 375, 0),
         ("stream.jsonl", 264, 0),
         ("official/official.jsonl", 8, 0),
@@ -98,6 +99,29 @@ fn tolerant_streams() {
     assert!(streamed.iter().all(|answer| answer.get("output").is_some()));
     let all = answers(&["--jsonl", "--tolerant"], &data("parse.jsonl"));
     assert!(all.iter().all(|answer| answer.get("output").is_some()));
+}
+
+/// A call that cannot be read is told; without tools, markup is text.
+#[test]
+fn calls_that_are_none() {
+    let field = |name: &str| {
+        std::fs::read_to_string(format!("{}/tests/data/field/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let told = |args: &[&str], text: &str| Json::parse(&filter(args, text)).unwrap();
+    let entry = |told: &Json, key: &str| told.get(key).and_then(Json::as_str).map(str::to_string);
+    let malformed = field("malformed_call/malformed.txt");
+    let output = told(&["--parse", "--tolerant"], &malformed);
+    assert_eq!(output.get("tool_calls"), Some(&Json::Array(Vec::new())));
+    assert_eq!(entry(&output, "content"), Some(malformed));
+    assert!(entry(&output, "tool_call_error").unwrap().contains("neither a parameter"), "{output}");
+    let quote = field("quoted_markup/quote.txt");
+    let output = told(&["--parse", "--tolerant", "--no-tools"], &quote);
+    assert_eq!((entry(&output, "content"), entry(&output, "tool_call_error")), (Some(quote), None));
+    let works = filter(&["--encode"], field("empty_arguments/works.json"));
+    for name in ["empty", "blanks", "null", "missing"] {
+        assert_eq!(filter(&["--encode", "--tolerant"], field(&format!("empty_arguments/{name}.json"))), works);
+    }
+    assert_eq!(filter(&["--encode"], format!("\u{feff}{}", field("empty_arguments/works.json"))), works);
 }
 
 /// One file's records, each given on its own with the flags that its `args` stand for.

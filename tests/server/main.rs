@@ -8,6 +8,7 @@ mod generation_support;
 #[path = "../support/server_support/mod.rs"]
 mod server_support;
 
+mod calls;
 mod chat;
 mod connections;
 mod constrain;

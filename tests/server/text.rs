@@ -170,3 +170,34 @@ fn the_model_the_health_and_the_page() {
     assert_ne!(get(tiny(), "/").header("content-security-policy").unwrap(), policy);
     assert!(page.header("x-request-id").unwrap().starts_with("req_"));
 }
+
+/// Offsets follow from the tokens: that text waits for a stop string or the rest of a character changes none.
+#[test]
+fn offsets_of_text_that_is_held_back() {
+    let prompt = golden()[3]["prompt"].clone();
+    let offsets = |fields: Value| {
+        let mut body = json!({"prompt": prompt, "logprobs": 0, "max_tokens": 50});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let whole = post(tiny(), TEXT, &body).json()["choices"][0]["logprobs"].clone();
+        body["stream"] = true.into();
+        let mut streamed = Vec::new();
+        for event in events(tiny(), TEXT, &body) {
+            for choice in event["choices"].as_array().unwrap() {
+                streamed.extend(choice["logprobs"]["text_offset"].as_array().cloned().unwrap_or_default());
+            }
+        }
+        assert_eq!(whole["text_offset"], Value::from(streamed));
+        let tokens: Vec<String> = serde_json::from_value(whole["tokens"].clone()).unwrap();
+        let offsets: Vec<usize> = serde_json::from_value(whole["text_offset"].clone()).unwrap();
+        let mut at = 0;
+        for (token, offset) in tokens.iter().zip(&offsets) {
+            assert_eq!(*offset, at, "{tokens:?}");
+            at += token.chars().count();
+        }
+        assert!(tokens.len() > 3);
+        offsets
+    };
+    // The whole answer may begin this stop string, and does not come to it.
+    let held = json!({"stop": ["There are 5183 oranges in the warehouse. And"]});
+    assert_eq!(offsets(held), offsets(json!({})));
+}

@@ -5,7 +5,7 @@
 
 use super::{EncodeOptions, Origin, Prompt, Start};
 use crate::chat::error::{ChatError, FieldProblem};
-use crate::chat::format::{CallTokens, Calls, Format, Gathered, Strip, ToolsText};
+use crate::chat::format::{CallTokens, Calls, Format, Gathered, ToolsText};
 use crate::chat::json::Json;
 use crate::chat::message::{Message, Role, Tool, ToolCall};
 
@@ -19,6 +19,12 @@ pub(super) fn encode(
     let Calls::Tokens(tokens) = &format.calls else {
         return Err(ChatError::field(0, "tool_calls", FieldProblem::Unsupported(format.name)));
     };
+    let offers = |message: &Message| message.role == Role::System && !message.tools.is_empty();
+    if let Some(tooled) = texts.tooled
+        && context.iter().chain(messages).any(offers)
+    {
+        return super::tooled::encode(format, tooled, tokens, messages, context, options);
+    }
     let mut writer = Writer {
         format,
         texts,
@@ -169,7 +175,7 @@ impl Writer<'_> {
                 self.prompt.push(content, origin(false));
             } else {
                 self.opener(message.prefix && self.options.thinking);
-                self.prompt.push(stripped(content, self.format.think_end, self.texts.strip), origin(false));
+                self.prompt.push(super::stripped(content, self.format.think_end, self.texts.strip), origin(false));
             }
             self.in_results = false;
             self.prompt.push(self.format.eos, origin(true));
@@ -204,7 +210,7 @@ impl Writer<'_> {
         }
         self.prompt.push(&call.name, origin(false));
         self.prompt.push(tokens.before_arguments, origin(tokens.kind.is_none()));
-        self.prompt.push(&call.arguments, origin(false));
+        self.prompt.push(call.arguments_or_empty(), origin(false));
         self.prompt.push(tokens.after_arguments, origin(false));
         self.prompt.push(tokens.call_end, origin(true));
         if follows && !self.texts.closes_calls {
@@ -232,13 +238,4 @@ impl Writer<'_> {
             self.prompt.set_start(Start::Reasoning);
         }
     }
-}
-
-fn stripped<'a>(content: &'a str, think_end: &str, strip: Strip) -> &'a str {
-    let cut = match strip {
-        Strip::Nothing => None,
-        Strip::ToFirst => content.split_once(think_end),
-        Strip::ToLast => content.rsplit_once(think_end),
-    };
-    cut.map_or(content, |(_, rest)| rest)
 }

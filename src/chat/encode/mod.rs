@@ -2,12 +2,13 @@
 
 mod gathered;
 mod prompt;
+mod tooled;
 mod turns;
 
 pub use prompt::{Origin, Piece, Prompt, Start};
 
 use super::error::{ChatError, FieldProblem};
-use super::format::Layout;
+use super::format::{Layout, Strip};
 use super::json::Json;
 use super::message::{Message, Role, Tool};
 use super::version::Version;
@@ -64,7 +65,12 @@ impl Default for EncodeOptions {
 /// those print Python values or fail: content that is `null` or absent is empty, a list of text parts is their texts
 /// joined, anything else is refused when the message is read; a result whose message list begins with it answers no
 /// call; `developer` messages stay when reasoning is dropped. Results belong to calls by their position
-/// ([`order_results`] puts them in order). V3 has no text for tools; V3.1's is that of its model card.
+/// ([`order_results`] puts them in order). V3.1's text for tools is that of its model card.
+///
+/// The templates of V3 and R1 have no place for tools. Where a system message has some, the prompt is that of the tool
+/// templates which vLLM and SGLang ship for these models; it is not from the models' publisher. [`Version::V3`] has the
+/// one of R1, [`Version::V3Dec2024`] that of V3; where one reads a tool as `{"type": "function", "function": {…}}`, so
+/// is it written here. If the model is to think, its reasoning is opened as R1's own template does it.
 ///
 /// Where a template would lose what a message says, it is kept: an empty list of calls is none (the templates of V3 and
 /// V3.1 write the end of calls in place of the content), and so is empty content beside calls (that of December 2024
@@ -152,4 +158,14 @@ pub fn place_tools(messages: &mut Vec<Message>, tools: Vec<Tool>, response_forma
     if response_format.is_some() {
         messages[at].response_format = response_format;
     }
+}
+
+/// What of an earlier answer is kept.
+fn stripped<'a>(content: &'a str, think_end: &str, strip: Strip) -> &'a str {
+    let cut = match strip {
+        Strip::Nothing => None,
+        Strip::ToFirst => content.split_once(think_end),
+        Strip::ToLast => content.rsplit_once(think_end),
+    };
+    cut.map_or(content, |(_, rest)| rest)
 }

@@ -171,7 +171,7 @@ fn calls(dsml: &Dsml, calls: &[ToolCall]) -> Result<String, (usize, String)> {
     let mut out = format!("{}{}>\n", dsml.before, dsml.block_open);
     for (i, call) in calls.iter().enumerate() {
         out.push_str(&format!("{}{}{}\n", dsml.before_tool(), call.name, dsml.name_end));
-        out.push_str(&parameters(dsml, &call.arguments).map_err(|reason| (i, reason))?);
+        out.push_str(&parameters(dsml, call.arguments_or_empty()).map_err(|reason| (i, reason))?);
         out.push_str(&format!("\n{}>\n", dsml.invoke_close));
     }
     out.push_str(&format!("{}>", dsml.block_close));

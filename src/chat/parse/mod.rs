@@ -1,9 +1,11 @@
 //! A completion to a message.
 
 mod assemble;
+mod problem;
 mod strict;
 
 pub use assemble::Accumulator;
+pub use problem::CallProblem;
 pub(crate) use strict::first_kind;
 
 use super::encode::Start;
@@ -22,9 +24,12 @@ pub struct ParseOptions {
     pub start: Start,
     /// What is accepted.
     pub mode: ParseMode,
-    /// The tools of the request, if known: a parameter `arguments` or `input` that holds all arguments of a tool which
-    /// has no such parameter is unwrapped. Tolerant mode only.
-    pub tools: Vec<Tool>,
+    /// The tools of the request, if known. Tolerant mode only.
+    ///
+    /// `None`: not known; what looks like a call is read as one. An empty list: no tool was offered, so nothing can be a
+    /// call, and markup of calls is text as any other. Otherwise a parameter `arguments` or `input` that holds all
+    /// arguments of a tool which has no such parameter is unwrapped.
+    pub tools: Option<Vec<Tool>>,
 }
 
 /// What is accepted.
@@ -39,9 +44,14 @@ pub enum ParseMode {
 }
 
 impl ParseOptions {
-    /// Tolerant, without tools.
+    /// Tolerant; the tools are not known.
     pub fn new(version: Version, start: Start) -> Self {
-        Self { version, start, mode: ParseMode::Tolerant, tools: Vec::new() }
+        Self { version, start, mode: ParseMode::Tolerant, tools: None }
+    }
+
+    /// The same with the tools of the request; none if the list is empty.
+    pub fn with_tools(self, tools: impl Into<Vec<Tool>>) -> Self {
+        Self { tools: Some(tools.into()), ..self }
     }
 
     /// The same in strict mode.
@@ -60,6 +70,22 @@ pub struct Parsed {
     /// Text that is neither in the message nor part of a well-formed block, in its order: malformed and unfinished
     /// calls, stray tags, text after the block. Blank stretches are left out.
     pub dropped: Vec<String>,
+    /// Why a call could not be read: of the first that could not.
+    pub call_problem: Option<CallProblem>,
+    /// If calls were written but none could be read: all text from the first of them on, as it was written, without the
+    /// end-of-sentence token.
+    pub unread: Option<String>,
+}
+
+impl Parsed {
+    /// The message as a client should see it: where calls were written, none could be read, and the text was not cut
+    /// off, their text is content, so that an answer is not empty that the model meant to be a call.
+    pub fn answer(mut self) -> Message {
+        if let Some(text) = self.unread.filter(|_| !self.incomplete) {
+            self.message.content.push_str(&text);
+        }
+        self.message
+    }
 }
 
 /// Reads a completion: the text after the prompt's think mark, with or without the end-of-sentence token.
@@ -78,11 +104,14 @@ pub fn parse(text: &str, options: &ParseOptions) -> Result<Parsed, ChatError> {
 }
 
 fn tolerant(text: &str, options: &ParseOptions) -> Parsed {
-    let mut parser = StreamParser::new(options.version, options.start).with_tools(&options.tools);
+    let mut parser = StreamParser::new(options.version, options.start);
+    if let Some(tools) = &options.tools {
+        parser = parser.with_tools(tools);
+    }
     let mut message = Accumulator::new();
     message.extend(parser.push(text));
     message.extend(parser.finish());
-    Parsed { message: message.finish(), incomplete: parser.incomplete(), dropped: parser.take_dropped() }
+    parser.parsed(message.finish())
 }
 
 /// A V3.2 call's arguments as the published parser writes them: `(name, value, whether it is a string)` each. Values

@@ -16,7 +16,7 @@ pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Parsed> {
     let message = match &format.calls {
         Calls::Dsml(dsml) => Cursor { text, at: 0 }.message(format, dsml, options.start)?,
         Calls::Tokens(_) => {
-            let plain = ParseOptions { tools: Vec::new(), ..options.clone() };
+            let plain = ParseOptions { tools: None, ..options.clone() };
             let parsed = tolerant(text, &plain);
             if parsed.incomplete || !parsed.dropped.is_empty() {
                 return Err(expected("calls and text as the format writes them", text.len()));
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Parsed> {
             parsed.message
         }
     };
-    Ok(Parsed { message, incomplete: false, dropped: Vec::new() })
+    Ok(Parsed { message, incomplete: false, dropped: Vec::new(), call_problem: None, unread: None })
 }
 
 fn expected(expected: &'static str, at: usize) -> ChatError {

@@ -1,9 +1,12 @@
 //! The inside of a DSML block.
 
 use super::attributes::{attribute, attributes};
-use super::{Marker, State, Step, StreamParser, Tag, behind_tag, tag};
+use super::tag::{LOOKAHEAD, Tag, behind_tag, tag};
+use super::text::Marker;
+use super::{State, Step, StreamParser};
 use crate::chat::format::Dsml;
 use crate::chat::json::Json;
+use crate::chat::parse::CallProblem;
 use crate::chat::python;
 
 /// The names of DSML's tags.
@@ -61,17 +64,17 @@ pub(super) fn marker(dsml: &Dsml, rest: &str, reasoning: bool, last: bool) -> Ma
             let after = &rest[length..];
             let attributes = after.trim_start();
             let blank = after.len() - attributes.len();
-            if attributes.is_empty() && blank < super::LOOKAHEAD {
+            if attributes.is_empty() && blank < LOOKAHEAD {
                 return if last { Marker::Block(0) } else { Marker::Hold };
             }
-            if blank >= super::LOOKAHEAD || blank == 0 {
+            if blank >= LOOKAHEAD || blank == 0 {
                 return if !reasoning && after.starts_with('>') { Marker::Block(0) } else { stray(length) };
             }
             // An attribute, not another word.
             match tag(attributes, "", last) {
                 Tag::Is(key, length_of_key) if !key.is_empty() => {
                     let value = attributes[length_of_key..].trim_start();
-                    match value.is_empty() && attributes.len() - length_of_key < super::LOOKAHEAD {
+                    match value.is_empty() && attributes.len() - length_of_key < LOOKAHEAD {
                         true if !last => Marker::Hold,
                         cut if cut || value.starts_with('=') => Marker::Block(0),
                         _ => stray(length),
@@ -167,8 +170,7 @@ impl StreamParser {
             self.flush_junk();
             // The block's end is missing.
             self.incomplete |= self.in_block;
-            self.at += self.format.eos.len();
-            self.state = State::Done;
+            self.end_sentence();
             return Step::On;
         }
         let closing = |length: usize| length + usize::from(rest[length..].starts_with('>'));
@@ -201,8 +203,16 @@ impl StreamParser {
                     Closing::No => {}
                     Closing::Hold => return self.wait(at),
                     Closing::Yes => {
+                        let problem = if rest.starts_with(self.format.eos) {
+                            CallProblem::CutOff
+                        } else if before.contains("\">") || before.contains("'>") {
+                            // The tag ended, and what follows it is no tag of the block.
+                            CallProblem::Body
+                        } else {
+                            CallProblem::NoName
+                        };
                         self.advance(at);
-                        self.abort();
+                        self.abort(problem);
                         return Step::On;
                     }
                 }
@@ -248,7 +258,7 @@ impl StreamParser {
         if last {
             self.incomplete = true;
             self.advance(self.buffer.len());
-            self.abort();
+            self.abort(CallProblem::CutOff);
         }
         self.wait(self.buffer.len())
     }
@@ -276,7 +286,7 @@ impl StreamParser {
                     self.close_call();
                 }
             }
-            None => self.abort(),
+            None => self.abort(CallProblem::NoName),
         }
         Step::On
     }
@@ -315,7 +325,11 @@ impl StreamParser {
                 self.scanned = at;
                 self.state = State::JsonBody;
             }
-            _ => self.abort(),
+            _ if rest.starts_with(self.format.eos) => self.abort(CallProblem::CutOff),
+            _ if !last && self.format.eos.starts_with(rest) => return Step::Wait,
+            // It may have become a tag.
+            _ if last && !rest.contains('>') => return self.wait_or_abort(last),
+            _ => self.abort(CallProblem::Body),
         }
         Step::On
     }
@@ -336,14 +350,14 @@ impl StreamParser {
                 Tag::Hold => return self.wait(at),
                 Tag::Is(name, length) if dsml.is_invoke(name) => {
                     let text = self.buffer[self.at..at].trim().to_string();
-                    let object = matches!(Json::parse(&text), Ok(Json::Object(_)));
+                    let object = Json::is_object_text(&text);
                     let end = at + length;
                     self.advance(end + usize::from(self.buffer[end..].starts_with('>')));
                     if object {
                         self.emit_arguments(text);
                         self.end_call();
                     } else {
-                        self.abort();
+                        self.abort(CallProblem::Arguments);
                     }
                     return Step::On;
                 }
@@ -363,8 +377,9 @@ impl StreamParser {
                     Closing::No => {}
                     Closing::Hold => return self.wait(at),
                     Closing::Yes => {
+                        let ends = rest.starts_with(self.format.eos);
                         self.advance(at);
-                        self.abort();
+                        self.abort(if ends { CallProblem::CutOff } else { CallProblem::Parameter });
                         return Step::On;
                     }
                 }
@@ -378,7 +393,7 @@ impl StreamParser {
                 let opened = self.call.as_mut().and_then(|call| call.begin(&key, is_string, header));
                 match opened {
                     Some(fragment) => self.emit_arguments(fragment),
-                    None => self.abort(),
+                    None => self.abort(CallProblem::Repeated),
                 }
                 return Step::On;
             }
@@ -416,7 +431,7 @@ impl StreamParser {
                     // As much is written as if the text had stopped here for a while.
                     self.stream_value(at);
                     self.advance(at);
-                    self.abort();
+                    self.abort(CallProblem::Unclosed);
                     return Step::On;
                 }
                 Closing::Hold if last => {
@@ -458,7 +473,7 @@ impl StreamParser {
         self.state = State::Body;
         match fragment {
             Some(fragment) => self.emit_arguments(fragment),
-            None => self.abort(),
+            None => self.abort(CallProblem::Repeated),
         }
         Step::On
     }

@@ -7,13 +7,18 @@
 //! What it accepts beyond the format: text and several blocks after the first, calls without a block, blocks without
 //! an end, calls while the reasoning is open (they end it), a repeated think mark at the start, other whitespace,
 //! attribute order and quotes, self-closing calls, JSON as a call's body, `string` attributes that are missing or
-//! wrong, values of `string="false"` that are no JSON (they become strings). A call that is not closed, has text where
-//! tags belong, or a parameter twice, is malformed: it never ends, and its text is among what was dropped.
+//! wrong, values of `string="false"` that are no JSON (they become strings), misspelt tags around calls. A call that is
+//! not closed, has text where tags belong, or a parameter twice, is malformed: it never ends, its text is among what was
+//! dropped, and [`StreamParser::call_problem`] says why.
+//!
+//! Where no tool was offered, nothing is a call, and all markup of calls is text.
 
 mod attributes;
 mod call;
 mod dsml;
+mod tag;
 mod tail;
+mod text;
 mod tokens;
 
 use call::Call;
@@ -22,26 +27,24 @@ use tail::Tail;
 use super::delta::Delta;
 use super::encode::Start;
 use super::format::{Calls, Format};
-use super::message::Tool;
+use super::message::{Message, Tool};
+use super::parse::{CallProblem, Parsed};
 use super::version::Version;
-
-/// The longest whitespace that is looked through to see what follows a tag.
-const LOOKAHEAD: usize = 256;
-/// The longest name of a tag.
-const LONGEST_TAG: usize = 64;
 
 /// Reads a completion as it arrives.
 ///
 /// The deltas of all [`push`](Self::push) calls and of [`finish`](Self::finish), put together by an
 /// [`Accumulator`](super::Accumulator), are the message that [`parse`](super::parse) reads from the whole text, however
-/// the text was split; the deltas themselves are the same, too, once neighbours of one kind are joined. Content and
-/// reasoning never hold tool markup: a stray tag is dropped, and a space takes its place where the text before it could
-/// go on as a tag or a control token. Other control tokens that stand in the text as they are, are text. Arguments
-/// arrive as fragments, string values while they are written.
+/// the text was split; the deltas themselves are the same, too, once neighbours of one kind are joined. Unless it is
+/// known that no tool was offered, content and reasoning never hold tool markup: a stray tag is dropped, and a space
+/// takes its place where the text before it could go on as a tag or a control token. Other control tokens that stand in
+/// the text as they are, are text. Arguments arrive as fragments, string values while they are written.
 #[derive(Debug, Clone)]
 pub struct StreamParser {
     format: &'static Format,
     tools: Vec<Tool>,
+    /// Whether there can be calls: not if no tool was offered.
+    may_call: bool,
     /// What has arrived; what lies before `at` is done with.
     buffer: String,
     at: usize,
@@ -62,6 +65,27 @@ pub struct StreamParser {
     dropped: Vec<String>,
     out: Vec<Delta>,
     incomplete: bool,
+    /// How the text ended.
+    ending: Ending,
+    /// All text from the first call or block on, up to `raw_end` of the buffer, while no call has been read.
+    raw: Option<String>,
+    raw_end: usize,
+    /// A call has been read.
+    has_read: bool,
+    call_problem: Option<CallProblem>,
+}
+
+/// How a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Ending {
+    /// Not known: it was cut off if it ends within a call or a tag and has no end-of-sentence token.
+    #[default]
+    Unknown,
+    /// The model ended it.
+    Stopped,
+    /// It was cut off: the most tokens were reached, or it was cancelled. What may be the beginning of markup is then
+    /// neither content nor reasoning, so that an answer that is cut later says all that one says that is cut earlier.
+    Cut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +125,7 @@ impl StreamParser {
         Self {
             format: version.format(),
             tools: Vec::new(),
+            may_call: true,
             buffer: String::new(),
             at: 0,
             scanned: 0,
@@ -117,12 +142,19 @@ impl StreamParser {
             dropped: Vec::new(),
             out: Vec::new(),
             incomplete: false,
+            ending: Ending::Unknown,
+            raw: None,
+            raw_end: 0,
+            has_read: false,
+            call_problem: None,
         }
     }
 
-    /// The same parser, knowing the tools: see [`ParseOptions::tools`](super::ParseOptions::tools).
+    /// The same parser, knowing the tools of the request; none were offered if there are none, and then nothing is read
+    /// as a call: see [`ParseOptions::tools`](super::ParseOptions::tools).
     pub fn with_tools(mut self, tools: &[Tool]) -> Self {
         self.tools = tools.to_vec();
+        self.may_call = !tools.is_empty();
         self
     }
 
@@ -135,13 +167,38 @@ impl StreamParser {
 
     /// Ends the text and returns what was held back. What is pushed later is dropped.
     pub fn finish(&mut self) -> Vec<Delta> {
-        self.run(true);
+        self.finish_as(Ending::Unknown)
+    }
+
+    /// The same, knowing how the text ended.
+    pub fn finish_as(&mut self, ending: Ending) -> Vec<Delta> {
+        if self.ending == Ending::Unknown {
+            self.ending = ending;
+        }
+        let in_text = matches!(self.state, State::Reasoning | State::Content);
+        if ending == Ending::Cut && in_text {
+            self.cut_text();
+        } else {
+            self.run(true);
+        }
         if matches!(self.state, State::Reasoning) || self.in_block || self.call.is_some() {
             self.incomplete = true;
         }
-        self.abort();
+        self.abort(CallProblem::CutOff);
         self.flush_junk();
         self.state = State::Done;
+        if let Some(raw) = &mut self.raw {
+            let problem = if self.incomplete { CallProblem::CutOff } else { CallProblem::NoCall };
+            self.call_problem.get_or_insert(problem);
+            // Within a value it is not taken for the end.
+            if let Some(length) = raw.strip_suffix(self.format.eos).map(str::len) {
+                raw.truncate(length);
+                self.ending = Ending::Stopped;
+            }
+            if self.ending == Ending::Cut || self.ending == Ending::Unknown && self.incomplete {
+                self.raw = None;
+            }
+        }
         std::mem::take(&mut self.out)
     }
 
@@ -158,6 +215,23 @@ impl StreamParser {
     /// Takes what was dropped so far.
     pub fn take_dropped(&mut self) -> Vec<String> {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Why a call could not be read: of the first that could not, so far.
+    pub fn call_problem(&self) -> Option<CallProblem> {
+        self.call_problem
+    }
+
+    /// Once the text is finished: all of it from the first call or block on, as it was written, without the
+    /// end-of-sentence token, if calls were written, none could be read, and the text was not cut off.
+    pub fn unread(&self) -> Option<&str> {
+        self.raw.as_deref().filter(|_| self.state == State::Done)
+    }
+
+    /// What a finished text says, given its message.
+    pub fn parsed(self, message: Message) -> Parsed {
+        let Self { incomplete, dropped, call_problem, raw: unread, .. } = self;
+        Parsed { message, incomplete, dropped, call_problem, unread }
     }
 
     fn run(&mut self, last: bool) {
@@ -189,6 +263,7 @@ impl StreamParser {
                 break;
             }
         }
+        self.keep_raw();
         // What is done with goes, once it is the larger part: each byte is moved a bounded number of times.
         if self.at == self.buffer.len() {
             self.buffer.clear();
@@ -198,166 +273,37 @@ impl StreamParser {
             return;
         }
         self.scanned = self.scanned.saturating_sub(self.at);
+        self.raw_end = self.raw_end.saturating_sub(self.at);
         self.at = 0;
+    }
+
+    /// From `from` on, text is that of calls, until one is read.
+    fn begin_raw(&mut self, from: usize) {
+        if !self.has_read && self.raw.is_none() {
+            self.raw = Some(String::new());
+            self.raw_end = from;
+        }
+    }
+
+    /// Keeps the text of calls up to here.
+    fn keep_raw(&mut self) {
+        if let Some(raw) = self.raw.as_mut().filter(|_| self.state != State::Done) {
+            raw.push_str(&self.buffer[self.raw_end..self.at]);
+            self.raw_end = self.at;
+        }
+    }
+
+    /// Goes past the end-of-sentence token, which stands here.
+    fn end_sentence(&mut self) {
+        self.keep_raw();
+        self.at += self.format.eos.len();
+        self.state = State::Done;
+        self.ending = Ending::Stopped;
     }
 
     /// The text from `at` on.
     fn rest(&self) -> &str {
         &self.buffer[self.at..]
-    }
-
-    /// Reasoning or content.
-    fn text(&mut self, last: bool) -> Step {
-        if self.fresh && !self.rest().is_empty() {
-            let marks = match self.state {
-                State::Reasoning => &[self.format.think][..],
-                _ => &[self.format.think, self.format.think_end][..],
-            };
-            let rest = self.rest();
-            if let Some(mark) = marks.iter().find(|mark| rest.starts_with(**mark)) {
-                let mark = *mark;
-                if mark == self.format.think {
-                    self.state = State::Reasoning;
-                    self.part();
-                }
-                self.at += mark.len();
-                return Step::On;
-            }
-            if !last && marks.iter().any(|mark| mark.starts_with(rest)) {
-                return Step::Wait;
-            }
-            self.fresh = false;
-        }
-        let start = self.at;
-        let mut from = start;
-        while let Some(at) = self.buffer[from..].find(['<', '｜']).map(|at| from + at) {
-            match self.marker(at, last) {
-                Marker::None => from = at + self.buffer[at..].chars().next().map_or(1, char::len_utf8),
-                Marker::Hold => {
-                    self.emit_text(self.hold_lines(start, at));
-                    return Step::Wait;
-                }
-                marker => {
-                    let text_end = match (&self.format.calls, marker) {
-                        (Calls::Dsml(dsml), Marker::Block(_) | Marker::Cut)
-                            if self.buffer[start..at].ends_with(dsml.before) =>
-                        {
-                            at - dsml.before.len()
-                        }
-                        _ => at,
-                    };
-                    self.emit_text(text_end);
-                    self.at = at;
-                    self.pass(marker);
-                    return Step::On;
-                }
-            }
-        }
-        let end = self.buffer.len();
-        self.emit_text(if last { end } else { self.hold_lines(start, end) });
-        Step::Wait
-    }
-
-    /// Where the text before `end` stops, if line breaks that may belong to a block are held back.
-    fn hold_lines(&self, start: usize, end: usize) -> usize {
-        let Calls::Dsml(dsml) = &self.format.calls else { return end };
-        let breaks = self.buffer[start..end].bytes().rev().take(dsml.before.len()).take_while(|&b| b == b'\n').count();
-        end - breaks
-    }
-
-    /// Emits the text up to `end`.
-    fn emit_text(&mut self, end: usize) {
-        let text = self.buffer[self.at..end].to_string();
-        self.at = end;
-        self.write(text);
-    }
-
-    /// Writes text of reasoning or content.
-    fn write(&mut self, text: String) {
-        if text.is_empty() {
-            return;
-        }
-        let content = self.state != State::Reasoning;
-        self.tails[usize::from(content)].push(&text);
-        emit(&mut self.out, if content { Delta::Content(text) } else { Delta::Reasoning(text) });
-    }
-
-    /// Keeps the text before something that was dropped and the text behind it from making up a tag or a control token
-    /// together: a space parts them. All text before is written by now, so that how it was split does not matter.
-    fn part(&mut self) {
-        let mark = match &self.format.calls {
-            Calls::Dsml(dsml) => dsml.mark,
-            Calls::Tokens(_) => "",
-        };
-        let words = [mark, self.format.think, self.format.think_end];
-        if self.tails[usize::from(self.state != State::Reasoning)].opens_token(&words) {
-            self.write(" ".to_string());
-        }
-    }
-
-    /// What begins at `at` of a text, where there is a `<` or `｜`.
-    fn marker(&self, at: usize, last: bool) -> Marker {
-        let rest = &self.buffer[at..];
-        if rest.starts_with(self.format.eos) {
-            return Marker::End;
-        }
-        let reasoning = self.state == State::Reasoning;
-        if reasoning && rest.starts_with(self.format.think_end) {
-            return Marker::Thought;
-        }
-        let found = match &self.format.calls {
-            Calls::Dsml(dsml) => dsml::marker(dsml, rest, reasoning, last),
-            Calls::Tokens(tokens) => tokens::marker(tokens, rest),
-        };
-        if found != Marker::None {
-            return found;
-        }
-        let mut partial = |mark: &str| mark.len() > rest.len() && mark.starts_with(rest);
-        let marks = [self.format.eos, self.format.think_end];
-        let in_calls = match &self.format.calls {
-            Calls::Dsml(dsml) => [dsml.open, dsml.close, dsml.mark].into_iter().any(&mut partial),
-            Calls::Tokens(tokens) => tokens::all(tokens).into_iter().any(&mut partial),
-        };
-        let is_partial = in_calls || partial(marks[0]) || (reasoning && partial(marks[1]));
-        match (is_partial, last) {
-            (false, _) => Marker::None,
-            (true, false) => Marker::Hold,
-            // The text was cut off within a tag. A `<` or a bar alone may be text.
-            (true, true) if rest.starts_with("<｜") || rest.starts_with("</｜") => Marker::Cut,
-            (true, true) => Marker::None,
-        }
-    }
-
-    /// Goes past a marker at `at`.
-    fn pass(&mut self, marker: Marker) {
-        match marker {
-            Marker::End => {
-                // A reasoning that is still open was cut off.
-                self.incomplete |= self.state == State::Reasoning;
-                self.at += self.format.eos.len();
-                self.state = State::Done;
-            }
-            Marker::Thought => {
-                self.at += self.format.think_end.len();
-                self.state = State::Content;
-                self.fresh = true;
-            }
-            Marker::Block(length) => {
-                self.in_block = length > 0;
-                self.at += length;
-                self.state = State::Between;
-            }
-            Marker::Drop(length) => {
-                self.drop_text(self.at + length);
-                self.flush_junk();
-                self.part();
-            }
-            Marker::Cut => {
-                self.incomplete = true;
-                self.drop_text(self.buffer.len());
-            }
-            Marker::Hold | Marker::None => {}
-        }
     }
 
     /// Drops the text up to `end`.
@@ -375,9 +321,10 @@ impl StreamParser {
     }
 
     /// Gives up the call in progress: all its text is dropped.
-    fn abort(&mut self) {
+    fn abort(&mut self, problem: CallProblem) {
         if let Some(call) = self.call.take() {
             self.junk.push_str(&call.raw);
+            self.call_problem.get_or_insert(problem);
         }
         self.state = State::Between;
     }
@@ -422,28 +369,11 @@ impl StreamParser {
     fn end_call(&mut self) {
         if let Some(call) = self.call.take() {
             emit(&mut self.out, Delta::ToolCallEnd { index: call.index });
+            self.has_read = true;
+            self.raw = None;
         }
         self.state = State::Between;
     }
-}
-
-/// What begins somewhere in a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marker {
-    /// Text.
-    None,
-    /// What has arrived does not tell.
-    Hold,
-    /// The end-of-sentence token.
-    End,
-    /// The end of the reasoning.
-    Thought,
-    /// A tool block, whose opening tag has so many bytes; none if it begins with a call.
-    Block(usize),
-    /// So many bytes of a tag that has no place here.
-    Drop(usize),
-    /// A tag that the text was cut off in.
-    Cut,
 }
 
 /// Appends a delta, as part of the last one if that is of the same kind.
@@ -458,40 +388,4 @@ fn emit(out: &mut Vec<Delta>, delta: Delta) {
         ) if *index == same => fragment.push_str(&more),
         (_, delta) => out.push(delta),
     }
-}
-
-/// The tag that begins with `prefix`, where `rest` begins.
-enum Tag<'a> {
-    /// Another text.
-    No,
-    /// What has arrived does not tell.
-    Hold,
-    /// A tag of this name; prefix and name have so many bytes.
-    Is(&'a str, usize),
-}
-
-fn tag<'a>(rest: &'a str, prefix: &str, last: bool) -> Tag<'a> {
-    let Some(after) = rest.strip_prefix(prefix) else {
-        return if !last && prefix.starts_with(rest) { Tag::Hold } else { Tag::No };
-    };
-    let length = after.bytes().take(LONGEST_TAG).take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
-    if length == after.len() && !last {
-        return Tag::Hold;
-    }
-    Tag::Is(&after[..length], prefix.len() + length)
-}
-
-/// The text behind a tag's `>`, if it has one, and whitespace; `None` if more text is needed to tell.
-fn behind_tag(rest: &str, last: bool) -> Option<&str> {
-    if rest.is_empty() && !last {
-        return None;
-    }
-    let rest = rest.strip_prefix('>').unwrap_or(rest);
-    let after = rest.trim_start();
-    let blank = rest.len() - after.len();
-    if after.is_empty() && !last && blank < LOOKAHEAD {
-        return None;
-    }
-    // Longer whitespace is text.
-    Some(if blank < LOOKAHEAD { after } else { rest })
 }

@@ -1,8 +1,10 @@
 //! Calls of V3, R1 and V3.1, between control tokens.
 
-use super::{Marker, State, Step, StreamParser};
+use super::text::Marker;
+use super::{State, Step, StreamParser};
 use crate::chat::format::CallTokens;
 use crate::chat::json::Json;
+use crate::chat::parse::CallProblem;
 
 /// All control tokens of calls.
 pub(super) fn all(tokens: &CallTokens) -> [&'static str; 5] {
@@ -33,8 +35,7 @@ impl StreamParser {
         if rest.starts_with(self.format.eos) {
             self.flush_junk();
             self.incomplete |= self.in_block;
-            self.at += self.format.eos.len();
-            self.state = State::Done;
+            self.end_sentence();
         } else if rest.starts_with(tokens.call_begin) {
             self.open_call(at + tokens.call_begin.len());
         } else if rest.starts_with(tokens.calls_end) {
@@ -72,13 +73,13 @@ impl StreamParser {
                         self.name_call(name);
                         self.state = State::Arguments;
                     }
-                    None => self.abort(),
+                    None => self.abort(CallProblem::NoName),
                 }
                 Step::On
             }
             Found::At(at, _) => {
                 self.advance(at);
-                self.abort();
+                self.abort(CallProblem::Arguments);
                 Step::On
             }
             Found::Hold(at) if !last => {
@@ -101,17 +102,17 @@ impl StreamParser {
                 if call.arguments.trim().is_empty() {
                     self.emit_arguments("{}".to_string());
                     self.end_call();
-                } else if matches!(Json::parse(&call.arguments), Ok(Json::Object(_))) {
+                } else if Json::is_object_text(&call.arguments) {
                     self.end_call();
                 } else {
-                    self.abort();
+                    self.abort(CallProblem::Arguments);
                 }
                 Step::On
             }
             Found::At(at, _) => {
                 // As much is written as if the text had stopped here for a while.
                 self.write_arguments(at);
-                self.abort();
+                self.abort(CallProblem::NoEnd);
                 Step::On
             }
             Found::Hold(at) if last => {
@@ -144,7 +145,7 @@ impl StreamParser {
         if last {
             self.incomplete = true;
             self.advance(self.buffer.len());
-            self.abort();
+            self.abort(CallProblem::CutOff);
         }
         self.scanned = self.buffer.len();
         Step::Wait

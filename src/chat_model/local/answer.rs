@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::error::Result;
 use super::super::request::{ChatEvent, ChatResponse, ChatUsage, Finish};
-use crate::chat::{Accumulator, Delta, Start, StreamParser, Tool, Version};
+use crate::chat::{Accumulator, Delta, Ending, Start, StreamParser, Tool, Version};
 use crate::generation::{self, Event, FinishReason, StopMatcher, Token};
 
 /// Takes what happens to one chat, on the engine's thread: events, then once the answer or an error, which is the
@@ -18,11 +18,13 @@ pub type ChatSink = Box<dyn FnMut(Result<ControlFlow<ChatResponse, ChatEvent>>) 
 pub(super) struct Answer {
     parser: StreamParser,
     accumulator: Accumulator,
-    /// Calls although no tool was offered.
-    unoffered: Accumulator,
     sink: ChatSink,
-    /// Whether tools were offered: calls of others are none.
-    may_call: bool,
+    /// Whether the deltas of a call are passed on before it is complete.
+    stream_calls: bool,
+    /// Those of the call in progress that are not.
+    call: Vec<Delta>,
+    /// Complete calls.
+    calls: usize,
     /// Of the content: markup and reasoning are not what a caller means to stop at.
     stop: StopMatcher,
     /// The content came to a stop string.
@@ -42,9 +44,10 @@ impl Answer {
         Self {
             parser: StreamParser::new(version, start).with_tools(tools),
             accumulator: Accumulator::new(),
-            unoffered: Accumulator::new(),
             sink,
-            may_call: !tools.is_empty(),
+            stream_calls: false,
+            call: Vec::new(),
+            calls: 0,
             stop: StopMatcher::new(&[]),
             stopped: false,
             turn_ids: Vec::new(),
@@ -61,6 +64,11 @@ impl Answer {
         Self { stop: StopMatcher::new(strings), ..self }
     }
 
+    /// The same, passing on the deltas of calls while they are written, if so wanted.
+    pub fn with_stream_calls(self, stream_calls: bool) -> Self {
+        Self { stream_calls, ..self }
+    }
+
     /// The same, knowing the ids of the reasoning's end and of what begins a turn.
     pub fn with_ids(self, think_end: Option<u32>, turn_ids: &[u32]) -> Self {
         Self { think_end, turn_ids: turn_ids.to_vec(), ..self }
@@ -71,18 +79,33 @@ impl Answer {
         match event {
             Ok(Event::Token(token)) => self.token(token),
             Ok(Event::Finished { reason, text, usage, record }) => {
-                let deltas = self.parser.push(&text);
-                let rest = self.parser.finish();
-                self.text.push_str(&text);
-                self.deltas(deltas);
-                self.deltas(rest);
-                self.free_content();
+                self.end(&text, is_cut(&reason));
                 self.usage.prompt_tokens = usage.prompt_tokens;
                 self.usage.cached_tokens = usage.cached_tokens;
                 let response = ChatResponse { record, ..self.response(&reason) };
                 (self.sink)(Ok(ControlFlow::Break(response)))
             }
             Err(error) => (self.sink)(Err(error.into())),
+        }
+    }
+
+    /// Takes the last text. Of an answer that was cut off, what may be the beginning of something else (of markup, a stop
+    /// string, a character) is no part: an answer that is cut later says all that one says that is cut earlier.
+    fn end(&mut self, text: &str, is_cut: bool) {
+        // What is held back of a character that is not complete comes as this sign.
+        let text = if is_cut { text.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { text };
+        self.text.push_str(text);
+        let deltas = self.parser.push(text);
+        self.deltas(deltas);
+        let rest = self.parser.finish_as(if is_cut { Ending::Cut } else { Ending::Stopped });
+        self.deltas(rest);
+        if is_cut || self.stopped {
+            return;
+        }
+        self.free_content();
+        // An answer whose calls could not be read is not empty.
+        if let Some(unread) = self.parser.unread().map(str::to_string) {
+            self.content(unread);
         }
     }
 
@@ -100,12 +123,7 @@ impl Answer {
     /// Passes deltas on; `false` if the sink wants no more or nothing more is to come.
     fn deltas(&mut self, deltas: Vec<Delta>) -> bool {
         for delta in deltas {
-            let is_call = !matches!(delta, Delta::Reasoning(_) | Delta::Content(_));
             self.reasoning &= matches!(delta, Delta::Reasoning(_));
-            if is_call && !self.may_call {
-                self.unoffered.push(delta);
-                continue;
-            }
             if self.stopped {
                 continue;
             }
@@ -115,7 +133,8 @@ impl Answer {
                     self.stopped = stop.is_some();
                     self.content(text)
                 }
-                delta => self.free_content() && self.delta(delta),
+                delta @ Delta::Reasoning(_) => self.free_content() && self.delta(delta),
+                delta => self.free_content() && self.call(delta),
             };
             if !listens {
                 return false;
@@ -134,6 +153,26 @@ impl Answer {
         text.is_empty() || self.delta(Delta::Content(text))
     }
 
+    /// Passes on the deltas of a call: once it is complete, unless they are wanted before. A call that is begun anew was
+    /// not completed.
+    fn call(&mut self, delta: Delta) -> bool {
+        if self.stream_calls {
+            return self.delta(delta);
+        }
+        let index = self.calls;
+        match delta {
+            Delta::ToolCallStart { name, .. } => self.call = vec![Delta::ToolCallStart { index, name }],
+            Delta::ToolCallArguments { fragment, .. } => self.call.push(Delta::ToolCallArguments { index, fragment }),
+            Delta::ToolCallEnd { .. } => {
+                self.calls += 1;
+                self.call.push(Delta::ToolCallEnd { index });
+                return std::mem::take(&mut self.call).into_iter().all(|delta| self.delta(delta));
+            }
+            text => return self.delta(text),
+        }
+        true
+    }
+
     fn delta(&mut self, delta: Delta) -> bool {
         self.accumulator.push(delta.clone());
         self.tell(ChatEvent::Delta(delta))
@@ -149,9 +188,8 @@ impl Answer {
         let mut ids = std::mem::take(&mut self.ids);
         ids.pop_if(|id| self.turn_ids.contains(id));
         message.written_ids = Some(ids);
-        let mut dropped = self.parser.take_dropped();
-        let unoffered = std::mem::take(&mut self.unoffered).finish().tool_calls;
-        dropped.extend(unoffered.iter().map(|call| format!("{}({})", call.name, call.arguments)));
+        let dropped = self.parser.take_dropped();
+        let call_error = self.parser.call_problem().map(|problem| problem.to_string());
         let finish = match reason {
             _ if self.stopped && message.tool_calls.is_empty() => Finish::Stop,
             _ if self.stopped => Finish::ToolCalls,
@@ -160,8 +198,14 @@ impl Answer {
             _ if message.tool_calls.is_empty() => Finish::Stop,
             _ => Finish::ToolCalls,
         };
-        ChatResponse { message, text: std::mem::take(&mut self.text), finish, usage: self.usage, dropped, record: None }
+        let text = std::mem::take(&mut self.text);
+        ChatResponse { message, text, finish, usage: self.usage, dropped, call_error, record: None }
     }
+}
+
+/// Whether the model did not end its answer.
+fn is_cut(reason: &FinishReason) -> bool {
+    matches!(reason, FinishReason::MaxTokens | FinishReason::ContextLimit | FinishReason::Cancelled)
 }
 
 /// A new id for a call: `call_` and 24 hexadecimal digits.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod control;
+mod detect;
 mod grammars;
 mod names;
 mod prompt;
@@ -24,6 +25,7 @@ use names::{OfferedNames, TokenBytes};
 
 pub use answer::{ChatSink, call_id};
 pub use control::ControlTokens;
+pub use detect::{Detected, detect_version};
 pub use prompt::ChatPrompt;
 
 /// A checkpoint's engine, tokenizer and chat format. Clones speak to the same engine.
@@ -33,6 +35,8 @@ pub struct LocalChat {
     service: Service,
     tokenizer: Tokenizer,
     version: Version,
+    /// How the format is known.
+    version_reason: String,
     stop_ids: Vec<u32>,
     /// Ids that begin a turn: a model that writes one forgot to end its own.
     turn_ids: Vec<u32>,
@@ -60,6 +64,7 @@ impl LocalChat {
             service,
             tokenizer,
             version,
+            version_reason: "it was asked for".to_string(),
             stop_ids: vec![eos],
             turn_ids,
             grammars,
@@ -82,13 +87,14 @@ impl LocalChat {
     ) -> Result<Self> {
         let dir = dir.as_ref();
         let tokenizer = Tokenizer::load(dir)?;
-        let version = detect_version(dir, &tokenizer);
+        let Detected { version, reason } = detect_version(dir, &tokenizer);
+        tracing::info!(%version, reason, "chat format");
         let stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
         let model = LocalModel::load_with_precision(dir, load, precision, progress)?;
         let service = Service::start(Engine::new(model, engine)?.with_tokenizer(tokenizer)?)?;
         let name = dir.canonicalize().ok();
         let name = name.as_deref().unwrap_or(dir).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self::new(name, service, version)?.with_stop_ids(stop_ids))
+        Ok(Self { version_reason: reason, ..Self::new(name, service, version)?.with_stop_ids(stop_ids) })
     }
 
     /// The same with more ids that end an answer.
@@ -129,6 +135,11 @@ impl LocalChat {
     /// The chat format.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// How the format is known: what of the checkpoint says so ([`Detected::reason`]), or that it was asked for.
+    pub fn version_reason(&self) -> &str {
+        &self.version_reason
     }
 
     /// The engine.
@@ -189,6 +200,7 @@ impl LocalChat {
         };
         let think_end = self.tokenizer.token_to_id(self.version.think_end());
         let answer = Answer::new(self.version, prompt.start, &tools, sink).with_stop(&request.stop);
+        let answer = answer.with_stream_calls(request.stream_calls);
         let mut answer = answer.with_ids(think_end, &self.turn_ids);
         let ends = self.stop_ids.iter().chain(&self.turn_ids).copied().collect();
         let request = Request {
@@ -230,21 +242,5 @@ impl ChatModel for LocalChat {
             }
         }
         Err(GenerationError::Stopped.into())
-    }
-}
-
-/// The chat format of a checkpoint: V3.2 ships no Jinja template, unlike all before it (V3.2-Exp has V3.1's); V3.1
-/// has tokens for search that V3 has not.
-pub fn detect_version(dir: &Path, tokenizer: &Tokenizer) -> Version {
-    let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-    let sparse = text("config.json").contains("\"index_topk\"");
-    let template =
-        dir.join("chat_template.jinja").exists() || text("tokenizer_config.json").contains("\"chat_template\"");
-    if sparse && !template {
-        Version::V32
-    } else if tokenizer.token_to_id("<｜search▁begin｜>").is_some() {
-        Version::V31
-    } else {
-        Version::V3
     }
 }

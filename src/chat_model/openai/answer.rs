@@ -10,6 +10,8 @@ use crate::show::shown;
 
 /// How much of a value that should be another is quoted, in characters.
 const QUOTED: usize = 60;
+/// The longest that a server's words about a call may be, in characters.
+const LONGEST_ERROR: usize = 400;
 
 /// An answer in progress.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Answer {
     begun: bool,
     done: bool,
     usage: ChatUsage,
+    /// Why the server could not read a call.
+    call_error: Option<String>,
 }
 
 /// Why there is no answer.
@@ -67,6 +71,7 @@ impl Answer {
             begun: false,
             done: false,
             usage: ChatUsage::default(),
+            call_error: None,
         }
     }
 
@@ -144,6 +149,9 @@ impl Answer {
             Some(other) => return Err(unexpected(&format!("choices[0].{part}"), other, "an object")),
         }
         self.begun = true;
+        if let Some(error) = choice.get("tool_call_error").and_then(Value::as_str) {
+            self.call_error = Some(shown(error, LONGEST_ERROR));
+        }
         match choice.get("finish_reason") {
             None | Some(Value::Null) => {}
             Some(Value::String(reason)) => match reason.as_str() {
@@ -266,8 +274,8 @@ impl Answer {
         }
         let calls = finish == Finish::Stop && !message.tool_calls.is_empty();
         let finish = if calls { Finish::ToolCalls } else { finish };
-        let (text, dropped) = (String::new(), Vec::new());
-        Ok((deltas, ChatResponse { message, text, finish, usage: self.usage, dropped, record: None }))
+        let (text, dropped, call_error) = (String::new(), Vec::new(), self.call_error);
+        Ok((deltas, ChatResponse { message, text, finish, usage: self.usage, dropped, call_error, record: None }))
     }
 }
 

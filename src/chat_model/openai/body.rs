@@ -109,6 +109,7 @@ fn messages(messages: &[Message], options: &OpenAiOptions) -> Json {
 fn call(call: &ToolCall, id: &str) -> Json {
     let arguments = match Json::parse(&call.arguments) {
         Ok(Json::Object(_)) => call.arguments.clone(),
+        _ if call.arguments.trim().is_empty() => "{}".to_string(),
         _ => object([("malformed_arguments", text(&call.arguments))]).to_string(),
     };
     let function = object([("name", text(&call.name)), ("arguments", Json::String(arguments))]);

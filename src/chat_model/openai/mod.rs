@@ -122,6 +122,7 @@ impl ChatModel for OpenAiChat {
             usage: ChatUsage::default(),
             dropped: Vec::new(),
             record: None,
+            call_error: None,
         })
     }
 }

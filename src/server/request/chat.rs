@@ -170,6 +170,7 @@ fn tools(fields: &Fields<'_>, request: &mut ChatRequest) -> Result<(), ApiError>
         request.tool_choice = choice;
     }
     request.parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
+    request.stream_calls = fields.bool("tool_stream")?.unwrap_or(false);
     Ok(())
 }
 

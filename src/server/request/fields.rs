@@ -31,6 +31,7 @@ impl<'a> Fields<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let text = std::str::from_utf8(body)
             .map_err(|error| ApiError::bad(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
+        // Some clients put a byte order mark before their JSON.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // Numbers count where a tree of them is built, which is not so for the ids of a prompt.
         check_count(Count::of(text).without_numbers)?;

@@ -106,7 +106,7 @@ pub fn respond(request: &ChatRequest, message: Message) -> ChatResponse {
         completion_tokens: tokens(std::slice::from_ref(&message)),
         ..ChatUsage::default()
     };
-    ChatResponse { message, text: String::new(), finish, usage, dropped: Vec::new(), record: None }
+    ChatResponse { message, text: String::new(), finish, usage, dropped: Vec::new(), call_error: None, record: None }
 }
 
 /// An answer with calls `(id, name, arguments)`.
@@ -148,6 +148,7 @@ pub fn kinds(events: &[AgentEvent]) -> Vec<&'static str> {
         AgentEventKind::Delta(_) => "delta",
         AgentEventKind::Answered { .. } => "answered",
         AgentEventKind::Recorded(_) => "recorded",
+        AgentEventKind::CallRetried { .. } => "retried",
         AgentEventKind::Call(_) => "call",
         AgentEventKind::Result { .. } => "result",
         AgentEventKind::ContextManaged(_) => "managed",

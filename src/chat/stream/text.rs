@@ -1,0 +1,254 @@
+//! Reasoning and content, and what begins in them.
+
+use super::tag::{LOOKAHEAD, Wrapper, wrapper};
+use super::{State, Step, StreamParser, dsml, emit, tokens};
+use crate::chat::delta::Delta;
+use crate::chat::format::{BAR, Calls};
+use crate::chat::parse::CallProblem;
+
+/// What begins somewhere in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// Text.
+    None,
+    /// What has arrived does not tell.
+    Hold,
+    /// The end-of-sentence token.
+    End,
+    /// The end of the reasoning.
+    Thought,
+    /// A tool block, whose opening tag has so many bytes; none if it begins with a call.
+    Block(usize),
+    /// So many bytes of a misspelt tag and blanks before a block or call.
+    Wrapper(usize),
+    /// So many bytes of a tag that has no place here.
+    Drop(usize),
+    /// A tag that the text was cut off in.
+    Cut,
+}
+
+impl StreamParser {
+    /// Reasoning or content.
+    pub(super) fn text(&mut self, last: bool) -> Step {
+        if self.fresh && !self.rest().is_empty() {
+            let marks = match self.state {
+                State::Reasoning => &[self.format.think][..],
+                _ => &[self.format.think, self.format.think_end][..],
+            };
+            let rest = self.rest();
+            if let Some(mark) = marks.iter().find(|mark| rest.starts_with(**mark)) {
+                let mark = *mark;
+                if mark == self.format.think {
+                    self.state = State::Reasoning;
+                    self.part();
+                }
+                self.at += mark.len();
+                return Step::On;
+            }
+            if !last && marks.iter().any(|mark| mark.starts_with(rest)) {
+                return Step::Wait;
+            }
+            self.fresh = false;
+        }
+        let start = self.at;
+        let mut from = start;
+        while let Some(at) = self.buffer[from..].find(['<', BAR]).map(|at| from + at) {
+            match self.marker(at, last) {
+                Marker::None => from = at + self.buffer[at..].chars().next().map_or(1, char::len_utf8),
+                Marker::Hold => {
+                    self.emit_text(self.hold_lines(start, at));
+                    return Step::Wait;
+                }
+                marker => {
+                    let begins_call = matches!(marker, Marker::Block(_) | Marker::Wrapper(_) | Marker::Cut);
+                    let text_end = match &self.format.calls {
+                        Calls::Dsml(dsml) if begins_call && self.buffer[start..at].ends_with(dsml.before) => {
+                            at - dsml.before.len()
+                        }
+                        _ => at,
+                    };
+                    self.emit_text(text_end);
+                    if begins_call {
+                        self.begin_raw(text_end);
+                    }
+                    self.at = at;
+                    self.pass(marker);
+                    return Step::On;
+                }
+            }
+        }
+        let end = self.buffer.len();
+        self.emit_text(if last { end } else { self.hold_lines(start, end) });
+        Step::Wait
+    }
+
+    /// The text was cut off in reasoning or content: what was held back may be markup, and is then no part of it.
+    pub(super) fn cut_text(&mut self) {
+        let in_tag = match &self.format.calls {
+            Calls::Dsml(dsml) => self.rest().trim_start().starts_with(dsml.open),
+            // Each token arrives whole.
+            Calls::Tokens(_) => false,
+        };
+        // At the beginning, a think mark may be held back.
+        if self.may_call || self.state == State::Reasoning || self.fresh {
+            if in_tag && self.may_call {
+                self.incomplete = true;
+                self.call_problem.get_or_insert(CallProblem::CutOff);
+                self.drop_text(self.buffer.len());
+            }
+            self.at = self.buffer.len();
+        } else {
+            self.emit_text(self.buffer.len());
+        }
+    }
+
+    /// Where the text before `end` stops, if line breaks that may belong to a block are held back.
+    fn hold_lines(&self, start: usize, end: usize) -> usize {
+        let Calls::Dsml(dsml) = &self.format.calls else { return end };
+        if !self.may_call {
+            return end;
+        }
+        let breaks = self.buffer[start..end].bytes().rev().take(dsml.before.len()).take_while(|&b| b == b'\n').count();
+        end - breaks
+    }
+
+    /// Emits the text up to `end`.
+    fn emit_text(&mut self, end: usize) {
+        let text = self.buffer[self.at..end].to_string();
+        self.at = end;
+        self.write(text);
+    }
+
+    /// Writes text of reasoning or content.
+    fn write(&mut self, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let content = self.state != State::Reasoning;
+        self.tails[usize::from(content)].push(&text);
+        emit(&mut self.out, if content { Delta::Content(text) } else { Delta::Reasoning(text) });
+    }
+
+    /// Keeps the text before something that was dropped and the text behind it from making up a tag or a control token
+    /// together: a space parts them. All text before is written by now, so that how it was split does not matter.
+    fn part(&mut self) {
+        let mark = match &self.format.calls {
+            Calls::Dsml(dsml) => dsml.mark,
+            Calls::Tokens(_) => "",
+        };
+        let words = [mark, self.format.think, self.format.think_end];
+        if self.tails[usize::from(self.state != State::Reasoning)].opens_token(&words) {
+            self.write(" ".to_string());
+        }
+    }
+
+    /// What begins at `at` of a text, where there is a `<` or `｜`.
+    fn marker(&self, at: usize, last: bool) -> Marker {
+        let rest = &self.buffer[at..];
+        if rest.starts_with(self.format.eos) {
+            return Marker::End;
+        }
+        let reasoning = self.state == State::Reasoning;
+        if reasoning && rest.starts_with(self.format.think_end) {
+            return Marker::Thought;
+        }
+        if self.may_call {
+            let found = self.call_marker(rest, reasoning, last);
+            let wrapper = match found {
+                Marker::None | Marker::Drop(_) => self.wrapper(rest, reasoning, last),
+                _ => Marker::None,
+            };
+            match (found, wrapper) {
+                (Marker::None, Marker::None) => {}
+                (found, Marker::None) => return found,
+                (_, wrapper) => return wrapper,
+            }
+        }
+        let mut partial = |mark: &str| mark.len() > rest.len() && mark.starts_with(rest);
+        let in_calls = self.may_call
+            && match &self.format.calls {
+                Calls::Dsml(dsml) => [dsml.open, dsml.close, dsml.mark].into_iter().any(&mut partial),
+                Calls::Tokens(tokens) => tokens::all(tokens).into_iter().any(&mut partial),
+            };
+        let is_partial = in_calls || partial(self.format.eos) || (reasoning && partial(self.format.think_end));
+        match (is_partial, last) {
+            (false, _) => Marker::None,
+            (true, false) => Marker::Hold,
+            // The text was cut off within a tag. A `<` or a bar alone may be text.
+            (true, true) if in_calls && (rest.starts_with("<｜") || rest.starts_with("</｜")) => Marker::Cut,
+            (true, true) => Marker::None,
+        }
+    }
+
+    /// What of a call or block begins where `rest` does.
+    fn call_marker(&self, rest: &str, reasoning: bool, last: bool) -> Marker {
+        match &self.format.calls {
+            Calls::Dsml(dsml) => dsml::marker(dsml, rest, reasoning, last),
+            Calls::Tokens(tokens) => tokens::marker(tokens, rest),
+        }
+    }
+
+    /// Whether a misspelt tag around calls begins where `rest` does: a block or a call must follow it.
+    fn wrapper(&self, rest: &str, reasoning: bool, last: bool) -> Marker {
+        let length = match wrapper(rest, last) {
+            Wrapper::No => return Marker::None,
+            Wrapper::Hold => return Marker::Hold,
+            Wrapper::Is(length) => length,
+        };
+        let behind = rest[length..].trim_start();
+        let blank = rest.len() - length - behind.len();
+        if blank >= LOOKAHEAD {
+            return Marker::None;
+        }
+        let holds = behind.is_empty() || self.call_openers().into_iter().any(|mark| mark.starts_with(behind));
+        match self.call_marker(behind, reasoning, last) {
+            Marker::Block(_) => Marker::Wrapper(length + blank),
+            Marker::Hold => Marker::Hold,
+            _ if holds && !last => Marker::Hold,
+            _ => Marker::None,
+        }
+    }
+
+    /// What a block or a call begins with.
+    fn call_openers(&self) -> [&'static str; 2] {
+        match &self.format.calls {
+            Calls::Dsml(dsml) => [dsml.block_open, dsml.invoke_open],
+            Calls::Tokens(tokens) => [tokens.calls_begin, tokens.call_begin],
+        }
+    }
+
+    /// Goes past a marker at `at`.
+    fn pass(&mut self, marker: Marker) {
+        match marker {
+            Marker::End => {
+                // A reasoning that is still open was cut off.
+                self.incomplete |= self.state == State::Reasoning;
+                self.end_sentence();
+            }
+            Marker::Thought => {
+                self.at += self.format.think_end.len();
+                self.state = State::Content;
+                self.fresh = true;
+            }
+            Marker::Block(length) => {
+                self.in_block = length > 0;
+                self.at += length;
+                self.state = State::Between;
+            }
+            Marker::Wrapper(length) => {
+                self.drop_text(self.at + length);
+                self.state = State::Between;
+            }
+            Marker::Drop(length) => {
+                self.drop_text(self.at + length);
+                self.flush_junk();
+                self.part();
+            }
+            Marker::Cut => {
+                self.incomplete = true;
+                self.drop_text(self.buffer.len());
+            }
+            Marker::Hold | Marker::None => {}
+        }
+    }
+}
