@@ -72,18 +72,17 @@ pub struct Parsed {
     pub dropped: Vec<String>,
     /// Why a call could not be read: of the first that could not.
     pub call_problem: Option<CallProblem>,
-    /// If calls were written but none could be read: all text from the first of them on, as it was written, without the
-    /// end-of-sentence token.
+    /// If calls were written, none could be read, and the text was not cut off: all text from the first of them on, as it
+    /// was written, without the end-of-sentence token. A text counts as cut off if it is `incomplete` and does not end
+    /// with that token.
     pub unread: Option<String>,
 }
 
 impl Parsed {
-    /// The message as a client should see it: where calls were written, none could be read, and the text was not cut
-    /// off, their text is content, so that an answer is not empty that the model meant to be a call.
+    /// The message as a client should see it: text that is [`unread`](Self::unread) is content, so that an answer is not
+    /// empty that the model meant to be a call.
     pub fn answer(mut self) -> Message {
-        if let Some(text) = self.unread.filter(|_| !self.incomplete) {
-            self.message.content.push_str(&text);
-        }
+        self.message.content.push_str(&self.unread.unwrap_or_default());
         self.message
     }
 }
