@@ -11,7 +11,7 @@ use candle_nn::VarMap;
 use deepseek_v32::config::{Config, IndexerType};
 use deepseek_v32::model::{Model, Precision, Trace, TrainingOptions};
 use deepseek_v32::ops::layout::BatchLayout;
-use deepseek_v32::weights::{self, LoadOptions};
+use deepseek_v32::weights::{Checkpoint, LoadOptions};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -197,12 +197,10 @@ fn largest(x: &Tensor) -> f32 {
 fn the_indexers_losses_have_the_recorded_gradients() {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/v32_mtp_train");
     let load = |name: &str| candle_core::safetensors::load(dir.join(name), &Device::Cpu).unwrap();
-    let (golden, (config, _)) =
-        (load("golden.safetensors"), weights::load(&dir, &LoadOptions::default(), |_| ()).unwrap());
-    let varmap = VarMap::new();
-    for (name, tensor) in load("model.safetensors") {
-        varmap.data().lock().unwrap().insert(name, Var::from_tensor(&tensor).unwrap());
-    }
+    let golden = load("golden.safetensors");
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let (config, varmap) = (checkpoint.config().clone(), VarMap::new());
+    checkpoint.load_variables(&varmap, &LoadOptions::default(), |_| ()).unwrap();
     let model = Model::init(&config, &varmap, 0, DType::F32, &Device::Cpu).unwrap();
     let input = golden["input_ids"].to_dtype(DType::U32).unwrap();
     let (sequences, tokens) = input.dims2().unwrap();
