@@ -9,11 +9,12 @@
 //! |---|---|---|
 //! | none | CPU inference, generation, chat formats, [`LocalChat`](chat_model::LocalChat), agents | |
 //! | `hub` | `weights::hub`: downloads checkpoints by `owner/name` from the Hugging Face hub | |
-//! | `server` | `server`: an OpenAI-compatible HTTP server | `constrain` |
+//! | `server` | `server`: an OpenAI-compatible HTTP server | `constrain`, `template` |
 //! | `client` | `chat_model::OpenAiChat`: a client of such servers | |
 //! | `constrain` | `generation::GrammarCompiler`: answers held to a grammar, such as calls to their tools' schemas | |
 //! | `schema` | tools from Rust types; arguments checked against their JSON Schema before a tool runs | |
-//! | `full` | | `client`, `schema`, `server` |
+//! | `template` | [`ChatTemplate`](chat::ChatTemplate): chats by a checkpoint's own template, where the crate has no format for it | |
+//! | `full` | | `client`, `schema`, `server`, `template` |
 //!
 //! ## Modules
 //!

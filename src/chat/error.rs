@@ -9,6 +9,9 @@ pub enum ChatError {
     /// No such format.
     #[error("unknown chat format {0:?}, expected one of v3, v3-dec2024, v3.1, v3.2")]
     UnknownVersion(String),
+    /// The prompts of this format are those of the checkpoint's own template.
+    #[error("the prompts of the chat format {0} are those of the checkpoint's own chat template")]
+    NeedsTemplate(&'static str),
     /// A message's field is not what the format needs.
     #[error("message {message}: `{field}`: {problem}")]
     Field {

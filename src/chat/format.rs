@@ -35,6 +35,8 @@ pub(crate) enum Layout {
     Turns(Turns),
     /// System messages are gathered at the front; the answer's opener is asked for (V3, V3.1).
     Gathered(Gathered),
+    /// As the checkpoint's own template has it.
+    Template,
 }
 
 /// Texts of [`Layout::Turns`].
@@ -228,6 +230,8 @@ pub(crate) struct CallTokens {
     pub call_end: &'static str,
     /// Between a call's parts.
     pub separator: &'static str,
+    /// What stands before and after the name, where it is part of the call's id (Kimi-K2: `functions.NAME:INDEX`).
+    pub id: Option<(&'static str, &'static str)>,
     /// What stands before the separator, if the name stands after it.
     pub kind: Option<&'static str>,
     /// Between name and arguments (where `kind` is absent, the separator).
@@ -261,6 +265,12 @@ impl Calls {
                 end: "\"",
                 unmistakable: dsml.open.len(),
             },
+            Self::Tokens(CallTokens { id: Some((before, after)), call_begin, .. }) => NameMarks {
+                tool: format!("{call_begin}{before}"),
+                parameter: None,
+                end: after,
+                unmistakable: call_begin.len(),
+            },
             Self::Tokens(tokens) => {
                 let tool = if tokens.kind.is_some() { tokens.separator } else { tokens.call_begin };
                 // The mark is a token of its own.
@@ -275,7 +285,8 @@ const BOS: &str = "<｜begin▁of▁sentence｜>";
 const EOS: &str = "<｜end▁of▁sentence｜>";
 const USER: &str = "<｜User｜>";
 const ASSISTANT: &str = "<｜Assistant｜>";
-const THINK: &str = "<think>";
+/// Opens the reasoning in every version.
+pub(crate) const THINK: &str = "<think>";
 /// Closes the reasoning in every version.
 pub(crate) const THINK_END: &str = "</think>";
 
@@ -370,6 +381,7 @@ const V3_CALLS: CallTokens = CallTokens {
     call_begin: "<｜tool▁call▁begin｜>",
     call_end: "<｜tool▁call▁end｜>",
     separator: "<｜tool▁sep｜>",
+    id: None,
     kind: Some("function"),
     before_arguments: "\n```json\n",
     after_arguments: "\n```",
@@ -504,4 +516,63 @@ static V31_TOOLS: ToolsText = ToolsText {
         - `tool_call_name` must be an exact match to one of the available tools\n\
         - `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n\
         - For multiple tool calls, chain them directly without separators or spaces\n",
+};
+
+/// What only a template of Kimi's family has: it stands between a turn's role and its text.
+pub(crate) const KIMI_MIDDLE: &str = "<|im_middle|>";
+
+/// What only a template of GLM's family has: it begins every prompt.
+pub(crate) const GLM_BEGIN: &str = "[gMASK]";
+
+/// Kimi-K2 and Moonlight.
+pub(crate) static KIMI_K2: Format = Format {
+    name: "kimi-k2",
+    bos: "[BOS]",
+    eos: "<|im_end|>",
+    user: "<|im_user|>",
+    assistant: "<|im_assistant|>",
+    think: THINK,
+    think_end: THINK_END,
+    layout: Layout::Template,
+    calls: Calls::Tokens(KIMI_CALLS),
+};
+
+/// The call tokens of Kimi-K2: an id with the name, then JSON.
+const KIMI_CALLS: CallTokens = CallTokens {
+    calls_begin: "<|tool_calls_section_begin|>",
+    calls_end: "<|tool_calls_section_end|>",
+    call_begin: "<|tool_call_begin|>",
+    call_end: "<|tool_call_end|>",
+    separator: "<|tool_call_argument_begin|>",
+    id: Some(("functions.", ":")),
+    kind: None,
+    before_arguments: "<|tool_call_argument_begin|>",
+    after_arguments: "",
+    join: "",
+};
+
+/// GLM-5. Its calls are not read: no tools are offered.
+pub(crate) static GLM: Format = Format {
+    name: "glm",
+    bos: GLM_BEGIN,
+    eos: "<|endoftext|>",
+    user: "<|user|>",
+    assistant: "<|assistant|>",
+    think: THINK,
+    think_end: THINK_END,
+    layout: Layout::Template,
+    calls: Calls::Tokens(KIMI_CALLS),
+};
+
+/// Any other model with a template. Its calls are not read: no tools are offered.
+pub(crate) static OTHER: Format = Format {
+    name: "template",
+    bos: "<s>",
+    eos: "</s>",
+    user: "<|user|>",
+    assistant: "<|assistant|>",
+    think: THINK,
+    think_end: THINK_END,
+    layout: Layout::Template,
+    calls: Calls::Tokens(KIMI_CALLS),
 };

@@ -5,6 +5,7 @@
 //! completion ── parse ──> Parsed (message, what was dropped)
 //! pieces of it ── StreamParser ──> deltas ── Accumulator ──> message
 //! calls ── ToolSet::check ──> arguments
+//! messages ── ChatTemplate::render ──> TemplatePrompt (for models whose format the crate does not have)
 //! ```
 //!
 //! All that differs between versions is in one table of texts (`format`); V3.2's layout (`encode/turns`) and that of
@@ -26,6 +27,7 @@ mod message;
 mod parse;
 mod python;
 mod stream;
+mod template;
 mod tools;
 mod version;
 mod wire;
@@ -41,5 +43,6 @@ pub use json::Json;
 pub use message::{Message, Role, Tool, ToolCall};
 pub use parse::{Accumulator, CallProblem, ParseMode, ParseOptions, Parsed, arguments_from_dsml, parse};
 pub use stream::{Ending, StreamParser};
+pub use template::{ChatTemplate, TemplateError, TemplateInput, TemplatePrompt};
 pub use tools::{ToolChoice, ToolError, ToolSet};
 pub use version::Version;

@@ -5,8 +5,12 @@ use std::str::FromStr;
 
 use super::error::ChatError;
 use super::format::{self, Calls, Format, NameMarks};
+use super::template::ChatTemplate;
 
-/// A chat format of the DeepSeek-V3 family.
+/// A chat format of the DeepSeek-V3 family, or of a model on its architecture.
+///
+/// [`KimiK2`](Self::KimiK2), [`Glm`](Self::Glm) and [`Template`](Self::Template) only say how answers are read: their
+/// prompts are those of the checkpoint's own [`ChatTemplate`].
 ///
 /// V3.2-Exp still has V3.1's texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -22,10 +26,16 @@ pub enum Version {
     /// DeepSeek-V3.2: calls as DSML.
     #[default]
     V32,
+    /// Kimi-K2 and Moonlight.
+    KimiK2,
+    /// GLM-5. Its calls are not read.
+    Glm,
+    /// Any other model with a template. Its calls are not read.
+    Template,
 }
 
 impl Version {
-    /// Every version.
+    /// Every version whose prompts the crate writes itself.
     pub const ALL: [Self; 4] = [Self::V3Dec2024, Self::V3, Self::V31, Self::V32];
 
     /// The name, as [`FromStr`] reads it.
@@ -35,7 +45,27 @@ impl Version {
             Self::V3 => "v3",
             Self::V31 => "v3.1",
             Self::V32 => "v3.2",
+            Self::KimiK2 => format::KIMI_K2.name,
+            Self::Glm => format::GLM.name,
+            Self::Template => format::OTHER.name,
         }
+    }
+
+    /// Returns the version that reads the answers to a template's prompts, by the control tokens that the template
+    /// writes.
+    pub fn for_template(template: &ChatTemplate) -> Self {
+        if template.contains(format::KIMI_MIDDLE) {
+            Self::KimiK2
+        } else if template.contains(format::GLM_BEGIN) {
+            Self::Glm
+        } else {
+            Self::Template
+        }
+    }
+
+    /// Whether calls are read in answers of this format.
+    pub fn reads_calls(self) -> bool {
+        !matches!(self, Self::Glm | Self::Template)
     }
 
     /// The token that ends an assistant's turn.
@@ -84,6 +114,9 @@ impl Version {
             Self::V3 => &format::V3,
             Self::V31 => &format::V31,
             Self::V32 => &format::V32,
+            Self::KimiK2 => &format::KIMI_K2,
+            Self::Glm => &format::GLM,
+            Self::Template => &format::OTHER,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong while a model chats.
 
-use crate::chat::{ChatError, ToolError};
+use crate::chat::{ChatError, TemplateError, ToolError};
 use crate::generation::GenerationError;
 use crate::show::{one_line, shown};
 use crate::weights::WeightsError;
@@ -15,6 +15,15 @@ pub enum ChatModelError {
     /// A conversation could not be put into a prompt.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// The checkpoint's chat template gave no prompt.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// There is no chat format for the checkpoint, which can only complete plain text.
+    #[error("this checkpoint has no chat format: {}; it can complete plain text", one_line(reason))]
+    NoChatFormat {
+        /// Why.
+        reason: String,
+    },
     /// A tool that must be called is not there, or the model did not call it.
     #[error(transparent)]
     Tool(#[from] ToolError),

@@ -78,6 +78,10 @@ impl Head {
 /// The prompt of a call.
 pub fn prompt(state: &State, call: &ChatCall) -> Result<ChatPrompt, ApiError> {
     let mut prompt = state.chat.prompt(&call.request).map_err(|error| refusal(error, call))?;
+    if call.continues && state.chat.template().is_some() {
+        let problem = "an answer is continued in the formats v3, v3.1 and v3.2 only";
+        return Err(ApiError::field("continue_final_message", problem));
+    }
     if call.continues {
         // The last message goes on where it was closed.
         if prompt.ids.last().is_some_and(|id| state.chat.stop_ids().contains(id)) {

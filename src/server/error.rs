@@ -216,6 +216,8 @@ impl From<ChatModelError> for ApiError {
             ChatModelError::Chat(error) => error.into(),
             ChatModelError::Generation(error) => error.into(),
             ChatModelError::Grammar(error) => error.into(),
+            ChatModelError::Template(_) => Self::bad(error.to_string()).with_param("messages"),
+            ChatModelError::NoChatFormat { .. } => Self::bad(error.to_string()),
             ChatModelError::Tool(_) => Self::bad(error.to_string()).with_param("tool_choice"),
             ChatModelError::ControlToken { .. } => Self::bad(error.to_string()).with_param("messages"),
             ChatModelError::Unsupported { ref field, .. } => {

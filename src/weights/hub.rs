@@ -10,10 +10,12 @@ use hf_hub::progress::{DownloadEvent, FileStatus, ProgressEvent, ProgressHandler
 use super::error::{Result, WeightsError};
 
 /// The files of a repository that are fetched.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer*.json",
+    "tiktoken.model",
+    "chat_template.*",
     "special_tokens_map.json",
     "*.safetensors",
     "*.index.json",

@@ -7,4 +7,6 @@ mod encode;
 mod parse;
 mod roundtrip;
 mod stream;
+#[cfg(feature = "template")]
+mod template;
 mod tools;

@@ -15,4 +15,5 @@ mod constrain;
 mod limits;
 mod page;
 mod refusals;
+mod template;
 mod text;

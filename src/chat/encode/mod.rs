@@ -77,6 +77,7 @@ impl Default for EncodeOptions {
 /// writes only the content).
 ///
 /// # Errors
+/// [`ChatError::NeedsTemplate`] for a version whose prompts are those of the checkpoint's own template.
 /// [`ChatError::Field`] names the message and field: an empty `developer` message, arguments that are no JSON object,
 /// a result without a call, after the last user message in thinking mode an assistant's message with neither reasoning
 /// nor calls, a field that the format has no text for.
@@ -91,6 +92,7 @@ pub fn encode(messages: &[Message], context: &[Message], options: &EncodeOptions
     match &format.layout {
         Layout::Turns(texts) => turns::encode(format, texts, messages, context, options),
         Layout::Gathered(texts) => gathered::encode(format, texts, messages, context, options),
+        Layout::Template => Err(ChatError::NeedsTemplate(format.name)),
     }
 }
 

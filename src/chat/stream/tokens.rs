@@ -1,4 +1,4 @@
-//! Calls of V3, R1 and V3.1, between control tokens.
+//! Calls of V3, R1, V3.1 and Kimi-K2, between control tokens.
 
 use super::text::Marker;
 use super::{State, Step, StreamParser};
@@ -65,7 +65,7 @@ impl StreamParser {
                     None => Some(header),
                     Some(_) => header.split_once(tokens.separator).map(|(_, name)| name),
                 };
-                let name = name.map(|name| name.trim().to_string());
+                let name = name.map(|name| name_in(tokens, name.trim()).to_string());
                 self.advance(at + tokens.before_arguments.len());
                 self.scanned = self.at;
                 match name {
@@ -166,6 +166,13 @@ impl StreamParser {
         }
         Found::Nowhere
     }
+}
+
+/// The name of a tool in what stands in its place, which may be the call's id.
+fn name_in<'a>(tokens: &CallTokens, text: &'a str) -> &'a str {
+    let Some((before, after)) = tokens.id else { return text };
+    let name = text.strip_prefix(before).unwrap_or(text);
+    name.rsplit_once(after).map_or(name, |(name, _)| name)
 }
 
 /// Where a mark is.

@@ -6,6 +6,7 @@ mod detect;
 mod grammars;
 mod names;
 mod prompt;
+mod prompts;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::sync::mpsc;
 
 use super::error::{ChatModelError, Result};
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
-use crate::chat::Version;
+use crate::chat::{ChatTemplate, Version};
 use crate::generation::{
     Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer,
 };
@@ -22,6 +23,7 @@ use crate::weights::{GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
 use grammars::Grammars;
 use names::{OfferedNames, TokenBytes};
+use prompts::Prompts;
 
 pub use answer::{ChatSink, call_id};
 pub use control::ControlTokens;
@@ -35,6 +37,7 @@ pub struct LocalChat {
     service: Service,
     tokenizer: Tokenizer,
     version: Version,
+    prompts: Prompts,
     /// How the format is known.
     version_reason: String,
     stop_ids: Vec<u32>,
@@ -49,23 +52,37 @@ impl LocalChat {
     /// A chat in a format on a running engine.
     ///
     /// # Errors
-    /// [`ChatModelError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens.
+    /// [`ChatModelError::Unsupported`] if the engine has no tokenizer, or one without the format's tokens, or if the
+    /// prompts of the format need a checkpoint's template ([`Self::load`]).
     pub fn new(name: impl Into<String>, service: Service, version: Version) -> Result<Self> {
+        if !Version::ALL.contains(&version) {
+            let what = format!("the chat format {version}");
+            let needs = "the chat template of a checkpoint folder";
+            return Err(ChatModelError::Unsupported { what, field: None, needs });
+        }
+        Self::with_prompts(name.into(), service, version, Prompts::Own)
+    }
+
+    fn with_prompts(name: String, service: Service, version: Version, prompts: Prompts) -> Result<Self> {
         let what = format!("the chat format {version}");
         let unsupported = |needs| ChatModelError::Unsupported { what: what.clone(), field: None, needs };
         let tokenizer = service.tokenizer().cloned().ok_or_else(|| unsupported("an engine with a tokenizer"))?;
         let eos = tokenizer.token_to_id(version.eos());
-        let eos = eos.ok_or_else(|| unsupported("a tokenizer with the end-of-sentence token"))?;
-        let grammars = Grammars::new(&tokenizer, &[eos], service.vocab_size());
+        if eos.is_none() && matches!(prompts, Prompts::Own) {
+            return Err(unsupported("a tokenizer with the end-of-sentence token"));
+        }
+        let stop_ids: Vec<u32> = eos.into_iter().collect();
+        let grammars = Grammars::new(&tokenizer, &stop_ids, service.vocab_size());
         let turn_ids = version.turn_tokens().into_iter().filter_map(|token| tokenizer.token_to_id(token)).collect();
         let tokens = TokenBytes::new(&tokenizer, service.vocab_size());
         Ok(Self {
-            name: name.into(),
+            name,
             service,
             tokenizer,
             version,
+            prompts,
             version_reason: "it was asked for".to_string(),
-            stop_ids: vec![eos],
+            stop_ids,
             turn_ids,
             grammars,
             tokens,
@@ -73,8 +90,12 @@ impl LocalChat {
         })
     }
 
-    /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, and
-    /// its files tell the format ([`detect_version`]).
+    /// Loads a checkpoint folder in Hugging Face format and starts its engine. The folder's name is the model's, or
+    /// `owner/name` if the folder is in the hub's cache; [`Self::with_name`] gives it another.
+    ///
+    /// The folder's files tell the format ([`detect_version`]). If the tokenizer is not DeepSeek's, prompts are those of
+    /// the checkpoint's own chat template ([`ChatTemplate`], feature `template`). Without a template, [`Self::prompt`]
+    /// fails and says why, while the engine completes plain text all the same.
     ///
     /// # Errors
     /// As [`LocalModel::load`], and if the tokenizer can't be loaded or does not fit.
@@ -87,14 +108,16 @@ impl LocalChat {
     ) -> Result<Self> {
         let dir = dir.as_ref();
         let tokenizer = Tokenizer::load(dir)?;
-        let Detected { version, reason } = detect_version(dir, &tokenizer);
+        let (Detected { version, reason }, prompts) = prompts::of_checkpoint(dir, &tokenizer);
         tracing::info!(%version, reason, "chat format");
-        let stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
+        let mut stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
         let model = LocalModel::load_with_precision(dir, load, precision, progress)?;
+        if !matches!(prompts, Prompts::Own) {
+            stop_ids.extend(&model.model().config().eos_token_id);
+        }
         let service = Service::start(Engine::new(model, engine)?.with_tokenizer(tokenizer)?)?;
-        let name = dir.canonicalize().ok();
-        let name = name.as_deref().unwrap_or(dir).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { version_reason: reason, ..Self::new(name, service, version)?.with_stop_ids(stop_ids) })
+        let chat = Self::with_prompts(prompts::model_name(dir), service, version, prompts)?;
+        Ok(Self { version_reason: reason, ..chat.with_stop_ids(stop_ids) })
     }
 
     /// The same with more ids that end an answer.
@@ -142,6 +165,14 @@ impl LocalChat {
         &self.version_reason
     }
 
+    /// The checkpoint's own template, if prompts are rendered by it.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        match &self.prompts {
+            Prompts::Template(template) => Some(template),
+            Prompts::Own | Prompts::Nobody(_) => None,
+        }
+    }
+
     /// The engine.
     pub fn service(&self) -> &Service {
         &self.service
@@ -165,12 +196,20 @@ impl LocalChat {
     /// The prompt of a request.
     ///
     /// # Errors
-    /// [`ChatModelError::Chat`] if the conversation can't be rendered; [`ChatModelError::ControlToken`] if it holds control
+    /// [`ChatModelError::Chat`] or [`ChatModelError::Template`] if the conversation can't be rendered;
+    /// [`ChatModelError::NoChatFormat`] if none can; [`ChatModelError::ControlToken`] if it holds control
     /// tokens, and those are to be refused; [`GenerationError::PromptTooLarge`] if its bytes alone say that it does not
     /// fit the context.
     pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
         self.control_tokens.check(request, &self.tokenizer)?;
-        prompt::prompt(request, self.version, &self.tokenizer, self.service.max_context())
+        let max_context = self.service.max_context();
+        match &self.prompts {
+            Prompts::Own => prompt::prompt(request, self.version, &self.tokenizer, max_context),
+            Prompts::Template(template) => {
+                prompts::by_template(request, self.version, template, &self.tokenizer, max_context)
+            }
+            Prompts::Nobody(reason) => Err(ChatModelError::NoChatFormat { reason: reason.clone() }),
+        }
     }
 
     /// Starts an answer without waiting for it; returns its prompt.
