@@ -158,7 +158,7 @@ fn client(address: SocketAddr, requests: &[Value], alone: &[Heard], end: Instant
     (times, tokens, wrong)
 }
 
-/// A question for an order that nobody else asks for.
+/// A question for an order that no other client asks for.
 fn request(client: usize, question: usize, logprobs: bool) -> Value {
     let number = client * 31 + question * 7;
     let letter = |at: usize| char::from(b'A' + (at % 26) as u8);

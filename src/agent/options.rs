@@ -73,7 +73,7 @@ impl AgentOptions {
         match self.context {
             ContextManagement::ParallelFewestStep { runs } => {
                 check("runs", runs.to_string(), (1..=MAX_RUNS).contains(&runs), "a number from 1 to 256")?;
-                // Nobody wants the same run several times.
+                // The same run several times is of no use.
                 let differ = runs == 1 || !self.params.is_greedy();
                 check(
                     "temperature",

@@ -1,4 +1,4 @@
-//! What an agent tells on the way, and what it comes to.
+//! Events and outcome of an agent's work.
 
 use serde::{Deserialize, Serialize};
 

@@ -76,7 +76,7 @@ impl Drop for Over<'_> {
 }
 
 impl Run<'_> {
-    /// Goes on until the end.
+    /// Works until the run has ended.
     pub fn finish(&mut self) -> Result<()> {
         while self.state.stop.is_none() {
             match self.step() {
@@ -242,7 +242,7 @@ impl Run<'_> {
     fn call_tools(&mut self) -> Result<()> {
         let pending = self.state.pending();
         if let Some(stop) = self.interrupted() {
-            // Every call has a result, so that the conversation can go on.
+            // Every call has a result, so that the conversation stays whole.
             let why = if stop == Stop::TimeLimit { "time is over" } else { "the run was cancelled" };
             for (at, call) in pending {
                 let content = format!("Error: {} was not called, because {why}", call.name);
@@ -266,7 +266,7 @@ impl Run<'_> {
         written
     }
 
-    /// Makes room in the conversation; `false` if nothing may go.
+    /// Shortens the conversation; `false` if nothing may be discarded.
     fn manage(&mut self, tokens_before: usize) -> Result<bool> {
         let mut strategy = self.options.context;
         let mut messages = self.state.messages.clone();

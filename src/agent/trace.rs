@@ -73,7 +73,7 @@ pub(super) enum Record {
 }
 
 impl Begin {
-    /// Whether an agent may go on with it.
+    /// Whether an agent may resume it.
     pub fn check(&self, model: &str, tools: &[Tool]) -> std::result::Result<(), Fault> {
         if self.model != model {
             return Err(Fault::field("model", format!("is {:?}, but the agent's model is {model:?}", self.model)));
@@ -163,7 +163,7 @@ impl Fault {
 pub(super) struct Line<R = Record> {
     schema_version: u32,
     pub run: usize,
-    /// Since the beginning, without the time that nobody worked.
+    /// Since the beginning, without the time between processes.
     pub seconds: f64,
     pub record: R,
 }

@@ -42,7 +42,7 @@ pub trait Constraint: Debug + Send + Sync {
     /// The tokens that may come next; `None` = any. Stop ids must be among them where the answer may end.
     ///
     /// # Errors
-    /// A line that says why the grammar can't go on.
+    /// One line: why no token can follow.
     fn allowed(&mut self) -> Result<Option<TokenSet>, String>;
 
     /// A token was chosen; stop ids are reported too.

@@ -34,7 +34,7 @@ pub enum GenerationError {
     /// A prompt without tokens.
     #[error("the prompt is empty: at least one token is needed")]
     EmptyPrompt,
-    /// A prompt that leaves no room for a new token.
+    /// A prompt that leaves no position for a new token.
     #[error("the prompt has {tokens} tokens, but the model's context holds {max_context} and one must stay free")]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -141,7 +141,7 @@ pub enum GenerationError {
         /// Why.
         problem: String,
     },
-    /// A constraint could not go on.
+    /// A constraint failed.
     #[error("the constraint failed: {0}")]
     Constraint(String),
 

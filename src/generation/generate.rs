@@ -10,7 +10,7 @@ use super::token_model::TokenModel;
 impl<M: TokenModel> Engine<M> {
     /// Generates one answer and calls `on_token` with every token as it comes.
     ///
-    /// Other requests in the engine go on meanwhile; their events come with the next [`Engine::step`].
+    /// Other requests in the engine run too; their events come with the next [`Engine::step`].
     ///
     /// # Errors
     /// If the request is refused (see [`Engine::add`]), the model fails, or a token cannot be chosen.
@@ -72,7 +72,7 @@ impl<M: TokenModel> Engine<M> {
     /// An iterator over the events of one request, which runs the engine as it is asked for the next. It ends after
     /// [`Event::Finished`] or an error. Dropping it ends the request.
     ///
-    /// Other requests in the engine go on meanwhile; their events come with the next [`Engine::step`].
+    /// Other requests in the engine run too; their events come with the next [`Engine::step`].
     ///
     /// # Errors
     /// If the request is refused (see [`Engine::add`]).

@@ -42,7 +42,7 @@ impl Cancel {
     }
 }
 
-/// A prompt and how to go on from it.
+/// A prompt and how to continue it.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The prompt's token ids, at least one.

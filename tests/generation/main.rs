@@ -11,6 +11,7 @@ mod constrain;
 mod constrain_hostile;
 mod engine;
 mod guarded;
+mod neighbours;
 mod records;
 mod sampler;
 mod service;

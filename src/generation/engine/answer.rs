@@ -48,7 +48,7 @@ pub(super) enum Row<'a> {
 struct TextView {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
-    /// Stop strings that are tokens without text, which no text ever comes to.
+    /// Stop strings that are tokens without text, which no text ever contains.
     stop_tokens: Vec<(u32, String)>,
 }
 
@@ -62,7 +62,7 @@ impl TextView {
         Self { detokenizer: tokenizer.detokenizer(special), matcher: StopMatcher::new(&strings), stop_tokens }
     }
 
-    /// The text that a token frees, and the stop string that it comes to.
+    /// The text that a token frees, and the stop string that it completes.
     fn push(&mut self, id: u32) -> Result<(String, Option<String>)> {
         let Some((_, string)) = self.stop_tokens.iter().find(|(stop, _)| *stop == id) else {
             return Ok(self.matcher.push(&self.detokenizer.push(id)?));
@@ -72,7 +72,7 @@ impl TextView {
         Ok((text, Some(stop.unwrap_or(string))))
     }
 
-    /// The text still held back, and the stop string that it comes to.
+    /// The text still held back, and the stop string that it completes.
     fn finish(&mut self) -> Result<(String, Option<String>)> {
         let (mut text, stop) = self.matcher.push(&self.detokenizer.finish()?);
         if stop.is_none() {

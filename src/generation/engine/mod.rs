@@ -27,7 +27,10 @@ use prefix::{Place, Prefixes};
 ///
 /// In every step the engine puts the next token of each answer and the next chunk of each prompt into one
 /// flattened batch, runs the model once and chooses tokens. Requests join and leave between steps. What a request
-/// yields does not depend on the others, given a model whose rows do not.
+/// yields does not depend on the others, given a model whose rows do not: the crate's own gives the same bits alone and
+/// beside others, whatever the chunks, except on processors with AMX (see [`ops::linear`](crate::ops::linear)). Shared
+/// prefixes are another exception: pages that an earlier request computed may differ in the last bits from those that
+/// this one would have computed.
 ///
 /// # Speculative decoding
 /// The MTP layer guesses the tokens after the one just chosen (`draft_tokens` of them, greedily). One pass of the
@@ -114,7 +117,7 @@ impl<M: TokenModel> Engine<M> {
         Ok(self)
     }
 
-    /// Adds a request; it starts in the next step that has room for it, after the requests added before.
+    /// Adds a request. It starts in the first step whose bounds allow it, after the requests added before.
     ///
     /// # Errors
     /// A typed error that names what is wrong with the request: an empty or too long prompt, an unknown id, a
@@ -156,7 +159,7 @@ impl<M: TokenModel> Engine<M> {
         self.running.len()
     }
 
-    /// Runs the model once over everything that can go on, and returns what happened to which request. An error
+    /// Runs the model once over all that is due, and returns what happened to which request. An error
     /// beside a request means that a token of it could not be chosen or decoded; other requests are not affected.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Beginnings of sequences that later prompts share: a conversation that goes on, or instructions common to many.
+//! Beginnings of sequences that later prompts share: earlier turns of a conversation, or common instructions.
 
 use std::collections::VecDeque;
 

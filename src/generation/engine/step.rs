@@ -101,7 +101,7 @@ impl<M: TokenModel> Engine<M> {
             Work { sequence, tokens, max_drafts, drafts, chooses, prompt }
         };
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| sequence.answers()) {
-            // The token after the last right guess must have room too.
+            // The token after the last right guess needs a position too.
             let max_drafts = self.options.draft_tokens.min(sequence.answer.room().saturating_sub(1));
             budget = budget.saturating_sub(1 + max_drafts);
             plan.push(work(index, 1, max_drafts));
