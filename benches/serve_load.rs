@@ -58,6 +58,9 @@ struct Args {
     /// Most tokens of prompts in a step beside answers; the engine's default if it is not given.
     #[arg(long)]
     mixed_prefill_tokens: Option<usize>,
+    /// Tokens of prompts that each row of an answer allows; the engine's default if it is not given.
+    #[arg(long)]
+    prefill_per_decode: Option<usize>,
     /// What cargo says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -81,7 +84,8 @@ fn main() -> ExitCode {
     let mut engine = EngineOptions::speculative(args.mtp);
     engine.prefix_tokens = if args.compare { 0 } else { 32768 };
     engine.mixed_prefill_tokens = args.mixed_prefill_tokens.unwrap_or(engine.mixed_prefill_tokens);
-    let mixed_prefill_tokens = engine.mixed_prefill_tokens;
+    engine.prefill_per_decode = args.prefill_per_decode.unwrap_or(engine.prefill_per_decode);
+    let (mixed, per_decode) = (engine.mixed_prefill_tokens, engine.prefill_per_decode);
     let load = LoadOptions::default();
     let chat = LocalChat::load(dir, &load, Precision::default(), engine, |_| ()).expect("the embedded checkpoint");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -90,7 +94,7 @@ fn main() -> ExitCode {
     runtime.spawn(Server::new(chat, ServerOptions::default()).serve(listener, std::future::pending()));
 
     if args.prefills {
-        println!("{mixed_prefill_tokens} tokens of prompts at most in a step beside answers");
+        println!("at most {mixed} tokens of prompts in a step beside answers, or {per_decode} for each answer");
         return prefills(address, args.streams, args.seconds);
     }
     let requests = |client: usize| (0..args.questions).map(move |question| request(client, question, args.compare));

@@ -14,10 +14,14 @@ pub struct EngineOptions {
     /// answers, then chunks of prompts, oldest first. More than `max_sequences * (1 + draft_tokens)`, so that
     /// neither answers nor prompts ever starve. Default 4096.
     pub step_tokens: usize,
-    /// Most tokens of all prompts in a step that generates tokens of answers too, at least 1. It bounds how long answers
-    /// wait for their next token while a long prompt comes in; the prompt takes more steps for it. Without answers,
-    /// prompts get all of `step_tokens`. Default 64.
+    /// Most tokens of all prompts in a step that generates tokens of answers too, at least 1, if `prefill_per_decode`
+    /// does not allow more. It bounds how long a few answers wait for their next token while a long prompt comes in; the
+    /// prompt takes more steps for it. The default suits a CPU; where a row costs little beside the weights, as on a GPU,
+    /// some hundreds do. Without answers, prompts get all of `step_tokens`. Default 16.
     pub mixed_prefill_tokens: usize,
+    /// Tokens of prompts that each row of an answer, drafts included, allows in the same step: with 2, many answers keep a
+    /// third of the step's rows. Default 2.
+    pub prefill_per_decode: usize,
     /// Most cached tokens of all running sequences, each rounded up to whole pages of 64. A request waits until
     /// its prompt and `max_tokens` fit, so a running sequence never loses its place. Default: no bound.
     pub max_cached_tokens: Option<usize>,
@@ -38,7 +42,8 @@ impl Default for EngineOptions {
             max_sequences: 64,
             prefill_chunk: 2048,
             step_tokens: 4096,
-            mixed_prefill_tokens: 64,
+            mixed_prefill_tokens: 16,
+            prefill_per_decode: 2,
             max_cached_tokens: None,
             prefix_tokens: 0,
             draft_tokens: 0,

@@ -483,6 +483,7 @@ fn any_options() -> impl Strategy<Value = EngineOptions> {
                 prefill_chunk,
                 step_tokens: max_sequences * (1 + draft_tokens) + spare,
                 mixed_prefill_tokens: mixed,
+                prefill_per_decode: mixed % 4,
                 max_cached_tokens,
                 prefix_tokens,
                 draft_tokens,
@@ -605,6 +606,15 @@ fn prompts_beside_answers_take_small_steps() {
     engine.add(request(prompt(250, 2), 3)).unwrap();
     engine.step().unwrap();
     assert_eq!(engine.model().peak_rows, 250);
+    // Many answers allow more.
+    let mut engine =
+        Engine::new(mock(), EngineOptions { mixed_prefill_tokens: 16, ..EngineOptions::default() }).unwrap();
+    (0..20).for_each(|salt| drop(engine.add(request(prompt(5, salt), 100)).unwrap()));
+    engine.step().unwrap();
+    engine.add(request(prompt(250, 1), 3)).unwrap();
+    // 40 tokens of the prompt in every step; its own first token comes with the last.
+    let steps = (0..).take_while(|_| engine.step().unwrap().len() == 20).count();
+    assert_eq!(steps + 1, 250usize.div_ceil(2 * 20));
     let zero = EngineOptions { mixed_prefill_tokens: 0, ..EngineOptions::default() };
     assert!(matches!(zero.validate(), Err(GenerationError::Parameter { name: "mixed_prefill_tokens", .. })));
 }

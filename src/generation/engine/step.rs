@@ -95,6 +95,7 @@ impl<M: TokenModel> Engine<M> {
     /// answers, prompts get a smaller one, so that no answer waits long for its next token.
     fn plan(&self) -> Vec<Work> {
         let mut budget = self.options.step_tokens;
+        let mut decode_rows = 0usize;
         let mut plan = Vec::with_capacity(self.running.len());
         let work = |sequence, tokens, max_drafts| {
             let (drafts, chooses, prompt) = (Vec::new(), true, false);
@@ -104,10 +105,12 @@ impl<M: TokenModel> Engine<M> {
             // The token after the last right guess needs a position too.
             let max_drafts = self.options.draft_tokens.min(sequence.answer.room().saturating_sub(1));
             budget = budget.saturating_sub(1 + max_drafts);
+            decode_rows += 1 + max_drafts;
             plan.push(work(index, 1, max_drafts));
         }
-        if !plan.is_empty() {
-            budget = budget.min(self.options.mixed_prefill_tokens);
+        if decode_rows > 0 {
+            let share = decode_rows.saturating_mul(self.options.prefill_per_decode);
+            budget = budget.min(share.max(self.options.mixed_prefill_tokens));
         }
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| !sequence.answers()) {
             let rest = sequence.answer.ids.len() - sequence.cached;
