@@ -609,7 +609,9 @@ fn prompts_beside_answers_take_small_steps() {
     // Many answers allow more.
     let mut engine =
         Engine::new(mock(), EngineOptions { mixed_prefill_tokens: 16, ..EngineOptions::default() }).unwrap();
-    (0..20).for_each(|salt| drop(engine.add(request(prompt(5, salt), 100)).unwrap()));
+    for salt in 0..20 {
+        engine.add(request(prompt(5, salt), 100)).unwrap();
+    }
     engine.step().unwrap();
     engine.add(request(prompt(250, 1), 3)).unwrap();
     // 40 tokens of the prompt in every step; its own first token comes with the last.
