@@ -296,6 +296,9 @@ pub(crate) const SEARCH: &str = "<｜search▁begin｜>";
 /// The bar of control tokens and of DSML's tags.
 pub(crate) const BAR: char = '｜';
 
+/// The blank between the words of control tokens.
+pub(crate) const BLANK: char = '▁';
+
 /// What no text of a V3.2 answer may hold: a strict reader of the format refuses it.
 pub(crate) const FORBIDDEN: [&str; 5] = [THINK, THINK_END, TAGS.mark, BOS, EOS];
 

@@ -1,4 +1,4 @@
-//! The layers of `docs/architecture.md`, read from the source.
+//! The layers of `docs/architecture.md`, and where the chat formats' markup stands, read from the source.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ const LAYERS: [&[&str]; 11] = [
 
 /// All that `model` may use, so that it can move to another crate together with its ops.
 const BELOW_MODEL: [&str; 2] = ["config", "ops"];
+
+/// The one file that writes the markup of the chat formats.
+const MARKUP: &str = "src/chat/format.rs";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -128,4 +131,22 @@ fn names_after_crate_are_found() {
     let names: Vec<_> = used(code).into_iter().collect();
     assert_eq!(names, ["chat", "model", "ops", "show", "weights"]);
     assert!(layer("model") > layer("ops") && layer("elsewhere").is_none());
+}
+
+/// What only the formats write: the bar of control tokens and of DSML, the blank of control tokens, think marks.
+const MARKS: [&str; 5] = ["\u{ff5c}", "\u{2581}", "<think", "</think", "DSML"];
+
+#[test]
+fn markup_stands_in_one_file() {
+    let mut wrong = Vec::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| path != Path::new(MARKUP)) {
+        for (number, line) in code.lines().enumerate() {
+            if MARKS.iter().any(|mark| line.contains(mark)) {
+                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "markup outside {MARKUP}:\n{}", wrong.join("\n"));
+    let format = std::fs::read_to_string(root().join(MARKUP)).unwrap();
+    assert!(MARKS.iter().all(|mark| format.contains(mark)), "a mark that no format has");
 }

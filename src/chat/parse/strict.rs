@@ -62,7 +62,7 @@ impl<'a> Cursor<'a> {
         if start == Start::Reasoning {
             let (text, marker) = self.until([format.think_end, &block]);
             if marker != Some(0) {
-                return Err(expected("`</think>` after the reasoning", self.at));
+                return Err(expected("the end of the reasoning", self.at));
             }
             reasoning = text;
         }

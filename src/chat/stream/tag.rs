@@ -1,6 +1,6 @@
 //! Tags, right and misspelt.
 
-use crate::chat::format::BAR;
+use crate::chat::format::{BAR, BLANK};
 
 /// The longest whitespace that is looked through to see what follows a tag.
 pub(super) const LOOKAHEAD: usize = 256;
@@ -71,7 +71,7 @@ pub(super) fn wrapper(rest: &str, last: bool) -> Wrapper {
                 before = c;
                 continue;
             }
-            '_' | '▁' | '-' | '/' | ':' | '|' | BAR => {
+            '_' | BLANK | '-' | '/' | ':' | '|' | BAR => {
                 before = c;
                 continue;
             }

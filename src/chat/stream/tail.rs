@@ -1,5 +1,7 @@
 //! The end of a text that is written piece by piece.
 
+use crate::chat::format::BAR;
+
 /// No control token is as long.
 const LONGEST: usize = 64;
 
@@ -22,7 +24,7 @@ impl Tail {
     pub fn opens_token(&self, words: &[&str]) -> bool {
         let open = self.0.rfind('<').is_some_and(|at| {
             let rest = &self.0[at + 1..];
-            rest.starts_with(['｜', '|']) && !rest.contains(|c: char| c == '>' || c.is_whitespace())
+            rest.starts_with([BAR, '|']) && !rest.contains(|c: char| c == '>' || c.is_whitespace())
         });
         open || words.iter().any(|word| word.char_indices().skip(1).any(|(end, _)| self.0.ends_with(&word[..end])))
     }

@@ -175,7 +175,7 @@ impl StreamParser {
             (false, _) => Marker::None,
             (true, false) => Marker::Hold,
             // The text was cut off within a tag. A `<` or a bar alone may be text.
-            (true, true) if in_calls && (rest.starts_with("<｜") || rest.starts_with("</｜")) => Marker::Cut,
+            (true, true) if in_calls && rest.starts_with('<') && rest.contains(BAR) => Marker::Cut,
             (true, true) => Marker::None,
         }
     }
