@@ -17,12 +17,13 @@ use rand_chacha::ChaCha8Rng;
 
 /// Greatest absolute difference of hidden states of a size of one, with and without a cache.
 const HIDDEN_TOLERANCE: f32 = 2e-5;
-/// Step of the central differences, along a direction of length one in a parameter's space.
-const STEP: f64 = 4e-3;
-/// Greatest difference of a derivative from its central difference: relative, and absolute for the rounding of f32
-/// losses of a size of one.
+/// Steps of the central differences, along a direction of length one in a parameter's space: the largest one that changes
+/// no choice of positions or experts is taken.
+const STEPS: [f64; 4] = [4e-3, 1e-3, 2.5e-4, 6e-5];
+/// Greatest difference of a derivative from its central difference: relative, and from the rounding of f32 losses of a
+/// size of one, which the step divides.
 const RELATIVE_TOLERANCE: f64 = 1e-2;
-const ABSOLUTE_TOLERANCE: f64 = 1e-3;
+const ROUNDING: f64 = 4e-6;
 /// Greatest difference of recorded gradients (f64, rounded) from ours, relative to the largest element.
 const GOLDEN_TOLERANCE: f32 = 1e-4;
 
@@ -76,27 +77,38 @@ fn weighted(x: &Tensor, seed: u64) -> Tensor {
     (sum / (x.elem_count() as f64).sqrt()).unwrap()
 }
 
+/// What was chosen: positions and experts of every layer.
+type Choices = Vec<Vec<i64>>;
+
+fn choices(trace: &Trace) -> Choices {
+    let chosen = trace.topk_indices.iter().chain(&trace.expert_indices).flatten();
+    let flat = |t: &Tensor| t.to_dtype(DType::I64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    chosen.map(flat).collect()
+}
+
 /// The loss that the model learns from: logits of the main layers and, where there is one, of the MTP layer.
-fn model_loss(model: &Model, layout: &BatchLayout) -> Tensor {
+fn model_loss(model: &Model, layout: &BatchLayout) -> (Tensor, Choices) {
     let ids = ids(model.config(), layout.tokens());
-    let options = TrainingOptions::default();
-    let out = model.forward_training(&ids, layout, options, None).unwrap();
+    let (options, mut trace) = (TrainingOptions::default(), Trace::default());
+    let out = model.forward_training(&ids, layout, options, Some(&mut trace)).unwrap();
     let mut loss = weighted(&model.logits(&out.hidden).unwrap(), 1);
     if model.has_mtp() {
-        let mtp = model.forward_mtp_training(&ids, &out.hidden, layout, options, None).unwrap();
+        let mtp = model.forward_mtp_training(&ids, &out.hidden, layout, options, Some(&mut trace)).unwrap();
         loss = (loss + weighted(&model.mtp_logits(&mtp.hidden).unwrap(), 2)).unwrap();
     }
-    loss
+    (loss, choices(&trace))
 }
 
 /// A loss on the indexers' scores.
-fn index_loss(model: &Model, layout: &BatchLayout) -> Tensor {
+fn index_loss(model: &Model, layout: &BatchLayout) -> (Tensor, Choices) {
     let ids = ids(model.config(), layout.tokens());
     let options = TrainingOptions { index_scores: true, ..TrainingOptions::default() };
-    let out = model.forward_training(&ids, layout, options, None).unwrap();
+    let mut trace = Trace::default();
+    let out = model.forward_training(&ids, layout, options, Some(&mut trace)).unwrap();
     let mut scores = out.index_scores;
     if model.has_mtp() {
-        scores.extend(model.forward_mtp_training(&ids, &out.hidden, layout, options, None).unwrap().index_scores);
+        let mtp = model.forward_mtp_training(&ids, &out.hidden, layout, options, Some(&mut trace)).unwrap();
+        scores.extend(mtp.index_scores);
     }
     let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu).unwrap();
     for (seed, scores) in (3..).zip(scores.iter().flatten()) {
@@ -104,7 +116,7 @@ fn index_loss(model: &Model, layout: &BatchLayout) -> Tensor {
         let scores = seen.where_cond(scores, &scores.zeros_like().unwrap().detach()).unwrap();
         loss = (loss + weighted(&scores, seed)).unwrap();
     }
-    loss
+    (loss, choices(&trace))
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
@@ -113,8 +125,9 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Compares the gradient of every variable that `learns` with central differences; the others must have none.
-fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl Fn() -> Tensor) {
-    let grads: GradStore = loss().backward().unwrap();
+fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl Fn() -> (Tensor, Choices)) {
+    let (value_here, chosen) = loss();
+    let grads: GradStore = value_here.backward().unwrap();
     for (name, variable) in variables(varmap) {
         let grad = grads.get(variable.as_tensor());
         let length = grad.map_or(0.0, |grad| dot(grad, grad).sqrt());
@@ -130,15 +143,22 @@ fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl 
         let direction =
             ((grad / (length * 2f64.sqrt())).unwrap() + (other / (other_length * 2f64.sqrt())).unwrap()).unwrap();
         let value = variable.as_tensor().copy().unwrap();
-        let at = |step: f64| -> f64 {
+        // The loss, if the choices are still the same.
+        let at = |step: f64| -> Option<f64> {
             variable.set(&(&value + (&direction * step).unwrap()).unwrap()).unwrap();
-            f64::from(loss().to_scalar::<f32>().unwrap())
+            let (loss, found) = loss();
+            (found == chosen).then(|| f64::from(loss.to_scalar::<f32>().unwrap()))
         };
-        let difference = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        let difference = |step: f64| Some(((at(step)? - at(-step)?) / (2.0 * step), step));
+        let (expected, step) =
+            STEPS.into_iter().find_map(difference).unwrap_or_else(|| panic!("{what}: {name}: every step is too large"));
         variable.set(&value).unwrap();
         let derivative = dot(grad, &direction);
-        let tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * derivative.abs();
-        assert!((derivative - difference).abs() <= tolerance, "{what}: {name}: {derivative}, expected {difference}");
+        let tolerance = ROUNDING / step + RELATIVE_TOLERANCE * expected.abs();
+        assert!(
+            (derivative - expected).abs() <= tolerance,
+            "{what}: {name}: {derivative}, expected {expected} ± {tolerance}"
+        );
     }
 }
 
@@ -156,6 +176,13 @@ fn check_model(what: &str, config: &Config, seed: u64) {
 #[test]
 fn gradients_of_dense_attention_and_experts() {
     check_model("v3", &small(tiny_v3_config()), 1);
+}
+
+#[test]
+fn gradients_of_sparse_attention_and_the_mtp_layer() {
+    let config = small(tiny_config());
+    assert!(config.num_nextn_predict_layers == 1 && config.index_topk == Some(4));
+    check_model("v32", &config, 2);
 }
 
 #[test]
