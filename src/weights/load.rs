@@ -116,13 +116,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads every tensor, experts stacked. Returns them by name, and the names of tensors that equal another with its
-    /// name.
+    /// Reads every tensor, experts stacked. Returns them by name, without those that equal another.
     fn load_tensors(
         &self,
         options: &LoadOptions,
         progress: &(impl Fn(Progress) + Send + Sync),
-    ) -> Result<(HashMap<String, Tensor>, Vec<(String, String)>)> {
+    ) -> Result<(HashMap<String, Tensor>, Copies)> {
         for dtype in [Some(options.dtype), options.weight_dtype].into_iter().flatten() {
             if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
                 return Err(candle_core::Error::Msg(format!("cannot load as {dtype:?}, only f32, bf16 or f16")).into());
@@ -168,6 +167,9 @@ impl Checkpoint {
         stacks
     }
 }
+
+/// Names of tensors, each with the name of the tensor that it equals.
+type Copies = Vec<(String, String)>;
 
 /// Tensors of the plan that become one.
 struct Stack<'a> {
