@@ -189,7 +189,7 @@ fn run(args: Args) -> Result<()> {
     })
 }
 
-/// Waits until somebody wants the program to end; who wants it again while answers go on does not wait for them.
+/// Waits for a signal to end the program. A second one, while answers are still written, ends it at once.
 async fn end() {
     signal().await;
     tokio::spawn(async {

@@ -170,7 +170,7 @@ fn run(args: Args) -> Result<()> {
     printer.finish()
 }
 
-/// Goes on with a trace. An answer that it has already is printed.
+/// Continues a trace. Prints the answer if the trace has one.
 fn resume(agent: &Agent, trace: &Path, steps: Option<usize>, printer: &mut Printer<impl Write>) -> Result<Outcome> {
     let mut answered = false;
     let mut on_event = |event: AgentEvent| {

@@ -31,6 +31,7 @@ pub fn one_line(text: &str) -> String {
 
 /// `text` on one line, without its middle if it has more than `longest` characters: a message's beginning says what is
 /// wrong, its end what was expected.
+#[cfg(feature = "server")]
 pub(crate) fn ends(text: &str, longest: usize) -> String {
     let whole = shown(text, longest);
     if text.chars().nth(longest).is_none() && whole.chars().count() <= longest {

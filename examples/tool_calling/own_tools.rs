@@ -62,7 +62,7 @@ fn add(toolbox: Toolbox, entry: &Json) -> Result<Toolbox> {
 fn ask(name: &str, arguments: &Json) -> Result<String, ToolFailure> {
     static ASKING: Mutex<()> = Mutex::new(());
     let _turn = ASKING.lock();
-    // Where it can't be shown, there may still be somebody who types.
+    // Where it can't be shown, a user may still type.
     let _ = write!(std::io::stderr(), "{}", one_line(&format!("result of {name}({arguments})? ")));
     let mut line = String::new();
     match std::io::stdin().read_line(&mut line)? {

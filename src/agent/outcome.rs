@@ -20,7 +20,7 @@ pub enum Stop {
     TokenLimit,
     /// `max_time` is over.
     TimeLimit,
-    /// Somebody gave up.
+    /// The run was cancelled.
     Cancelled,
     /// The context is full, and nothing in it may go.
     ContextFull,

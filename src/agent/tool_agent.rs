@@ -107,7 +107,7 @@ impl Agent {
         self.work(&self.options, states(&self.options, messages), Some(&trace), None, on_event)
     }
 
-    /// Goes on with a run from its trace, with the options it began with, as if it had never been interrupted. Answers and
+    /// Continues a run from its trace, with the options it began with, as if it had never been interrupted. Answers and
     /// results that were recorded are not asked for again; a call that was at work is made again. A run that had ended
     /// comes back as it was. A last record that was not written to its end does not count, which is told
     /// ([`AgentEventKind::RecordDropped`]). Nothing is written before something happens.

@@ -87,7 +87,7 @@ pub enum Finish {
     ToolCalls,
     /// The context or `max_tokens` ran out.
     Length,
-    /// Somebody gave up.
+    /// The request was cancelled.
     Cancelled,
 }
 

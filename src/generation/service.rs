@@ -44,7 +44,7 @@ impl Load {
 
 /// What the engine's thread is asked, in this order.
 enum Command {
-    Run(Request, Sink),
+    Run(Box<Request>, Sink),
     FlushPrefixes(Sender<usize>),
     SwapWeights(Swap),
 }
@@ -95,7 +95,7 @@ impl Service {
     /// [`GenerationError::Stopped`] if the engine's thread is gone.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<()> {
         lock(&self.load).requests += 1;
-        self.commands.send(Command::Run(request, sink)).map_err(|_| {
+        self.commands.send(Command::Run(Box::new(request), sink)).map_err(|_| {
             lock(&self.load).requests -= 1;
             GenerationError::Stopped
         })
@@ -235,7 +235,7 @@ impl<M: TokenModel> Worker<M> {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Run(request, sink) => match self.engine.add(request) {
+            Command::Run(request, sink) => match self.engine.add(*request) {
                 Ok(id) => drop(self.sinks.insert(id, sink)),
                 Err(error) => end(&self.load, sink, error),
             },

@@ -181,7 +181,7 @@ impl Cache {
         }
     }
 
-    /// Makes room for new tokens, `(sequence, how many)` each, and says where they and their contexts lie.
+    /// Allocates slots for new tokens, `(sequence, how many)` each. Returns where they and their contexts lie.
     ///
     /// The rows of the batch follow the order of `tokens`. Either all sequences have grown or none. The new tokens of a
     /// sequence count as a whole prefill, one alone as a step of decoding; a caller that cuts a prefill into chunks, or
@@ -341,7 +341,7 @@ impl Cache {
     }
 }
 
-/// A copy of `keys: [old * 64, dim]` with room for `new` pages.
+/// A copy of `keys: [old * 64, dim]` with space for `new` pages.
 fn grow(keys: &Tensor, old: usize, new: usize) -> Result<Tensor> {
     let grown = Tensor::zeros((new * PAGE_SIZE, keys.dim(1)?), keys.dtype(), keys.device())?;
     if old > 0 {

@@ -79,12 +79,12 @@ impl State {
         self.options.max_context.unwrap_or(most).min(most)
     }
 
-    /// Returns the most tokens that an answer to a prompt of `tokens` tokens may have: what the request `asked` for,
-    /// else `default`, else what the context holds.
+    /// Returns the most tokens that an answer to a prompt of `tokens` tokens may have: what the request `asked` for, else
+    /// `default`, at most what the context still holds. Many clients send the same large number to every model.
     ///
     /// # Errors
-    /// Status 400 with the code `context_length_exceeded` if the prompt alone, or with what was asked for, exceeds the
-    /// context. `field` is the prompt's: `messages` or `prompt`.
+    /// Status 400 with the code `context_length_exceeded` if the prompt fills the context. `field` is the prompt's:
+    /// `messages` or `prompt`.
     pub fn room(
         &self,
         field: &str,
@@ -98,16 +98,7 @@ impl State {
             let problem = format!("{of} {tokens} tokens, and an answer needs one more. Shorten the {field}");
             return Err(ApiError::context_length(most, problem).with_param(field));
         };
-        match asked {
-            Some(asked) if asked > room => {
-                let sum = tokens.saturating_add(asked);
-                let parts = format!("({tokens} in the {field}, {asked} in the completion)");
-                let problem = format!("you requested {sum} tokens {parts}. Shorten the {field} or lower max_tokens");
-                Err(ApiError::context_length(most, problem).with_param(field))
-            }
-            Some(asked) => Ok(asked),
-            None => Ok(default.unwrap_or(room).min(room)),
-        }
+        Ok(asked.or(default).unwrap_or(room).min(room))
     }
 
     /// A place for so many answers.

@@ -240,7 +240,7 @@ fn odd_input() {
         ("--encode", r#"[{"role": "user", "tool_calls": 3}]"#, &["messages[0]: invalid type: integer `3`"]),
         ("--encode --thinking", r#"[{"role": "user"}, {"role": "assistant"}]"#, &["message 1: `reasoning_content`"]),
         ("--parse", "", &["completion, byte 0: expected the end-of-sentence token"]),
-        ("--parse --thinking", "hm", &["completion, byte 2: expected `</think>`"]),
+        ("--parse --thinking", "hm", &["completion, byte 2: expected the end of the reasoning"]),
     ] {
         let output = with_input(example("chat_template").args(args.split(' ')), input);
         failed(&output, 1, parts, &format!("{args} {}", &input[..input.len().min(100)]));

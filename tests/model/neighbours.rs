@@ -6,6 +6,9 @@ use candle_core::{Device, Tensor};
 use deepseek_v32::model::{Cache, Model, Precision, SequenceId};
 use deepseek_v32::weights::{self, LoadOptions};
 
+/// How many tokens of sequence `i` run in a step.
+type Chunk = fn(usize, usize) -> usize;
+
 /// Rows of a batch from which AMX multiplies FP8 weights in another order.
 const AMX_ROWS: usize = 32;
 
@@ -103,7 +106,7 @@ impl Case {
     fn check(&self, name: &str, most: usize) {
         let alone: Vec<Bits> =
             SEQUENCES.iter().flat_map(|&sequence| self.run(&[sequence], |_, _| most.min(64), most)).collect();
-        let schedules: [(&str, fn(usize, usize) -> usize); 4] = [
+        let schedules: [(&str, Chunk); 4] = [
             ("whole prompts at once", |_, _| usize::MAX),
             ("chunks of 7", |_, _| 7),
             ("token by token", |_, _| 1),

@@ -18,12 +18,15 @@ fn loss((out, lse): (Tensor, Tensor), a: &Tensor, b: &Tensor) -> Result<Tensor> 
     (out.to_dtype(DType::F32)? * a)?.sum_all()? + (lse * b)?.sum_all()?
 }
 
+/// An attention: `(q, kv)` to `(out, lse)`.
+type Attention<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>;
+
 /// Gradients for `q` and `kv` of the loss of an attention.
 fn gradients(
     backend: Backend,
     (q, kv): (&Tensor, &Tensor),
     (a, b): (&Tensor, &Tensor),
-    run: &dyn Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
+    run: Attention,
 ) -> (Vec<f64>, Vec<f64>) {
     let (q, kv) = (Var::from_tensor(q).unwrap(), Var::from_tensor(kv).unwrap());
     let (out, lse) = with_backend(backend, || run(&q, &kv)).unwrap();
@@ -40,7 +43,7 @@ fn gradients(
 fn indices(rows: usize, k: usize) -> Tensor {
     let index = |row: usize, i: usize| match (row, i) {
         (1, _) => -1,
-        (2, _) if i % 2 == 0 => -1,
+        (2, _) if i.is_multiple_of(2) => -1,
         (3, 1) => 3,
         _ => ((row * 31 + i * 7) % SLOTS) as i64,
     };

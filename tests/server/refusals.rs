@@ -318,12 +318,10 @@ fn an_exceeded_context_is_told_in_the_protocols_words() {
     };
     let text = json!({"prompt": vec![5; 4000]});
     for (path, body, tokens, field) in [(CHAT, &chat, tokens, "messages"), (TEXT, &text, 4000, "prompt")] {
-        let asked = 4096 - tokens + 1;
-        let (status, message, param, code) = post(server.address, path, &with(body, asked)).error();
-        assert_eq!((status, param, code), (400, json!(field), json!("context_length_exceeded")), "{message}");
-        let requested = format!("requested 4097 tokens ({tokens} in the {field}, {asked} in the completion)");
-        assert!(message.starts_with(begins) && message.contains(&requested), "{message}");
-        // The prompt alone, and whatever is asked for beside it.
+        // More than the context holds beside the prompt is asked for by many clients: they get what it holds.
+        let answer = post(server.address, path, &with(body, 1_000_000)).json();
+        assert!(answer["usage"]["total_tokens"].as_u64().unwrap() <= 4096, "{answer}");
+        assert_eq!(answer["usage"]["prompt_tokens"], tokens);
         let mut long = body.clone();
         match path {
             CHAT => long["messages"][0]["content"] = "hi ".repeat(5000).into(),

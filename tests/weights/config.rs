@@ -242,7 +242,7 @@ fn yarn_takes_its_original_length_from_either_place() {
 
 #[test]
 fn text_that_is_no_object_is_refused() {
-    for text in ["", "{", "[]", "null", "3", "\"x\"", "{\"a\": NaN}", "{} {}", "{\"a\": 1e999}", "\u{feff}{}"] {
+    for text in ["", "{", "[]", "null", "3", "\"x\"", "{\"a\": NaN}", "{} {}", "{\"a\": 1e999}"] {
         let error = Config::from_json(text).unwrap_err();
         assert!(error.key.is_empty() && !error.message.contains('\n'), "{error}");
     }

@@ -168,7 +168,11 @@ fn a_new_model_survives_saving() {
         save_variables(dir.path(), &config, &varmap, 100_000).unwrap();
         let names: Vec<String> = contents(dir.path()).into_keys().collect();
         let mut expected = Vec::new();
-        for_each_tensor(&config, |name, _, _| Ok::<_, ()>(expected.push(name))).unwrap();
+        for_each_tensor(&config, |name, _, _| {
+            expected.push(name);
+            Ok::<_, ()>(())
+        })
+        .unwrap();
         expected.sort();
         assert_eq!(names, expected);
         let options = LoadOptions { dtype, ..LoadOptions::default() };

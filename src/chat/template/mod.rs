@@ -45,6 +45,7 @@ pub struct ChatTemplate {
     /// The template for conversations with tools, if there is another one for those.
     tool_use: Option<String>,
     /// The texts of named tokens.
+    #[cfg_attr(not(feature = "template"), expect(dead_code))]
     tokens: Vec<(String, String)>,
     #[cfg(feature = "template")]
     program: std::sync::Arc<render::Program>,

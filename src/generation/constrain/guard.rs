@@ -79,7 +79,7 @@ impl Guard {
         Self { rules: Arc::new(rules), at, tail: Vec::new(), names: Vec::new() }
     }
 
-    /// The answer goes on with these bytes.
+    /// Appends these bytes to the answer.
     pub fn advance(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.push(byte);

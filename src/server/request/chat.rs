@@ -90,7 +90,7 @@ fn messages(fields: &Fields<'_>, options: &ServerOptions) -> Result<(Vec<Message
         if message.role == Role::Developer && !options.keep_developer {
             message.role = Role::System;
         }
-        // Ids are the server's own business, and so is how it goes on with an answer.
+        // Clients set neither ids nor how an answer is continued.
         message.written_ids = None;
         message.prefix = false;
     }

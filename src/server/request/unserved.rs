@@ -4,7 +4,7 @@
 //! `metadata`, `priority`, `cache_salt` and the like) are ignored, as unknown fields are.
 //!
 //! # Source
-//! The fields are those of the request types of vLLM 0.33 (`entrypoints/openai/*/protocol.py`), SGLang 0.5.23
+//! The fields are those of the request types of vLLM (`entrypoints/openai/*/protocol.py`), SGLang 0.5.23
 //! (`srt/entrypoints/openai/protocol.py`) and llama.cpp's server.
 
 use serde_json::value::RawValue;
