@@ -28,7 +28,7 @@ use prefix::{Place, Prefixes};
 /// In every step the engine puts the next token of each answer and the next chunk of each prompt into one
 /// flattened batch, runs the model once and chooses tokens. Requests join and leave between steps. What a request
 /// yields does not depend on the others, given a model whose rows do not: the crate's own gives the same bits alone and
-/// beside others, whatever the chunks, except on processors with AMX (see [`ops::linear`](crate::ops::linear)). Shared
+/// beside others, whatever the chunks, except on processors with AMX (see [`ops::linear`](fn@crate::ops::linear)). Shared
 /// prefixes are another exception: pages that an earlier request computed may differ in the last bits from those that
 /// this one would have computed.
 ///
