@@ -179,36 +179,58 @@ fn run(args: Args) -> Result<()> {
         let listener = listener.with_context(|| format!("--host {} --port {}", one_line(&args.host), args.port))?;
         let open = !has_key && !listener.local_addr()?.ip().is_loopback();
         let (name, version) = (chat.name().to_string(), chat.version());
+        // Before the address is known, so that whoever reads it can end the program.
+        let signals = Signals::new().context("signals")?;
         writeln!(std::io::stdout(), "{name} ({version}) at http://{}", listener.local_addr()?).context("stdout")?;
         if open {
             terminal::complain(
                 "warning: everyone who reaches this machine may use the server; --api-key asks for a key",
             );
         }
-        Ok(Server::new(chat, options).serve(listener, end()).await?)
+        Ok(Server::new(chat, options).serve(listener, end(signals)).await?)
     })
 }
 
 /// Waits for a signal to end the program. A second one, while answers are still written, ends it at once.
-async fn end() {
-    signal().await;
-    tokio::spawn(async {
-        signal().await;
+async fn end(mut signals: Signals) {
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
         terminal::complain("ended before its answers");
         std::process::exit(130);
     });
 }
 
-/// Waits for a signal to end.
-async fn signal() {
-    let interrupt = tokio::signal::ctrl_c();
+/// The signals that end the program. Once they are taken over, they do not end the process by themselves.
+struct Signals {
     #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-        return;
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    let _ = interrupt.await;
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

@@ -129,9 +129,9 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
-    /// The arguments, `{}` if they are blank.
+    /// The arguments, `{}` if they are blank or `null`.
     pub(super) fn arguments_or_empty(&self) -> &str {
-        if self.arguments.trim().is_empty() { "{}" } else { &self.arguments }
+        if matches!(self.arguments.trim(), "" | "null") { "{}" } else { &self.arguments }
     }
 }
 
