@@ -62,7 +62,9 @@ fn ours(dtype: DType) -> Result<DeepSeekV32> {
 }
 
 fn theirs() -> Result<DeepSeekV2> {
-    let rest = json!({ "scoring_func": "softmax", "topk_method": "greedy", "rope_scaling": null });
+    // Its division by the sum of the chosen weights does not broadcast; V2-Lite does not divide.
+    let rest =
+        json!({ "scoring_func": "softmax", "topk_method": "greedy", "rope_scaling": null, "norm_topk_prob": false });
     let config: DeepSeekV2Config = serde_json::from_value(with(shapes(), rest))?;
     Ok(DeepSeekV2::new(&config, random_weights(DType::F32))?)
 }
