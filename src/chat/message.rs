@@ -129,9 +129,9 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
-    /// The arguments, `{}` if they are blank or `null`.
+    /// The arguments, `{}` if they are blank.
     pub(super) fn arguments_or_empty(&self) -> &str {
-        if matches!(self.arguments.trim(), "" | "null") { "{}" } else { &self.arguments }
+        if self.arguments.trim().is_empty() { "{}" } else { &self.arguments }
     }
 }
 

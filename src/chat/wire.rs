@@ -104,7 +104,7 @@ impl From<WireCall> for ToolCall {
         // Arguments are a text, or an object that is written out. Clients write a call without any in several ways.
         let arguments = match wire.function.arguments {
             Json::Null => "{}".to_string(),
-            Json::String(text) if matches!(text.trim(), "" | "null") => "{}".to_string(),
+            Json::String(text) if text.trim().is_empty() => "{}".to_string(),
             Json::String(text) => text,
             other => other.to_string(),
         };

@@ -185,19 +185,13 @@ fn calls_without_arguments() {
             assert_eq!(found, works, "{name}, {version}");
         }
     }
-    // Arguments as an object are written out; a call made in Rust may have blank ones, too, and JSON the text `null`.
+    // Arguments as an object are written out; a call made in Rust may have blank ones, too.
     let text = |arguments: &str| {
         let mut message = Message::assistant("");
         message.tool_calls = vec![ToolCall { id: None, name: "f".to_string(), arguments: arguments.to_string() }];
         encode(&[message], &[], &EncodeOptions::default()).unwrap().into_text()
     };
-    for blank in ["\n", "null", " null "] {
-        assert_eq!(text(blank), text("{}"), "{blank:?}");
-    }
-    let call = |arguments: &str| -> ToolCall {
-        serde_json::from_str(&format!(r#"{{"function": {{"name": "f", "arguments": {arguments}}}}}"#)).unwrap()
-    };
-    assert_eq!(call(r#"" null ""#), call("{}"));
+    assert_eq!(text("\n"), text("{}"));
 }
 
 /// Reasoning under other names, and as parts of the content.
