@@ -55,7 +55,7 @@ struct Args {
     /// Streams beside the long prompts.
     #[arg(long, default_value_t = 4)]
     streams: usize,
-    /// Most tokens of prompts in a step beside answers; the engine's default if it is not given.
+    /// Tokens that a prompt adds to a step beside answers; the engine's default if it is not given.
     #[arg(long)]
     mixed_prefill_tokens: Option<usize>,
     /// Tokens of prompts that each row of an answer allows; the engine's default if it is not given.
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     runtime.spawn(Server::new(chat, ServerOptions::default()).serve(listener, std::future::pending()));
 
     if args.prefills {
-        println!("at most {mixed} tokens of prompts in a step beside answers, or {per_decode} for each answer");
+        println!("at most {mixed} tokens a prompt in a step beside answers, or {per_decode} for each answer");
         return prefills(address, args.streams, args.seconds);
     }
     let requests = |client: usize| (0..args.questions).map(move |question| request(client, question, args.compare));

@@ -14,10 +14,11 @@ pub struct EngineOptions {
     /// answers, then chunks of prompts, oldest first. More than `max_sequences * (1 + draft_tokens)`, so that
     /// neither answers nor prompts ever starve. Default 4096.
     pub step_tokens: usize,
-    /// Most tokens of all prompts in a step that generates tokens of answers too, at least 1, if `prefill_per_decode`
-    /// does not allow more. It bounds how long a few answers wait for their next token while a long prompt comes in; the
-    /// prompt takes more steps for it. The default suits a CPU; where a row costs little beside the weights, as on a GPU,
-    /// some hundreds do. Without answers, prompts get all of `step_tokens`. Default 16.
+    /// Tokens that each prompt adds to the budget of a step that generates tokens of answers too, at least 1: all prompts
+    /// together get so many times their number, or what `prefill_per_decode` allows if that is more. It bounds how long a
+    /// few answers wait for their next token while a long prompt comes in; the prompt takes more steps for it. Many prompts
+    /// get larger steps, since more requests wait for them. The default suits a CPU; where a row costs little beside the
+    /// weights, as on a GPU, some hundreds do. Without answers, prompts get all of `step_tokens`. Default 16.
     pub mixed_prefill_tokens: usize,
     /// Tokens of prompts that each row of an answer, drafts included, allows in the same step: with 2, many answers keep a
     /// third of the step's rows. Default 2.

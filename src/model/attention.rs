@@ -12,6 +12,7 @@ use super::rope::RopeTables;
 use super::step::{AttentionForm, Contexts, RowGroup, Step};
 use crate::config::Config;
 use crate::ops;
+use crate::ops::fp8::Fp8Row;
 use crate::ops::layout::BatchLayout;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
@@ -186,7 +187,12 @@ impl Attention {
     /// Keys `[n, heads, nope + rope]` and values `[n, heads, v_head_dim]` of these slots.
     fn expand(&self, slots: &Tensor, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
         let n = slots.dim(0)?;
-        let kv = kv.index_select(slots, 0)?.to_dtype(dtype)?;
+        let row = Fp8Row { quantized: self.latent_dim, plain: self.rope_dim };
+        let kv = match kv.index_select(slots, 0)? {
+            rows if rows.dtype() == DType::U8 => ops::fp8::row_dequant(&rows, row)?,
+            rows => rows,
+        };
+        let kv = kv.to_dtype(dtype)?;
         let latent = kv.narrow(1, 0, self.latent_dim)?.contiguous()?;
         let expanded = self.kv_b_proj.forward(&latent, self.mode)?;
         let expanded = expanded.reshape((n, self.heads, self.nope_dim + self.v_dim))?;

@@ -6,6 +6,8 @@ use candle::{DType, Device, Result, Tensor};
 use candle_core as candle;
 
 use crate::config::{Config, IndexerType};
+use crate::ops;
+use crate::ops::fp8::Fp8Row;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// A sequence in a [`Cache`].
@@ -15,7 +17,7 @@ pub struct SequenceId(u64);
 /// How a [`Cache`] keeps latents and index keys.
 ///
 /// [`Precision::Fp8`](super::Precision::Fp8) rounds the values to e4m3 with their scales before they are kept; the format
-/// is that of the rounded numbers.
+/// is that of the rounded numbers. [`Fp8`](Self::Fp8) keeps these to within a last bit of f32, and `k_pe` in bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheFormat {
@@ -25,6 +27,10 @@ pub enum CacheFormat {
     Bf16,
     /// 2 bytes a number; overflows above 65,504.
     F16,
+    /// Latents and index keys in e4m3 by groups of 128 with f32 scales, `k_pe` in bf16, packed as
+    /// [`Fp8Row`](crate::ops::fp8::Fp8Row): 656 and 132 bytes a token and layer for V3.2. Scales of index keys, and those of
+    /// latents if the checkpoint's `scale_fmt` is `ue8m0`, are powers of two.
+    Fp8,
 }
 
 impl CacheFormat {
@@ -41,12 +47,13 @@ impl CacheFormat {
         }
     }
 
-    /// Returns the dtype of the cache's tensors.
+    /// Returns the dtype of the cache's tensors; u8 for packed rows.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
             Self::F16 => DType::F16,
+            Self::Fp8 => DType::U8,
         }
     }
 }
@@ -54,10 +61,50 @@ impl CacheFormat {
 /// The keys of one layer.
 #[derive(Debug)]
 pub(super) struct LayerCache {
-    /// `[slots, kv_lora_rank + qk_rope_head_dim]`: the normalised latent, then the rotated `k_pe`.
+    /// `[slots, kv_lora_rank + qk_rope_head_dim]`: the normalised latent, then the rotated `k_pe`; or packed rows.
     pub(super) kv: Tensor,
-    /// `[slots, index_head_dim]`, where the layer has an indexer.
+    /// `[slots, index_head_dim]`, where the layer has an indexer; or packed rows.
     pub(super) index_k: Option<Tensor>,
+    pub(super) packing: Option<Packing>,
+}
+
+/// How the rows of an FP8 cache are packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    kv: Fp8Row,
+    index_k: Fp8Row,
+    /// Whether the scales of latents are powers of two; those of index keys always are.
+    ue8m0: bool,
+}
+
+impl Packing {
+    fn new(cfg: &Config) -> Self {
+        Self {
+            kv: Fp8Row { quantized: cfg.kv_lora_rank, plain: cfg.qk_rope_head_dim },
+            index_k: Fp8Row { quantized: cfg.index_head_dim.unwrap_or(0), plain: 0 },
+            ue8m0: cfg.quantization_config.as_ref().is_some_and(|quantization| quantization.ue8m0),
+        }
+    }
+}
+
+impl LayerCache {
+    /// Writes `rows: [T, kv_lora_rank + qk_rope_head_dim]` to their slots.
+    pub(super) fn write_kv(&self, rows: &Tensor, slots: &Tensor) -> Result<()> {
+        match self.packing {
+            Some(Packing { kv, ue8m0, .. }) => {
+                ops::cache_write(&self.kv, &ops::fp8::row_quant(rows, kv, ue8m0)?, slots)
+            }
+            None => ops::cache_write(&self.kv, rows, slots),
+        }
+    }
+
+    /// Writes `rows: [T, index_head_dim]` to their slots of `index_k`, a tensor of this layer.
+    pub(super) fn write_index_k(&self, index_k: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
+        match self.packing {
+            Some(packing) => ops::cache_write(index_k, &ops::fp8::row_quant(rows, packing.index_k, true)?, slots),
+            None => ops::cache_write(index_k, rows, slots),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -90,15 +137,19 @@ impl Cache {
     pub fn new(cfg: &Config, format: CacheFormat, device: &Device, pages: usize) -> Result<Self> {
         let dtype = format.dtype();
         let mtp_layers = cfg.num_nextn_predict_layers.min(1);
-        let width = cfg.kv_lora_rank + cfg.qk_rope_head_dim;
+        let packing = (format == CacheFormat::Fp8).then(|| Packing::new(cfg));
+        let width = packing.map_or(cfg.kv_lora_rank + cfg.qk_rope_head_dim, |packing| packing.kv.bytes());
         let mut layers = Vec::with_capacity(cfg.num_hidden_layers + mtp_layers);
         for layer in 0..cfg.num_hidden_layers + mtp_layers {
             let full = cfg.indexer_types.get(layer).copied().unwrap_or(IndexerType::Full) == IndexerType::Full;
             let index_k = match cfg.index_head_dim {
-                Some(dim) if full && cfg.has_indexer() => Some(Tensor::zeros((0, dim), dtype, device)?),
+                Some(dim) if full && cfg.has_indexer() => {
+                    let width = packing.map_or(dim, |packing| packing.index_k.bytes());
+                    Some(Tensor::zeros((0, width), dtype, device)?)
+                }
                 _ => None,
             };
-            layers.push(LayerCache { kv: Tensor::zeros((0, width), dtype, device)?, index_k });
+            layers.push(LayerCache { kv: Tensor::zeros((0, width), dtype, device)?, index_k, packing });
         }
         let mut cache = Self {
             layers,
@@ -233,7 +284,7 @@ impl Cache {
     }
 
     /// The cached `(latent, k_pe)` rows `[len, kv_lora_rank + qk_rope_head_dim]` of a sequence in one layer, and its
-    /// index keys `[len, index_head_dim]` where the layer has them.
+    /// index keys `[len, index_head_dim]` where the layer has them; in f32 from an FP8 cache.
     ///
     /// # Errors
     /// If there is no such sequence or layer.
@@ -243,8 +294,12 @@ impl Cache {
         let span = Span { tokens: 0..sequence.len, start: 0, block_table: sequence.pages.clone(), prefill: None };
         let slots: Vec<u32> = (0..sequence.len).map(|p| span.slot(p) as u32).collect();
         let slots = Tensor::from_vec(slots, sequence.len, layer.kv.device())?;
-        let index_k = layer.index_k.as_ref().map(|keys| keys.index_select(&slots, 0)).transpose()?;
-        Ok((layer.kv.index_select(&slots, 0)?, index_k))
+        let values = |rows: &Tensor, row: Option<Fp8Row>| {
+            let rows = rows.index_select(&slots, 0)?;
+            row.map_or(Ok(rows.clone()), |row| ops::fp8::row_dequant(&rows, row))
+        };
+        let index_k = layer.index_k.as_ref().map(|keys| values(keys, layer.packing.map(|packing| packing.index_k)));
+        Ok((values(&layer.kv, layer.packing.map(|packing| packing.kv))?, index_k.transpose()?))
     }
 
     pub(super) fn layer(&self, layer: usize) -> Result<&LayerCache> {
@@ -331,7 +386,7 @@ impl Cache {
         for layer in &self.layers {
             let kv = grow(&layer.kv, old, pages)?;
             let index_k = layer.index_k.as_ref().map(|keys| grow(keys, old, pages)).transpose()?;
-            grown.push(LayerCache { kv, index_k });
+            grown.push(LayerCache { kv, index_k, packing: layer.packing });
         }
         self.layers = grown;
         self.owners.resize(pages, 0);

@@ -5,7 +5,6 @@ use candle_core as candle;
 
 use super::cache::LayerCache;
 use super::step::Step;
-use crate::ops;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// The source of a layer's keys.
@@ -18,11 +17,12 @@ pub(super) enum KeySource<'a> {
 }
 
 impl KeySource<'_> {
-    /// `rows: [T, kv_lora_rank + qk_rope_head_dim]` of the batch → the rows of all slots, `[slots, ..]`.
+    /// `rows: [T, kv_lora_rank + qk_rope_head_dim]` of the batch → the rows of all slots, `[slots, ..]`,
+    /// packed in an FP8 cache.
     pub(super) fn kv(&self, rows: Tensor, step: &Step) -> Result<Tensor> {
         match self {
             Self::Cached(cache) => {
-                ops::cache_write(&cache.kv, &rows, &step.slots)?;
+                cache.write_kv(&rows, &step.slots)?;
                 Ok(cache.kv.clone())
             }
             Self::Rows(slots) => slots.place(rows),
@@ -32,13 +32,13 @@ impl KeySource<'_> {
     /// `rows: [T, index_head_dim]` of the batch → the index keys of all slots, `[slots, index_head_dim]`.
     pub(super) fn index_k(&self, rows: Tensor, step: &Step) -> Result<Tensor> {
         match self {
-            Self::Cached(LayerCache { index_k: Some(index_k), .. }) => {
-                ops::cache_write(index_k, &rows, &step.slots)?;
-                Ok(index_k.clone())
-            }
-            Self::Cached(_) => {
-                candle::bail!("the cache has no index keys for this layer: it was made for another model")
-            }
+            Self::Cached(cache) => match &cache.index_k {
+                Some(index_k) => {
+                    cache.write_index_k(index_k, &rows, &step.slots)?;
+                    Ok(index_k.clone())
+                }
+                None => candle::bail!("the cache has no index keys for this layer: it was made for another model"),
+            },
             Self::Rows(slots) => slots.place(rows),
         }
     }

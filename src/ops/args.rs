@@ -8,6 +8,8 @@ use candle_core as candle;
 pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F64];
 /// Dtypes of queries, keys and values.
 pub(crate) const FLOATS_AND_FP8: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F64, DType::F8E4M3];
+/// Dtypes of cached keys: u8 for the rows of an FP8 cache.
+pub(crate) const KEYS: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F64, DType::F8E4M3, DType::U8];
 /// Dtypes of the weights of linear layers.
 pub(crate) const WEIGHTS: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F8E4M3];
 

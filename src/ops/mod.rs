@@ -57,6 +57,8 @@ const OPS: &[dispatch::Op] = &[
     fp8::ACT_QUANT,
     fp8::BLOCK_DEQUANT,
     fp8::BLOCK_QUANT,
+    fp8::ROW_DEQUANT,
+    fp8::ROW_QUANT,
     dense_mla::OP,
     gate::OP,
     hadamard::OP,

@@ -617,6 +617,18 @@ fn prompts_beside_answers_take_small_steps() {
     // 40 tokens of the prompt in every step; its own first token comes with the last.
     let steps = (0..).take_while(|_| engine.step().unwrap().len() == 20).count();
     assert_eq!(steps + 1, 250usize.div_ceil(2 * 20));
+    // So do many prompts: 10 of them beside two answers take 16 tokens each.
+    let mut engine =
+        Engine::new(mock(), EngineOptions { mixed_prefill_tokens: 16, ..EngineOptions::default() }).unwrap();
+    for salt in 0..2 {
+        engine.add(request(prompt(5, salt), 100)).unwrap();
+    }
+    engine.step().unwrap();
+    for salt in 0..10 {
+        engine.add(request(prompt(250, salt), 3)).unwrap();
+    }
+    engine.step().unwrap();
+    assert_eq!(engine.model().peak_rows, 2 + 10 * 16);
     let zero = EngineOptions { mixed_prefill_tokens: 0, ..EngineOptions::default() };
     assert!(matches!(zero.validate(), Err(GenerationError::Parameter { name: "mixed_prefill_tokens", .. })));
 }

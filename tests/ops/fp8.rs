@@ -2,7 +2,7 @@
 
 use crate::common::{ISAS, assert_close, bits, code_bytes, codes, strided, tensor, to_f64, unit};
 use candle_core::{DType, Device, Tensor};
-use deepseek_v32::ops::fp8::{act_dequant, act_quant, block_dequant, block_quant};
+use deepseek_v32::ops::fp8::{Fp8Row, act_dequant, act_quant, block_dequant, block_quant, row_dequant, row_quant};
 use deepseek_v32::ops::simd::with_isa;
 use deepseek_v32::ops::{Backend, with_backend};
 
@@ -185,4 +185,43 @@ fn wrong_arguments_are_named() {
     expect(block_quant(&x, 0, true).unwrap_err().to_string(), "block");
     expect(block_dequant(&codes, &scale, 4).unwrap_err().to_string(), "[blocks of N = 1, blocks of K = 2], got [2, 2]");
     expect(block_dequant(&codes, &scale, 0).unwrap_err().to_string(), "block");
+}
+
+/// A packed row is codes and scales as `act_quant` makes them, then bf16; and it gives the values back.
+#[test]
+fn rows_are_packed_codes_scales_and_bf16() {
+    for (quantized, plain, ue8m0) in [(512, 64, false), (512, 64, true), (128, 0, true), (130, 6, false), (0, 3, false)]
+    {
+        let row = Fp8Row { quantized, plain };
+        assert_eq!(row.bytes(), quantized + 4 * quantized.div_ceil(128) + 2 * plain);
+        let x = (tensor(7, &[5, quantized + plain], DType::F32) * 300.0).unwrap();
+        let (codes, scale) = act_quant(&x.narrow(1, 0, quantized).unwrap(), 128, ue8m0).unwrap();
+        let plain_values = x.narrow(1, quantized, plain).unwrap().to_dtype(DType::BF16).unwrap();
+        let (code_bytes, scales) = (code_bytes(&codes), to_f64(&scale));
+        let mut expected = Vec::new();
+        for t in 0..5 {
+            expected.extend(&code_bytes[t * quantized..][..quantized]);
+            let groups = quantized.div_ceil(128);
+            expected.extend(scales[t * groups..][..groups].iter().flat_map(|&scale| (scale as f32).to_le_bytes()));
+            for value in plain_values.get(t).unwrap().to_vec1::<half::bf16>().unwrap() {
+                expected.extend(value.to_le_bytes());
+            }
+        }
+        let quantised = act_dequant(&codes, &scale, 128).unwrap();
+        let values = Tensor::cat(&[quantised, plain_values.to_dtype(DType::F32).unwrap()], 1).unwrap();
+        for backend in BACKENDS {
+            let case = format!("{backend:?} {row:?}");
+            let packed = with_backend(backend, || row_quant(&strided(&x), row, ue8m0)).unwrap();
+            assert_eq!(packed.flatten_all().unwrap().to_vec1::<u8>().unwrap(), expected, "{case}");
+            let back = with_backend(backend, || row_dequant(&packed, row)).unwrap();
+            assert_eq!(bits(&back), bits(&values), "{case}");
+            let none = with_backend(backend, || row_quant(&x.narrow(0, 0, 0).unwrap(), row, ue8m0)).unwrap();
+            assert_eq!(with_backend(backend, || row_dequant(&none, row)).unwrap().dims(), [0, row.width()], "{case}");
+        }
+    }
+    let row = Fp8Row { quantized: 4, plain: 1 };
+    let x = tensor(1, &[2, 4], DType::F32);
+    assert!(row_quant(&x, row, true).unwrap_err().to_string().contains("x must be [T, width = 5]"));
+    let bytes = Tensor::zeros((2, 9), DType::U8, &Device::Cpu).unwrap();
+    assert!(row_dequant(&bytes, row).unwrap_err().to_string().contains("rows must be [T, bytes = 10]"));
 }

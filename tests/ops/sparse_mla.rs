@@ -2,7 +2,9 @@
 
 use crate::common_attn::*;
 use candle_core::{DType, Device, Tensor};
+use deepseek_v32::ops::fp8::{Fp8Row, row_dequant, row_quant};
 use deepseek_v32::ops::sparse_mla::sparse_mla;
+use deepseek_v32::ops::{dense_mla, indexer_topk, mqa_logits};
 use rand::Rng;
 
 /// f32 sums of up to a few hundred products of numbers below 1.
@@ -229,4 +231,35 @@ fn names_what_is_wrong() {
             "q must be f32, bf16, f16, f64 or f8e4m3",
         );
     });
+}
+
+/// The rows of an FP8 cache count as the values that they hold, for every op that reads keys.
+#[test]
+fn packed_keys_count_as_their_values() {
+    let mut rng = rng(9);
+    let row = Fp8Row { quantized: 160, plain: 16 };
+    let kv = tensor(&mut rng, &[SLOTS, row.width()]);
+    let packed = row_quant(&kv, row, false).unwrap();
+    let values = row_dequant(&packed, row).unwrap();
+    let layout = layout(&mut rng, &[(70, 5), (0, 3), (200, 1)]);
+    let q = tensor(&mut rng, &[9, 6, row.width()]);
+    let indices = index_tensor(&draw_indices(&mut rng, 9, 50, SLOTS), 50);
+    let index_row = Fp8Row { quantized: 128, plain: 0 };
+    let index_k = row_quant(&tensor(&mut rng, &[SLOTS, 128]), index_row, true).unwrap();
+    let index_values = row_dequant(&index_k, index_row).unwrap();
+    let (index_q, weights) = (tensor(&mut rng, &[9, 4, 128]), tensor(&mut rng, &[9, 4]));
+    every_backend(|case| {
+        let sparse = |kv: &Tensor| sparse_mla(&q, kv, &indices, 160, 0.2).unwrap();
+        let dense = |kv: &Tensor| dense_mla(&q, kv, &layout, 160, 0.2).unwrap();
+        for ((out, lse), (packed_out, packed_lse)) in
+            [(sparse(&values), sparse(&packed)), (dense(&values), dense(&packed))]
+        {
+            assert_eq!((bits(&out), bits(&lse)), (bits(&packed_out), bits(&packed_lse)), "{case}");
+        }
+        let logits = |keys: &Tensor| bits(&mqa_logits(&index_q, keys, &weights, &layout).unwrap());
+        assert_eq!(logits(&index_values), logits(&index_k), "{case}");
+        let chosen = |keys: &Tensor| ints(&indexer_topk(&index_q, keys, &weights, &layout, 30).unwrap());
+        assert_eq!(chosen(&index_values), chosen(&index_k), "{case}");
+    });
+    assert_error(sparse_mla(&q, &packed, &indices, 150, 0.2), "kv must be [slots, bytes of a row = 210], got");
 }

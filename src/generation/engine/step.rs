@@ -92,7 +92,8 @@ impl<M: TokenModel> Engine<M> {
     }
 
     /// What goes into the step: every answer, then prompts in the order they came, as far as the budget goes. Beside
-    /// answers, prompts get a smaller one, so that no answer waits long for its next token.
+    /// answers, prompts get a smaller one by their number, so that no answer waits long for its next token and no prompt
+    /// starves among many.
     fn plan(&self) -> Vec<Work> {
         let mut budget = self.options.step_tokens;
         let mut decode_rows = 0usize;
@@ -109,8 +110,9 @@ impl<M: TokenModel> Engine<M> {
             plan.push(work(index, 1, max_drafts));
         }
         if decode_rows > 0 {
+            let prompts = self.running.len() - plan.len();
             let share = decode_rows.saturating_mul(self.options.prefill_per_decode);
-            budget = budget.min(share.max(self.options.mixed_prefill_tokens));
+            budget = budget.min(share.max(prompts.saturating_mul(self.options.mixed_prefill_tokens)));
         }
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| !sequence.answers()) {
             let rest = sequence.answer.ids.len() - sequence.cached;

@@ -44,7 +44,7 @@ impl InplaceOp3 for CacheWrite {
                 }
             };
         }
-        copy!(F32, BF16, F16, F64, F8E4M3)
+        copy!(F32, BF16, F16, F64, F8E4M3, U8)
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) const OP: Op = Op { name: "cache_write", cpu: FastPath::CPU_TRACKED }
 /// The write is not recorded for gradients: training takes keys from the batch's own rows.
 ///
 /// # Shapes
-/// - `cache`: `[slots, D]`, f32, bf16, f16, f64 or f8e4m3, contiguous
-/// - `rows`: `[T, D]`, any of these dtypes, rounded to the dtype of `cache`
+/// - `cache`: `[slots, D]`, f32, bf16, f16, f64, f8e4m3 or, for the rows of an FP8 cache, u8; contiguous
+/// - `rows`: `[T, D]`, any of the float dtypes, rounded to the dtype of `cache`; u8 if `cache` is
 /// - `slots`: `[T]` u32, different from each other and below the slots of `cache`
 ///
 /// # Errors
@@ -27,8 +27,8 @@ pub fn cache_write(cache: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> 
     let [_, dim] = args::shape(OP.name, "cache", cache, [any("slots"), any("D")])?;
     let [tokens, _] = args::shape(OP.name, "rows", rows, [any("T"), exactly("D", dim)])?;
     args::shape(OP.name, "slots", slots, [exactly("T", tokens)])?;
-    args::dtype(OP.name, "cache", cache, args::FLOATS_AND_FP8)?;
-    args::dtype(OP.name, "rows", rows, args::FLOATS_AND_FP8)?;
+    args::dtype(OP.name, "cache", cache, args::KEYS)?;
+    args::dtype(OP.name, "rows", rows, if cache.dtype() == DType::U8 { &[DType::U8] } else { args::FLOATS_AND_FP8 })?;
     args::dtype(OP.name, "slots", slots, &[DType::U32])?;
     if !cache.is_contiguous() {
         candle::bail!("{}: cache must be contiguous", OP.name)

@@ -11,6 +11,8 @@ use super::rows::{Rows, readable};
 use super::scratch::Scratch;
 use super::simd::{Isa, isa};
 use super::tile::{Softmax, TILE, Tile, lane_width, padded, step};
+use crate::ops::fp8::Fp8Row;
+use crate::ops::fp8::reference::float_rows;
 
 /// Keys that one work item sees. The parts of a row are merged in order, so that a row has the same bits whether its
 /// parts run on one thread or on several.
@@ -40,14 +42,15 @@ pub(crate) fn mla(
     value_dim: usize,
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
+    let (tokens, heads, dim) = q.dims3()?;
+    let row = Fp8Row { quantized: value_dim, plain: dim - value_dim };
     if q.track_op() || kv.track_op() {
-        return super::mla_backward::tracked(q, kv, seen, value_dim, softmax_scale);
+        return super::mla_backward::tracked(q, &float_rows(kv, row)?, seen, value_dim, softmax_scale);
     }
-    let (tokens, heads, _) = q.dims3()?;
     let (q_source, kv_source) = (readable(q)?, readable(kv)?);
     let ((q_storage, q_layout), (kv_storage, kv_layout)) =
         (q_source.storage_and_layout(), kv_source.storage_and_layout());
-    let (q_rows, kv_rows) = (Rows::new(&q_storage, q_layout)?, Rows::new(&kv_storage, kv_layout)?);
+    let (q_rows, kv_rows) = (Rows::new(&q_storage, q_layout)?, Rows::keys(&kv_storage, kv_layout, row)?);
     let (out, lse) = attend(q_rows, kv_rows, heads, &seen, value_dim, softmax_scale);
     let out = Tensor::from_vec(out, (tokens, heads, value_dim), q.device())?.to_dtype(q.dtype())?;
     Ok((out, Tensor::from_vec(lse, (tokens, heads), q.device())?))

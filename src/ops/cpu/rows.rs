@@ -5,15 +5,19 @@ use candle_core as candle;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::ops::fp8::{BLOCK, Fp8Row, e4m3};
+
 /// The elements of a tensor from its first one on.
 #[derive(Clone, Copy)]
 enum Elements<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
+    /// Bytes of packed rows.
+    Fp8(&'a [u8], Fp8Row),
 }
 
-/// Rows of `width` elements that lie `stride` elements apart.
+/// Rows of `width` elements that lie `stride` elements apart; packed rows lie `stride` bytes apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     elements: Elements<'a>,
@@ -24,7 +28,7 @@ pub(crate) struct Rows<'a> {
 /// The tensor itself where [`Rows`] can read it, a converted or contiguous copy elsewhere.
 pub(crate) fn readable(tensor: &Tensor) -> Result<Tensor> {
     let tensor = match tensor.dtype() {
-        DType::F32 | DType::BF16 | DType::F16 => tensor.clone(),
+        DType::F32 | DType::BF16 | DType::F16 | DType::U8 => tensor.clone(),
         _ => tensor.to_dtype(DType::F32)?,
     };
     if row_stride(tensor.layout()).is_some() { Ok(tensor) } else { tensor.force_contiguous() }
@@ -54,6 +58,15 @@ impl<'a> Rows<'a> {
         match storage {
             Storage::Cpu(storage) => Self::of_cpu(storage, layout),
             _ => candle::bail!("attention: expected a tensor on the CPU"),
+        }
+    }
+
+    /// [`Rows::new`] of keys, which may be the packed rows of an FP8 cache.
+    pub(crate) fn keys(storage: &'a Storage, layout: &Layout, row: Fp8Row) -> Result<Self> {
+        let Storage::Cpu(CpuStorage::U8(data)) = storage else { return Self::new(storage, layout) };
+        match (row_stride(layout), data.get(layout.start_offset()..)) {
+            (Some(stride), Some(data)) => Ok(Self { elements: Elements::Fp8(data, row), stride, width: row.width() }),
+            _ => candle::bail!("attention: rows of {layout:?} are scattered"),
         }
     }
 
@@ -88,6 +101,7 @@ impl<'a> Rows<'a> {
                 }
             }
             Elements::F16(data) => data[at..at + self.width].convert_to_f32_slice(out),
+            Elements::Fp8(data, row) => unpack(&data[at..at + row.bytes()], row, out),
         }
     }
 
@@ -118,5 +132,20 @@ impl<'a> Rows<'a> {
             }
             unused.fill(0.);
         }
+    }
+}
+
+/// The values of a packed row.
+fn unpack(bytes: &[u8], row: Fp8Row, out: &mut [f32]) {
+    let (codes, rest) = bytes.split_at(row.quantized);
+    let (scales, plain) = rest.split_at(row.plain_start() - row.quantized);
+    let (quantized, plain_out) = out.split_at_mut(row.quantized);
+    let groups = codes.chunks(BLOCK).zip(scales.as_chunks::<4>().0).zip(quantized.chunks_mut(BLOCK));
+    for ((codes, &scale), out) in groups {
+        let scale = f32::from_le_bytes(scale);
+        out.iter_mut().zip(codes).for_each(|(out, &code)| *out = e4m3::decode(code) * scale);
+    }
+    for (out, &value) in plain_out.iter_mut().zip(plain.as_chunks::<2>().0) {
+        *out = bf16::from_le_bytes(value).to_f32();
     }
 }

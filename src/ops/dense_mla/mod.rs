@@ -19,7 +19,7 @@ pub(crate) const OP: Op = Op { name: "dense_mla", cpu: FastPath::CPU_TRACKED };
 ///
 /// # Shapes
 /// - `q`: `[T, H, D]`, f32, bf16, f16, f64 or f8e4m3: absorbed queries
-/// - `kv`: `[slots, D]`, any of these dtypes: the latent cache
+/// - `kv`: the latent cache, as for `sparse_mla`
 /// - `layout`: where the rows' keys lie
 /// - `value_dim`: `0..=D`
 /// - `softmax_scale`: multiplies `q . k`

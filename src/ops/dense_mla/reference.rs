@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::fp8::reference::{Fp8Row, float_rows};
 use crate::ops::layout::BatchLayout;
 use crate::ops::sparse_mla::{attend, causal_mask};
 
@@ -23,7 +24,8 @@ pub fn dense_mla(
         let out = Tensor::zeros((tokens, heads, value_dim), q.dtype(), q.device())?;
         return Ok((out, Tensor::zeros((tokens, heads), DType::F32, q.device())?));
     }
-    let kv = kv.contiguous()?;
+    let row = Fp8Row { quantized: value_dim, plain: dim - value_dim };
+    let kv = float_rows(kv, row)?.contiguous()?;
     let q32 = q.to_dtype(DType::F32)?;
     let (mut outs, mut lses) = (Vec::new(), Vec::new());
     for span in layout.spans.iter().filter(|span| !span.tokens.is_empty()) {

@@ -3,9 +3,11 @@
 use candle::{CpuStorage, Device, Result, Storage, Tensor};
 use candle_core as candle;
 use float8::F8E4M3;
+use half::bf16;
 
-use super::{AMAX_FLOOR, E4M3_MAX, e4m3};
+use super::{AMAX_FLOOR, BLOCK, E4M3_MAX, Fp8Row, e4m3};
 use crate::ops::cpu::floats::{Floats, for_rows};
+use crate::ops::cpu::rows::Rows;
 use crate::ops::cpu::simd::{isa, simd_kernel};
 
 /// [`act_quant`](super::act_quant) of a CPU tensor.
@@ -103,6 +105,38 @@ pub(super) fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) ->
     Tensor::from_vec(out, (n, k), &Device::Cpu)
 }
 
+/// [`row_quant`](super::row_quant) of a CPU tensor.
+pub(super) fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> {
+    let (rows, values, isa) = (x.dim(0)?, Floats::new(x)?, isa());
+    let values = values.as_slice();
+    let mut bytes = vec![0u8; rows * row.bytes()];
+    for_rows(&mut bytes, row.bytes(), |index, bytes| {
+        let (quantized, plain) = values[index * row.width()..][..row.width()].split_at(row.quantized);
+        let (codes, rest) = bytes.split_at_mut(row.quantized);
+        let (scales, plain_bytes) = rest.split_at_mut(row.plain_start() - row.quantized);
+        let groups = quantized.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales.as_chunks_mut::<4>().0);
+        for ((values, codes), scale_bytes) in groups {
+            let scale = activation_scale(amax(values), ue8m0);
+            *scale_bytes = scale.to_le_bytes();
+            encode_bytes(isa, values, scale, codes);
+        }
+        for (bytes, &value) in plain_bytes.as_chunks_mut::<2>().0.iter_mut().zip(plain) {
+            *bytes = bf16::from_f32(value).to_le_bytes();
+        }
+    });
+    Tensor::from_vec(bytes, (rows, row.bytes()), &Device::Cpu)
+}
+
+/// [`row_dequant`](super::row_dequant) of a CPU tensor.
+pub(super) fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
+    let (count, packed) = (rows.dim(0)?, rows.contiguous()?);
+    let (storage, layout) = packed.storage_and_layout();
+    let packed = Rows::keys(&storage, layout, row)?;
+    let mut values = vec![0.0f32; count * row.width()];
+    for_rows(&mut values, row.width(), |index, out| packed.copy(index, out));
+    Tensor::from_vec(values, (count, row.width()), &Device::Cpu)
+}
+
 /// Codes `[M, width]` as f32 and scales `[M, ceil(width/128)]` of rows of `width`, in groups of 128.
 pub(crate) fn quantise_rows(x: &[f32], width: usize, ue8m0: bool) -> (Vec<f32>, Vec<f32>) {
     let isa = isa();
@@ -156,6 +190,17 @@ fn encode_body<const FMA: bool>(values: &[f32], scale: f32, codes: &mut [F8E4M3]
 simd_kernel! {
     /// `codes = e4m3(values / scale)`.
     fn encode(values: &[f32], scale: f32, codes: &mut [F8E4M3]) = encode_body
+}
+
+#[inline(always)]
+fn encode_bytes_body<const FMA: bool>(values: &[f32], scale: f32, codes: &mut [u8]) {
+    for (code, value) in codes.iter_mut().zip(values) {
+        *code = e4m3::encode(value / scale);
+    }
+}
+simd_kernel! {
+    /// `codes` are the bits of `e4m3(values / scale)`.
+    fn encode_bytes(values: &[f32], scale: f32, codes: &mut [u8]) = encode_bytes_body
 }
 
 #[inline(always)]

@@ -13,12 +13,14 @@ pub(crate) mod cpu;
 pub(crate) mod e4m3;
 pub mod reference;
 
-pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX};
+pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX, Fp8Row};
 
 pub(crate) const ACT_QUANT: Op = Op { name: "act_quant", cpu: FastPath::CPU };
 pub(crate) const ACT_DEQUANT: Op = Op { name: "act_dequant", cpu: FastPath::CPU };
 pub(crate) const BLOCK_QUANT: Op = Op { name: "block_quant", cpu: FastPath::CPU };
 pub(crate) const BLOCK_DEQUANT: Op = Op { name: "block_dequant", cpu: FastPath::CPU };
+pub(crate) const ROW_QUANT: Op = Op { name: "row_quant", cpu: FastPath::CPU_TRACKED };
+pub(crate) const ROW_DEQUANT: Op = Op { name: "row_dequant", cpu: FastPath::CPU };
 
 /// Quantises groups of `group` neighbours of the last dimension; the last group may be shorter.
 ///
@@ -117,6 +119,55 @@ pub fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) -> Result
         Backend::Cpu => cpu::block_dequant(codes, scale_inv, block),
         Backend::Reference => reference::block_dequant(codes, scale_inv, block),
     }
+}
+
+/// Packs rows as an FP8 key cache keeps them: codes and scales as [`act_quant`] makes them by groups of 128, and the rest
+/// rounded to bf16. No gradient flows.
+///
+/// # Shapes
+/// - `x`: `[T, row.width()]`, f32, bf16, f16 or f64
+/// - result: `[T, row.bytes()]` u8
+///
+/// # Errors
+/// If a shape or dtype is not as above.
+///
+/// # Source
+/// FlashMLA's README, "FP8 KV cache".
+pub fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> {
+    args::dtype(ROW_QUANT.name, "x", x, args::FLOATS)?;
+    args::shape(ROW_QUANT.name, "x", x, [any("T"), exactly("width", row.width())])?;
+    match ROW_QUANT.backend([x]) {
+        Backend::Cpu => cpu::row_quant(x, row, ue8m0),
+        Backend::Reference => reference::row_quant(x, row, ue8m0),
+    }
+}
+
+/// The values of rows that [`row_quant`] packed.
+///
+/// # Shapes
+/// - `rows`: `[T, row.bytes()]` u8
+/// - result: `[T, row.width()]` f32
+///
+/// # Errors
+/// If a shape or dtype is not as above.
+pub fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
+    args::dtype(ROW_DEQUANT.name, "rows", rows, &[DType::U8])?;
+    args::shape(ROW_DEQUANT.name, "rows", rows, [any("T"), exactly("bytes", row.bytes())])?;
+    match ROW_DEQUANT.backend([rows]) {
+        Backend::Cpu => cpu::row_dequant(rows, row),
+        Backend::Reference => reference::row_dequant(rows, row),
+    }
+}
+
+/// Checks `[slots, D]` keys, or the rows of an FP8 cache; returns the slots.
+pub(crate) fn check_keys(op: &str, name: &str, keys: &Tensor, row: Fp8Row) -> Result<usize> {
+    let dim = match keys.dtype() {
+        DType::U8 => exactly("bytes of a row", row.bytes()),
+        _ => exactly("D", row.width()),
+    };
+    let [slots, _] = args::shape(op, name, keys, [any("slots"), dim])?;
+    args::dtype(op, name, keys, args::KEYS)?;
+    Ok(slots)
 }
 
 /// Checks that `scale` is a float `[ceil(n/block), ceil(k/block)]`.

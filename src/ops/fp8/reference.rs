@@ -105,3 +105,114 @@ fn pow2_ceil(x: &Tensor) -> Result<Tensor> {
     let index = below.to_dtype(DType::F32)?.sum(1)?.to_dtype(DType::U32)?;
     table.index_select(&index, 0)?.reshape(x.dims())
 }
+
+/// The layout of a row of an FP8 key cache, one slot each: `quantized` e4m3 codes, the f32 scales of their groups of 128,
+/// then `plain` values in bf16. All numbers are little-endian, and nothing lies between the three parts.
+///
+/// V3.2's latents are 512 codes, 4 scales and 64 values: 656 bytes. Its index keys are 128 codes and 1 scale: 132 bytes.
+///
+/// # Source
+/// FlashMLA's README, "FP8 KV cache"; DeepGEMM `fp8_paged_mqa_logits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fp8Row {
+    /// Values that are kept as codes.
+    pub quantized: usize,
+    /// Values after them that are kept in bf16.
+    pub plain: usize,
+}
+
+impl Fp8Row {
+    /// Returns the values of a row.
+    pub fn width(self) -> usize {
+        self.quantized + self.plain
+    }
+
+    /// Returns where the values in bf16 begin.
+    pub(crate) fn plain_start(self) -> usize {
+        self.quantized + 4 * self.quantized.div_ceil(BLOCK)
+    }
+
+    /// Returns the bytes of a row.
+    pub fn bytes(self) -> usize {
+        self.plain_start() + 2 * self.plain
+    }
+}
+
+/// What the exponent fields of f32 and e4m3 differ by, in the place of e4m3's code.
+const BIAS_DIFFERENCE: u32 = (127 - 7) << 3;
+
+/// [`row_quant`](super::row_quant) on any device, through the host.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> {
+    let (rows, device) = (x.dim(0)?, x.device());
+    let x = x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let (codes, scale) = act_quant(&x.narrow(1, 0, row.quantized)?.contiguous()?, BLOCK, ue8m0)?;
+    let codes = codes.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let scale = scale.to_vec2::<f32>()?;
+    let plain = x.narrow(1, row.quantized, row.plain)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let mut bytes = Vec::with_capacity(rows * row.bytes());
+    for ((codes, scale), plain) in codes.iter().zip(&scale).zip(&plain) {
+        bytes.extend(codes.iter().map(|&value| code_of(value)));
+        bytes.extend(scale.iter().flat_map(|scale| scale.to_le_bytes()));
+        bytes.extend(plain.iter().flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes()));
+    }
+    Tensor::from_vec(bytes, (rows, row.bytes()), device)
+}
+
+/// [`row_dequant`](super::row_dequant) on any device, through the host.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
+    let count = rows.dim(0)?;
+    let bytes = rows.to_device(&Device::Cpu)?.to_vec2::<u8>()?;
+    let mut values = Vec::with_capacity(count * row.width());
+    for bytes in &bytes {
+        let (codes, rest) = bytes.split_at(row.quantized);
+        let (scales, plain) = rest.split_at(row.plain_start() - row.quantized);
+        let scales = scales.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        for (codes, scale) in codes.chunks(BLOCK).zip(scales) {
+            values.extend(codes.iter().map(|&code| value_of(code) * scale));
+        }
+        values.extend(plain.chunks_exact(2).map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)));
+    }
+    Tensor::from_vec(values, (count, row.width()), rows.device())
+}
+
+/// `keys` as they are, or their values in f32 if they are the rows of an FP8 cache.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn float_rows(keys: &Tensor, row: Fp8Row) -> Result<Tensor> {
+    match keys.dtype() {
+        DType::U8 => row_dequant(keys, row),
+        _ => Ok(keys.clone()),
+    }
+}
+
+/// The code of a value that e4m3 can hold.
+fn code_of(value: f32) -> u8 {
+    let sign = ((value.to_bits() >> 31) << 7) as u8;
+    let magnitude = value.abs();
+    if magnitude.is_nan() {
+        return sign | 0x7f;
+    }
+    // Below 2^-6 codes count steps of 2^-9.
+    let code = match magnitude < 0.015625 {
+        true => (magnitude * 512.0) as u8,
+        false => ((magnitude.to_bits() >> 20) - BIAS_DIFFERENCE) as u8,
+    };
+    sign | code
+}
+
+fn value_of(code: u8) -> f32 {
+    let magnitude = u32::from(code & 0x7f);
+    let value = match magnitude {
+        0x7f => f32::NAN,
+        0..8 => magnitude as f32 / 512.0,
+        _ => f32::from_bits((magnitude + BIAS_DIFFERENCE) << 20),
+    };
+    if code < 0x80 { value } else { -value }
+}

@@ -9,6 +9,7 @@ use crate::ops::cpu::PARALLEL_WORK;
 use crate::ops::cpu::rows::{Rows, readable};
 use crate::ops::cpu::scratch::Scratch;
 use crate::ops::cpu::simd::{Isa, isa};
+use crate::ops::fp8::Fp8Row;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// Query rows that share a page of keys while it is in the cache.
@@ -61,7 +62,7 @@ pub(crate) fn with_scorer<R>(
     weights: &Tensor,
     body: impl FnOnce(&Scorer) -> Result<R>,
 ) -> Result<R> {
-    let heads = q.dim(1)?;
+    let (_, heads, dim) = q.dims3()?;
     let (q, index_k, weights) = (readable(q)?, readable(index_k)?, readable(weights)?);
     let ((q, q_layout), (keys, keys_layout), (weights, weights_layout)) =
         (q.storage_and_layout(), index_k.storage_and_layout(), weights.storage_and_layout());
@@ -69,7 +70,7 @@ pub(crate) fn with_scorer<R>(
         isa: isa(),
         heads,
         q: Rows::new(&q, q_layout)?,
-        keys: Rows::new(&keys, keys_layout)?,
+        keys: Rows::keys(&keys, keys_layout, Fp8Row { quantized: dim, plain: 0 })?,
         weights: Rows::new(&weights, weights_layout)?,
     })
 }

@@ -5,6 +5,7 @@ use candle_core as candle;
 
 use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
+use crate::ops::fp8::{Fp8Row, check_keys};
 use crate::ops::layout::BatchLayout;
 
 pub(crate) mod cpu;
@@ -21,7 +22,8 @@ pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU };
 ///
 /// # Shapes
 /// - `q`: `[T, H_I, D]`, f32, bf16, f16, f64 or f8e4m3: index queries
-/// - `index_k`: `[slots, D]`, any of these dtypes: the cache of index keys
+/// - `index_k`: `[slots, D]`, any of these dtypes: the cache of index keys; or the rows of an FP8 cache, `[slots, bytes]`
+///   u8 with `D` quantized values ([`Fp8Row`])
 /// - `weights`: `[T, H_I]`, any of these dtypes: weight of each index head, of either sign
 /// - `layout`: where the rows' keys lie
 /// - result: `[T, layout.max_context()]` f32
@@ -45,9 +47,9 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
 /// The argument checks that this op shares with `indexer_topk`.
 pub(crate) fn check(op: &str, q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<()> {
     let [tokens, heads, dim] = args::shape(op, "q", q, ["T", "H_I", "D"].map(any))?;
-    let [slots, _] = args::shape(op, "index_k", index_k, [any("slots"), exactly("D", dim)])?;
+    let slots = check_keys(op, "index_k", index_k, Fp8Row { quantized: dim, plain: 0 })?;
     args::shape(op, "weights", weights, [exactly("T", tokens), exactly("H_I", heads)])?;
-    for (name, tensor) in [("q", q), ("index_k", index_k), ("weights", weights)] {
+    for (name, tensor) in [("q", q), ("weights", weights)] {
         args::dtype(op, name, tensor, args::FLOATS_AND_FP8)?;
     }
     layout.check(tokens, slots)

@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::fp8::reference::{Fp8Row, float_rows};
 use crate::ops::layout::{BatchLayout, Span};
 use crate::ops::sparse_mla::causal_mask;
 
@@ -17,7 +18,7 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
     if tokens == 0 || columns == 0 {
         return Tensor::zeros((tokens, columns), DType::F32, q.device());
     }
-    let index_k = index_k.contiguous()?;
+    let index_k = float_rows(index_k, Fp8Row { quantized: dim, plain: 0 })?.contiguous()?;
     let (q, weights) = (q.to_dtype(DType::F32)?, weights.to_dtype(DType::F32)?);
     let mut blocks = Vec::new();
     for span in layout.spans.iter().filter(|span| !span.tokens.is_empty()) {

@@ -5,6 +5,7 @@ use candle_core as candle;
 
 use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
+use crate::ops::fp8::{Fp8Row, check_keys};
 
 pub(crate) mod cpu;
 pub mod reference;
@@ -19,7 +20,8 @@ pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED };
 ///
 /// # Shapes
 /// - `q`: `[T, H, D]`, f32, bf16, f16, f64 or f8e4m3: absorbed queries
-/// - `kv`: `[slots, D]`, any of these dtypes: the latent cache
+/// - `kv`: `[slots, D]`, any of these dtypes: the latent cache; or the rows of an FP8 cache, `[slots, bytes]` u8 with
+///   `value_dim` quantized values and `D - value_dim` plain ones ([`Fp8Row`])
 /// - `indices`: `[T, K]`, i32 or i64: slots; `-1` = none, at any place. A slot named twice counts twice
 /// - `value_dim`: `0..=D`
 /// - `softmax_scale`: multiplies `q . k`
@@ -53,10 +55,9 @@ pub fn sparse_mla(
 /// Checks the arguments that this op shares with `dense_mla`; returns `(T, slots)`.
 pub(crate) fn check(op: &str, q: &Tensor, kv: &Tensor, value_dim: usize, softmax_scale: f64) -> Result<(usize, usize)> {
     let [tokens, _, dim] = args::shape(op, "q", q, ["T", "H", "D"].map(any))?;
-    let [slots, _] = args::shape(op, "kv", kv, [any("slots"), exactly("D", dim)])?;
     args::dtype(op, "q", q, args::FLOATS_AND_FP8)?;
-    args::dtype(op, "kv", kv, args::FLOATS_AND_FP8)?;
     args::number(op, "value_dim", value_dim, 0, dim)?;
+    let slots = check_keys(op, "kv", kv, Fp8Row { quantized: value_dim, plain: dim - value_dim })?;
     args::softmax_scale(op, softmax_scale)?;
     Ok((tokens, slots))
 }

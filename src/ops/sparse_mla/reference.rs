@@ -3,6 +3,8 @@
 use candle::{D, DType, Device, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::fp8::reference::{Fp8Row, float_rows};
+
 /// Elements of the gathered `[rows, K, D]` keys that are alive at a time without gradients.
 const CHUNK_ELEMENTS: usize = 1 << 25;
 
@@ -29,7 +31,8 @@ pub fn sparse_mla(
     }
     let named = indices.ge(0i64)?;
     let within = indices.maximum(0i64)?.minimum(slots as i64 - 1)?;
-    let kv = kv.contiguous()?;
+    let row = Fp8Row { quantized: value_dim, plain: dim - value_dim };
+    let kv = float_rows(kv, row)?.contiguous()?;
     let mut q32 = q.to_dtype(DType::F32)?;
     if !indices.device().is_cpu() {
         let inside = within.eq(&indices)?.maximum(&indices.eq(-1i64)?)?.min_keepdim(1)?.unsqueeze(2)?;
