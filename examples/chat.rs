@@ -76,12 +76,8 @@ struct Args {
     /// Draft tokens with the MTP layer.
     #[arg(long)]
     mtp: bool,
-    /// Dtype of activations and cache.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: common::Dtype,
-    /// How FP8 weights are computed.
-    #[arg(long, value_enum, default_value = "dequant")]
-    precision: common::PrecisionArg,
+    #[command(flatten)]
+    model_args: common::ModelArgs,
 }
 
 fn main() -> ExitCode {
@@ -170,10 +166,9 @@ fn read_line(input: &mut impl BufRead) -> std::io::Result<Option<std::result::Re
 
 /// The checkpoint's engine. The conversation so far stays in its cache.
 fn load(args: &Args, dir: &Path) -> Result<LocalChat> {
-    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
+    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
     let engine = EngineOptions { prefix_tokens: 1 << 16, ..EngineOptions::speculative(args.mtp) };
-    let chat =
-        common::with_spinner(dir, |progress| LocalChat::load(dir, &load, args.precision.into(), engine, progress))?;
+    let chat = common::with_spinner(dir, |progress| LocalChat::load(dir, &load, args.model_args, engine, progress))?;
     Ok(match args.chat_format {
         Some(version) => chat.with_version(version)?,
         None => chat,

@@ -90,12 +90,8 @@ struct Args {
     /// Draft tokens with the MTP layer.
     #[arg(long)]
     mtp: bool,
-    /// Dtype of activations and cache.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: common::Dtype,
-    /// How FP8 weights are computed.
-    #[arg(long, value_enum, default_value = "dequant")]
-    precision: common::PrecisionArg,
+    #[command(flatten)]
+    model_args: common::ModelArgs,
     /// Run on the CPU, also where candle was built for a GPU and finds one.
     #[arg(long)]
     cpu: bool,
@@ -134,7 +130,7 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let mut request = request(args, dir, prompt, &tokenizer, &config)?;
     request.params.validate(config.vocab_size).map_err(|error| explained(error, args, dir))?;
     let (model, load_time) =
-        common::load_model(dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
+        common::load_model(dir, &common::load_options(args.model_args.dtype, args.cpu)?, args.model_args)?;
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", one_line_path(dir));
     }

@@ -63,12 +63,8 @@ struct Args {
     /// Tokens per forward pass of the prompt; 0 = all at once.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     chunk: usize,
-    /// Dtype of activations and cache.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: common::Dtype,
-    /// How FP8 weights are computed.
-    #[arg(long, value_enum, default_value = "dequant")]
-    precision: common::PrecisionArg,
+    #[command(flatten)]
+    model_args: common::ModelArgs,
     /// Run on the CPU, also where candle was built for a GPU and finds one.
     #[arg(long)]
     cpu: bool,
@@ -83,7 +79,8 @@ fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
     common::refuse_checkpoint_file("--out", &args.out, &dir)?;
     refuse_tokens_file(&args)?;
-    let (model, _) = common::load_model(&dir, &common::load_options(args.dtype, args.cpu)?, args.precision.into())?;
+    let (model, _) =
+        common::load_model(&dir, &common::load_options(args.model_args.dtype, args.cpu)?, args.model_args)?;
     let vocab_size = model.config().vocab_size;
     if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
         bail!("{}: token id {id} is not below vocab_size {vocab_size}", tokens_source(&args));

@@ -84,12 +84,8 @@ struct Args {
     /// Draft tokens with the MTP layer.
     #[arg(long)]
     mtp: bool,
-    /// Dtype of activations and cache.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: common::Dtype,
-    /// How FP8 weights are computed.
-    #[arg(long, value_enum, default_value = "dequant")]
-    precision: common::PrecisionArg,
+    #[command(flatten)]
+    model_args: common::ModelArgs,
     /// Seconds that running answers may take after the signal to end.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     grace: f64,
@@ -137,8 +133,8 @@ fn run(args: Args) -> Result<()> {
         step_tokens: EngineOptions::default().step_tokens.max(4 * args.max_sequences),
         ..EngineOptions::speculative(args.mtp)
     };
-    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
-    let mut chat = LocalChat::load(&dir, &load, args.precision.into(), engine, |_| ())?;
+    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
+    let mut chat = LocalChat::load(&dir, &load, args.model_args, engine, |_| ())?;
     if let Some(name) = &args.model_name {
         chat = chat.with_name(name);
     }

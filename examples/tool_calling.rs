@@ -59,7 +59,7 @@ struct Args {
     #[arg(long)]
     model: Option<String>,
     /// Ask an OpenAI-compatible server instead, e.g. http://127.0.0.1:8000/v1 (feature client).
-    #[arg(long, value_name = "URL", requires = "model", conflicts_with_all = ["dtype", "precision", "replay"])]
+    #[arg(long, value_name = "URL", requires = "model", conflicts_with_all = ["dtype", "precision", "cache_format", "replay"])]
     base_url: Option<String>,
     /// Key for the server.
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
@@ -97,12 +97,8 @@ struct Args {
     /// Go on where the trace ends, as it began. Of a run that has ended, the answer is printed.
     #[arg(long, requires = "trace", conflicts_with_all = ["prompt", "system", "thinking", "no_thinking", "context", "temperature", "seed"])]
     resume: bool,
-    /// Dtype of activations and cache.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: common::Dtype,
-    /// How FP8 weights are computed.
-    #[arg(long, value_enum, default_value = "dequant")]
-    precision: common::PrecisionArg,
+    #[command(flatten)]
+    model_args: common::ModelArgs,
     /// Play recorded conversations and compare every step.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
@@ -216,10 +212,10 @@ fn load(args: &Args) -> Result<LocalChat> {
     if let Some(trace) = &args.trace {
         common::refuse_checkpoint_file("--trace", trace, &dir)?;
     }
-    let load = LoadOptions { dtype: args.dtype.into(), ..LoadOptions::default() };
+    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
     // Prompts that begin alike are read once: each step of a run begins with the one before.
     let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
-    common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.precision.into(), engine, progress))
+    common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.model_args, engine, progress))
 }
 
 fn end(printer: &mut Printer<impl Write>, outcome: &Outcome) {

@@ -5,5 +5,5 @@ pub use crate::chat::{Delta, Json, Message, Tool};
 pub use crate::chat_model::{ChatEvent, ChatModel, ChatRequest, LocalChat};
 pub use crate::environment::Toolbox;
 pub use crate::generation::{EngineOptions, SamplingParams};
-pub use crate::model::Precision;
+pub use crate::model::{CacheFormat, ModelOptions, Precision};
 pub use crate::weights::LoadOptions;

@@ -16,12 +16,32 @@ use deepseek_v32::agent::{AgentError, AgentOptions};
 use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::GenerationError;
-use deepseek_v32::model::{Model, Precision};
+use deepseek_v32::model::{CacheFormat, Model, ModelOptions, Precision};
 use deepseek_v32::weights::{self, LoadOptions, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use terminal::{complain, escaped, takes_codes};
 
-/// Dtype of activations and cache.
+/// How the model computes and what its cache keeps.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct ModelArgs {
+    /// Dtype of activations and, unless --cache-format says otherwise, of the cache.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Arithmetic of the projections.
+    #[arg(long, value_enum, default_value = "dequant")]
+    pub precision: PrecisionArg,
+    /// What the cache keeps.
+    #[arg(long, value_enum)]
+    pub cache_format: Option<CacheFormatArg>,
+}
+
+impl From<ModelArgs> for ModelOptions {
+    fn from(args: ModelArgs) -> Self {
+        Self { precision: args.precision.into(), cache_format: args.cache_format.map(Into::into) }
+    }
+}
+
+/// Dtype of activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     F32,
@@ -39,13 +59,36 @@ impl From<Dtype> for DType {
     }
 }
 
-/// How FP8 checkpoints are computed.
+/// What the cache keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheFormatArg {
+    F32,
+    Bf16,
+    F16,
+    /// e4m3 with scales: 656 bytes a token and layer for V3.2's latents, 132 for its index keys.
+    Fp8,
+}
+
+impl From<CacheFormatArg> for CacheFormat {
+    fn from(format: CacheFormatArg) -> Self {
+        match format {
+            CacheFormatArg::F32 => CacheFormat::F32,
+            CacheFormatArg::Bf16 => CacheFormat::Bf16,
+            CacheFormatArg::F16 => CacheFormat::F16,
+            CacheFormatArg::Fp8 => CacheFormat::Fp8,
+        }
+    }
+}
+
+/// Arithmetic of the projections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionArg {
     /// Weights dequantized, the rest as it is.
     Dequant,
     /// The reference's FP8 arithmetic.
     Fp8,
+    /// Inputs of projections with bf16 weights rounded to bf16: faster on processors that multiply bf16.
+    Bf16,
 }
 
 impl From<PrecisionArg> for Precision {
@@ -53,6 +96,7 @@ impl From<PrecisionArg> for Precision {
         match precision {
             PrecisionArg::Dequant => Precision::Dequant,
             PrecisionArg::Fp8 => Precision::Fp8,
+            PrecisionArg::Bf16 => Precision::Bf16,
         }
     }
 }
@@ -203,11 +247,11 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Loads a model while a spinner on standard error shows how far it is; returns the time it took, too.
-pub fn load_model(dir: &Path, options: &LoadOptions, precision: Precision) -> Result<(Model, Duration)> {
+pub fn load_model(dir: &Path, options: &LoadOptions, model: ModelArgs) -> Result<(Model, Duration)> {
     let start = Instant::now();
     let model = with_spinner(dir, |progress| {
         let (config, vb) = weights::load(dir, options, progress)?;
-        let model = Model::with_precision(&config, precision, vb).map_err(deepseek_v32::Error::from);
+        let model = Model::with_options(&config, model, vb).map_err(deepseek_v32::Error::from);
         model.with_context(|| one_line_path(dir))
     })?;
     Ok((model, start.elapsed()))

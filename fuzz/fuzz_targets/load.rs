@@ -37,7 +37,7 @@ fn run(fp8: bool) -> Result<(), String> {
     let checkpoint = Checkpoint::open(&*FOLDER).map_err(|error| error.to_string())?;
     let vb = checkpoint.var_builder(&LoadOptions::default(), |_| {}).map_err(|error| error.to_string())?;
     let precision = if fp8 { Precision::Fp8 } else { Precision::Dequant };
-    let model = Model::with_precision(checkpoint.config(), precision, vb).map_err(first_line)?;
+    let model = Model::with_options(checkpoint.config(), precision, vb).map_err(first_line)?;
     let mut cache = model.new_cache(0).map_err(first_line)?;
     let sequence = cache.create();
     for ids in [&[0u32, 1, 2][..], &[3]] {

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor, bail};
 use super::record::RouteShape;
 use super::token_model::{Pages, TokenModel};
 use crate::config::MlpType;
-use crate::model::{Cache, Model, Precision, SequenceId, Trace};
+use crate::model::{Cache, Model, ModelOptions, SequenceId, Trace};
 use crate::ops::layout::BatchLayout;
 use crate::weights::{self, LoadOptions, Progress};
 
@@ -38,21 +38,21 @@ impl LocalModel {
         options: &LoadOptions,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> crate::weights::Result<Self> {
-        Self::load_with_precision(dir, options, Precision::Dequant, progress)
+        Self::load_with(dir, options, ModelOptions::default(), progress)
     }
 
-    /// As [`LocalModel::load`], with a choice of arithmetic for FP8 checkpoints.
+    /// As [`LocalModel::load`], with a choice of arithmetic and of the cache's format.
     ///
     /// # Errors
     /// As [`LocalModel::load`].
-    pub fn load_with_precision(
+    pub fn load_with(
         dir: impl AsRef<Path>,
         options: &LoadOptions,
-        precision: Precision,
+        model: impl Into<ModelOptions>,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> crate::weights::Result<Self> {
         let (config, vb) = weights::load(dir, options, progress)?;
-        let model = Model::with_precision(&config, precision, vb)?;
+        let model = Model::with_options(&config, model, vb)?;
         Ok(Self::new(Arc::new(model))?)
     }
 

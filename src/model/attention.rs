@@ -70,6 +70,8 @@ impl Attention {
                 q_b_proj: linear(rank, q_dim, vb.pp("q_b_proj"))?,
             },
         };
+        // Rounding the indexer's inputs flips near ties between positions.
+        let indexer_mode = if mode == LinearMode::Bf16 { LinearMode::Dequant } else { mode };
         let latent = cfg.kv_lora_rank;
         let kv_dim = heads * (cfg.qk_nope_head_dim + cfg.v_head_dim);
         Ok(Self {
@@ -78,7 +80,7 @@ impl Attention {
             kv_a_layernorm: RmsNorm::new(latent, LATENT_NORM_EPS, vb.pp("kv_a_layernorm"))?,
             kv_b_proj: linear(latent, kv_dim, vb.pp("kv_b_proj"))?,
             o_proj: linear(heads * cfg.v_head_dim, hidden, vb.pp("o_proj"))?,
-            indexer: if indexer { Some(Indexer::new(cfg, mode, vb.pp("indexer"))?) } else { None },
+            indexer: if indexer { Some(Indexer::new(cfg, indexer_mode, vb.pp("indexer"))?) } else { None },
             heads,
             nope_dim: cfg.qk_nope_head_dim,
             rope_dim: cfg.qk_rope_head_dim,

@@ -5,7 +5,7 @@ use candle_core as candle;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder, VarMap};
 
-use super::{Model, Precision};
+use super::{Model, ModelOptions};
 use crate::config::Config;
 
 /// How projections and embeddings start.
@@ -30,7 +30,7 @@ impl Model {
     pub fn init(cfg: &Config, varmap: &VarMap, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
         let variables = Variables { varmap: varmap.clone(), seed };
         let vb = VarBuilder::from_backend(Box::new(variables), dtype, device.clone());
-        Self::build(cfg, Precision::Dequant, cfg.num_nextn_predict_layers > 0, vb)
+        Self::build(cfg, ModelOptions::default(), cfg.num_nextn_predict_layers > 0, vb)
     }
 }
 

@@ -27,12 +27,14 @@ mod mlp;
 mod moe;
 mod mtp;
 mod norm;
+mod options;
 mod rope;
 mod step;
 mod trace;
 mod training;
 
 pub use cache::{Cache, CacheFormat, SequenceId};
+pub use options::{ModelOptions, Precision};
 pub use trace::Trace;
 pub use training::{TrainingOptions, TrainingOutput};
 
@@ -45,18 +47,6 @@ use norm::RmsNorm;
 use rope::Rope;
 use step::{FormRule, Step};
 
-/// How a checkpoint with FP8 weights is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Weights are dequantized, everything else keeps the activations' dtype.
-    #[default]
-    Dequant,
-    /// The reference's FP8 arithmetic: activations of FP8 projections, the indexer's queries and keys, and the cached
-    /// latent are rounded to e4m3. Nothing changes for a checkpoint without FP8 weights but the indexer, the cache and
-    /// the order of the router's additions.
-    Fp8,
-}
-
 /// A causal language model of the DeepSeek-V3 family.
 #[derive(Debug)]
 pub struct Model {
@@ -67,7 +57,7 @@ pub struct Model {
     lm_head: LinearWeight,
     mtp: Option<Mtp>,
     rope: Rope,
-    precision: Precision,
+    options: ModelOptions,
     form_rule: FormRule,
     dtype: DType,
     device: Device,
@@ -85,24 +75,22 @@ impl Model {
     /// # Errors
     /// If a tensor is missing or has another shape than `cfg` says.
     pub fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
-        Self::with_precision(cfg, Precision::Dequant, vb)
+        Self::with_options(cfg, ModelOptions::default(), vb)
     }
 
-    /// As [`Model::new`], with a choice of arithmetic.
+    /// As [`Model::new`], with a choice of arithmetic and of the cache's format; a [`Precision`] alone will do.
     ///
     /// # Errors
     /// As [`Model::new`], and if [`Precision::Fp8`] can't be had: `index_head_dim` is not a power of two.
-    pub fn with_precision(cfg: &Config, precision: Precision, vb: VarBuilder) -> Result<Self> {
+    pub fn with_options(cfg: &Config, options: impl Into<ModelOptions>, vb: VarBuilder) -> Result<Self> {
         let has_mtp = Mtp::is_in(cfg, &vb);
-        Self::build(cfg, precision, has_mtp, vb)
+        Self::build(cfg, options.into(), has_mtp, vb)
     }
 
-    fn build(cfg: &Config, precision: Precision, has_mtp: bool, vb: VarBuilder) -> Result<Self> {
-        let mode = match precision {
-            Precision::Dequant => LinearMode::Dequant,
-            Precision::Fp8 => LinearMode::Fp8 { ue8m0: cfg.quantization_config.as_ref().is_some_and(|q| q.ue8m0) },
-        };
-        let index_head_dim = cfg.index_head_dim.filter(|_| cfg.has_indexer() && precision == Precision::Fp8);
+    fn build(cfg: &Config, options: ModelOptions, has_mtp: bool, vb: VarBuilder) -> Result<Self> {
+        let mode = options.precision.mode(cfg);
+        let is_fp8 = options.precision == Precision::Fp8;
+        let index_head_dim = cfg.index_head_dim.filter(|_| cfg.has_indexer() && is_fp8);
         if let Some(dim) = index_head_dim.filter(|dim| !dim.is_power_of_two()) {
             candle::bail!("index_head_dim: {dim} is not a power of two, which FP8 precision needs")
         }
@@ -131,7 +119,7 @@ impl Model {
             lm_head,
             mtp,
             rope: Rope::new(cfg, vb.device()),
-            precision,
+            options,
             form_rule: FormRule::new(cfg, mode),
             dtype: vb.dtype(),
             device: vb.device().clone(),
@@ -160,12 +148,18 @@ impl Model {
         self.mtp.is_some()
     }
 
-    /// Returns an empty cache for this model with `pages` pages of 64 tokens, in the format of its dtype.
+    /// Returns how the model computes and what its cache keeps.
+    pub fn options(&self) -> ModelOptions {
+        self.options
+    }
+
+    /// Returns an empty cache for this model with `pages` pages of 64 tokens, in the format of
+    /// [`Model::options`].
     ///
     /// # Errors
     /// If the memory can't be had.
     pub fn new_cache(&self, pages: usize) -> Result<Cache> {
-        self.new_cache_in(CacheFormat::exact_for(self.dtype)?, pages)
+        self.new_cache_in(self.options.cache_format(self.dtype)?, pages)
     }
 
     /// As [`Model::new_cache`], in a format of the caller's choice.

@@ -77,8 +77,8 @@ impl Model {
     }
 
     fn training_step<'a>(&self, layout: &'a BatchLayout, options: TrainingOptions) -> Result<(Step<'a>, RowSlots)> {
-        if self.precision == Precision::Fp8 {
-            candle::bail!("FP8 arithmetic has no gradient: training needs Precision::Dequant")
+        if self.options.precision == Precision::Fp8 {
+            candle::bail!("FP8 arithmetic has no gradient: training needs Precision::Dequant or Precision::Bf16")
         }
         let rule = if options.dense_attention { self.form_rule.dense() } else { self.form_rule.clone() };
         let row_slots = RowSlots::new(layout, &self.device)?;

@@ -50,7 +50,7 @@ impl Case {
         let dir = dir(name);
         let (mut config, vb) = weights::load(&dir, &LoadOptions::default(), |_| ()).unwrap();
         edit(&mut config);
-        let model = Model::with_precision(&config, precision, vb).unwrap();
+        let model = Model::with_options(&config, precision, vb).unwrap();
         let mut tensors = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu).unwrap();
         tensors.extend(candle_core::safetensors::load(dir.join(golden), &Device::Cpu).unwrap());
         Self { name, golden: tensors, model, tolerance }

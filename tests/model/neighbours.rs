@@ -47,7 +47,7 @@ impl Case {
         let (config, vb) = weights::load(&dir, &LoadOptions::default(), |_| ()).unwrap();
         let golden = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu).unwrap();
         let ids = golden["input_ids"].flatten_all().unwrap().to_dtype(candle_core::DType::U32).unwrap();
-        Self { model: Model::with_precision(&config, precision, vb).unwrap(), ids: ids.to_vec1().unwrap() }
+        Self { model: Model::with_options(&config, precision, vb).unwrap(), ids: ids.to_vec1().unwrap() }
     }
 
     /// Runs the sequences together. In every step, each takes as many tokens of its prompt as `chunk` says of the step

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::{DType, Tensor};
-use deepseek_v32::model::{CacheFormat, Model};
+use deepseek_v32::model::{CacheFormat, Model, ModelOptions, Precision};
 use deepseek_v32::weights::{self, LoadOptions};
 
 /// Root of the mean square of the differences of logits, relative to that of the logits, where keys are rounded to the
@@ -13,6 +13,9 @@ const CACHE_TOLERANCE: f32 = 0.02;
 const FP8_CACHE_TOLERANCE: f32 = 0.15;
 /// The same where every activation is rounded: some rows are sent to other experts. The case has 0.10.
 const COMPUTE_TOLERANCE: f32 = 0.15;
+
+/// The same for a trained model whose projections' inputs are rounded to bf16.
+const BF16_TOLERANCE: f32 = 0.02;
 
 /// V3's case, in which no near tie of the indexer can fall to the other side; its experts' can.
 fn model(dtype: DType) -> Model {
@@ -57,4 +60,24 @@ fn bf16_is_near_f32() {
         assert!(difference > 0.0 && difference <= tolerance, "{what}: {difference}");
     }
     assert!(bf16_model.new_cache(0).is_ok() && CacheFormat::exact_for(DType::F64).is_err());
+}
+
+/// Projections in bf16 change the embedded checkpoint's logits by little, and the indexer's own not at all.
+#[test]
+fn bf16_projections_are_near_f32() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/assets/tiny-v32");
+    let (config, vb) = weights::load(dir, &LoadOptions::default(), |_| ()).unwrap();
+    let options = ModelOptions { precision: Precision::Bf16, cache_format: Some(CacheFormat::Bf16) };
+    let model = Model::with_options(&config, options, vb.clone()).unwrap();
+    assert_eq!((model.dtype(), model.options()), (DType::F32, options));
+    let exact = logits(&Model::new(&config, vb).unwrap(), CacheFormat::F32);
+    let rounded = logits(&model, CacheFormat::F32);
+    let difference = rms(&(&rounded - &exact).unwrap()) / rms(&exact);
+    assert!(difference > 0.0 && difference <= BF16_TOLERANCE, "{difference}");
+    let best = |logits: &Tensor| logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+    let same = best(&rounded).iter().zip(best(&exact)).filter(|&(&a, b)| a == b).count();
+    assert!(same >= 42, "{same} of 43 rows have the same most probable token");
+    let mut cache = model.new_cache(1).unwrap();
+    let sequence = cache.create();
+    assert_eq!(cache.rows(sequence, 0).unwrap().0.dtype(), DType::BF16);
 }

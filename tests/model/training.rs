@@ -298,7 +298,7 @@ fn what_training_does_not_take_is_refused() {
     layout.spans[0].block_table = vec![7];
     refused(&layout, "page 0 of span 0 reaches slot");
     let vb = candle_nn::VarBuilder::from_varmap(&varmap, DType::F32, &Device::Cpu);
-    let model = Model::with_precision(&config, Precision::Fp8, vb).unwrap();
+    let model = Model::with_options(&config, Precision::Fp8, vb).unwrap();
     let run = model.forward_training(&[1, 2], &BatchLayout::uncached(&[2]), TrainingOptions::default(), None);
     assert!(run.unwrap_err().to_string().starts_with("FP8 arithmetic has no gradient"));
 }

@@ -18,7 +18,7 @@ use crate::chat::{ChatTemplate, Version};
 use crate::generation::{
     Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer,
 };
-use crate::model::Precision;
+use crate::model::ModelOptions;
 use crate::weights::{GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
 use grammars::Grammars;
@@ -102,7 +102,7 @@ impl LocalChat {
     pub fn load(
         dir: impl AsRef<Path>,
         load: &LoadOptions,
-        precision: Precision,
+        model: impl Into<ModelOptions>,
         engine: EngineOptions,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Self> {
@@ -111,7 +111,7 @@ impl LocalChat {
         let (Detected { version, reason }, prompts) = prompts::of_checkpoint(dir, &tokenizer);
         tracing::info!(%version, reason, "chat format");
         let mut stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
-        let model = LocalModel::load_with_precision(dir, load, precision, progress)?;
+        let model = LocalModel::load_with(dir, load, model, progress)?;
         if !matches!(prompts, Prompts::Own) {
             stop_ids.extend(&model.model().config().eos_token_id);
         }
