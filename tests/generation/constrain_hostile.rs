@@ -1,5 +1,5 @@
 //! Schemas that cannot be held to, or that mean harm, end in an error or a working constraint, in bounded time.
-#![cfg(feature = "constrain")]
+#![cfg(all(feature = "constrain", feature = "schema"))]
 
 use std::time::{Duration, Instant};
 

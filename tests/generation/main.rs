@@ -1,6 +1,6 @@
 //! The engine, the sampler, stop rules and text.
 
-#[cfg(feature = "constrain")]
+#[cfg(all(feature = "constrain", feature = "schema"))]
 #[path = "../support/constrain_support/mod.rs"]
 mod constrain_support;
 #[path = "../support/generation_support/mod.rs"]

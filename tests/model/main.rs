@@ -12,7 +12,6 @@ mod golden;
 mod init;
 mod kinds;
 mod layers;
-mod logits_processor;
 mod neighbours;
 mod precision;
 mod tiny_v32;

@@ -1,5 +1,5 @@
 //! `/v1/chat/completions` where the answer must have a form, with the embedded checkpoint.
-#![cfg(feature = "server")]
+#![cfg(all(feature = "server", feature = "schema"))]
 
 use crate::server_support::http::{events, gather, post};
 use crate::server_support::{loaded, said, tiny, tool};

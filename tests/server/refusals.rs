@@ -241,6 +241,7 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
     }
 }
 
+#[cfg(feature = "schema")]
 #[test]
 fn a_schema_beside_json_object_is_held() {
     let schema = json!({"type": "object", "properties": {"city": {"enum": ["Lisbon", "Oslo"]}},

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
+use super::super::byte_level::byte_of;
 use super::super::error::{GenerationError, Result};
 use super::super::tokenizer::Tokenizer;
 
@@ -33,11 +34,10 @@ impl Vocabulary {
         if !tokenizer.is_byte_level() {
             return Err(GenerationError::Grammar("the tokenizer is not byte-level".to_string()));
         }
-        let bytes = byte_of_char();
         let added = tokenizer.inner().get_added_tokens_decoder();
         let mut texts = vec![Vec::new(); size];
         for (token, id) in tokenizer.inner().get_vocab(true) {
-            let text = token.chars().map(|c| bytes.get(c as usize).copied().flatten()).collect();
+            let text = token.chars().map(byte_of).collect();
             if let (Some(text), false) = (text, added.contains_key(&id)) {
                 texts[id as usize] = text;
             }
@@ -111,20 +111,4 @@ impl TokenizerEnv for Environment {
                 .unwrap_or_else(|_| self.trie.greedy_tokenize(text.as_bytes()))
         })
     }
-}
-
-/// The byte that each character of a byte-level token stands for.
-fn byte_of_char() -> Vec<Option<u8>> {
-    let mut bytes = vec![None; 0x200];
-    let mut next = 0x100;
-    for byte in 0..=255_u8 {
-        // Bytes that are visible characters of Latin-1 stand for themselves, the others are moved out of the way.
-        if matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) {
-            bytes[byte as usize] = Some(byte);
-        } else {
-            bytes[next] = Some(byte);
-            next += 1;
-        }
-    }
-    bytes
 }

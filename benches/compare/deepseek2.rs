@@ -1,14 +1,14 @@
 //! This crate's V3 model beside candle-transformers' `deepseek2`, on the same random weights of DeepSeek-V2-Lite's shapes.
 //!
-//! `cargo bench --bench compare_deepseek2 [-- contexts, such as 128,1024]`
+//! `cargo bench --workspace --bench compare_deepseek2 [-- contexts, such as 128,1024]`
 //!
 //! Two layers, one dense and one with 64 experts, without a query latent as in V2-Lite. Both models compute in f32 from
 //! f32 weights of the same values; the third column is this crate from bf16 weights, its usual form. The routers differ
 //! by definition (V2: softmax, V3: sigmoid), the number of experts that run does not.
 
-#[path = "support/machine.rs"]
+#[path = "../support/machine.rs"]
 mod machine;
-#[path = "support/random.rs"]
+#[path = "../support/random.rs"]
 mod random;
 
 use std::time::Instant;

@@ -14,7 +14,7 @@ struct Case {
 }
 
 fn case() -> Case {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/v32_f32");
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/golden/v32_f32");
     let (config, vb) = weights::load(&dir, &LoadOptions::default(), |_| ()).unwrap();
     let golden = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu).unwrap();
     Case { model: DeepSeekV32::new(&config, vb).unwrap(), golden }
