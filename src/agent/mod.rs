@@ -2,7 +2,8 @@
 //!
 //! - [`Agent`] asks the model, carries out the calls of the answer, at the same time where it can, and asks again, until
 //!   an answer has no calls or a limit of [`AgentOptions`] is reached ([`Stop`]). Every step is reported as an
-//!   [`AgentEvent`]. [`Agent::run_traced`] writes the run to a file, [`Agent::resume`] continues from one.
+//!   [`AgentEvent`]. [`Agent::run_traced`] writes the run to a file, [`Agent::resume`] continues from one and
+//!   [`read_records`] reads what it holds for training.
 //! - [`ContextManagement`] is what the loop does when the context fills: `None` ends the run, `Summary` lets the model
 //!   write down what it found, `Discard75` and `DiscardAll` drop steps, `ParallelFewestStep` makes several runs and
 //!   takes the shortest that answers. [`Outcome`] reports the steps and tokens of each.
@@ -12,6 +13,7 @@ mod error;
 mod options;
 mod outcome;
 mod retry;
+mod routes;
 mod run;
 mod state;
 mod tool_agent;
@@ -22,3 +24,4 @@ pub use error::{AgentError, Result};
 pub use options::AgentOptions;
 pub use outcome::{AgentEvent, AgentEventKind, Outcome, RunReport, Stop};
 pub use tool_agent::Agent;
+pub use trace::read_records;

@@ -1,7 +1,8 @@
 //! The record of an agent's work: JSON lines.
 //!
-//! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. The
-//! kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
+//! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. With
+//! `"shared_rows": N`, the routes in the line lack their first `N` rows: these are the first `N` rows of the routes that
+//! the same run recorded before. The kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
 //! [`AgentOptions::record`] asks for), `retry` (the model was told that its call could not be read), `result`, `managed`
 //! (the context was managed: the messages after it), `end` and `limit` (another number of steps, also behind an `end` at
 //! the old one). A last line that was not written to its end counts as not written.
@@ -9,7 +10,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use super::context::Managed;
 use super::error::{AgentError, Result};
 use super::options::AgentOptions;
 use super::outcome::Stop;
+use super::routes::LatestRoutes;
 use crate::chat::{Message, Tool};
 use crate::chat_model::{ChatModelError, ChatUsage, Finish};
 use crate::generation::{self, GenerationError};
@@ -94,6 +96,16 @@ impl Begin {
     }
 }
 
+impl Record {
+    /// Takes what was recorded for training.
+    fn take_recorded(&mut self) -> Option<Box<generation::Record>> {
+        match self {
+            Self::Answer { record, .. } | Self::Managed { record, .. } => record.take(),
+            Self::Begin(_) | Self::Retry { .. } | Self::Result { .. } | Self::End { .. } | Self::Limit { .. } => None,
+        }
+    }
+}
+
 impl Line {
     /// Whether its numbers can be.
     fn check(&self) -> std::result::Result<(), Fault> {
@@ -113,13 +125,6 @@ impl Line {
             | Record::End { .. }
             | Record::Limit { .. } => None,
         };
-        if let Record::Answer { record: Some(record), .. } | Record::Managed { record: Some(record), .. } = &self.record
-        {
-            record.validate().map_err(|error| match error {
-                GenerationError::Record { field, problem } => Fault::field(format!("record.{field}"), problem),
-                error => Fault::new(error),
-            })?;
-        }
         match usage.and_then(|(place, usage)| Some((place, usage.meaningless()?))) {
             Some((place, (field, count))) => {
                 let problem = format!("is {count}, expected at most {}", ChatUsage::MOST);
@@ -165,6 +170,9 @@ pub(super) struct Line<R = Record> {
     pub run: usize,
     /// Since the beginning, without the time between processes.
     pub seconds: f64,
+    /// Rows at the beginning of the record's routes that are not written: see [`LatestRoutes`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    shared_rows: usize,
     pub record: R,
 }
 
@@ -183,6 +191,7 @@ struct End {
     length: u64,
     /// Whether the last line lacks its line break.
     open: bool,
+    routes: LatestRoutes,
 }
 
 /// A trace as it was found.
@@ -199,7 +208,7 @@ impl Trace {
     /// A new file that begins.
     pub fn create(path: &Path, begin: Begin) -> Result<Self> {
         let begin = Record::Begin(begin);
-        let text = line(path, 0, 0.0, &begin)?;
+        let text = line(path, 0, 0.0, 0, &begin)?;
         // What can't be read back is refused before any work is done, not when it is to be resumed.
         let read: Line = serde_json::from_str(&text).map_err(|error| problem(path, error))?;
         if read.record != begin {
@@ -209,9 +218,10 @@ impl Trace {
             ErrorKind::AlreadyExists => problem(path, "exists already, and what exists is never overwritten"),
             _ => problem(path, error),
         })?;
-        let trace = Self::new(path, End { file, length: 0, open: false });
+        let trace = Self::new(path, End { file, length: 0, open: false, routes: LatestRoutes::default() });
         // An empty file would stand in the way of the next attempt.
-        trace.append(&text).inspect_err(|_| drop(fs::remove_file(path)))?;
+        let written = trace.end().append(&text).map_err(|error| problem(path, error));
+        written.inspect_err(|_| drop(fs::remove_file(path)))?;
         Ok(trace)
     }
 
@@ -225,11 +235,10 @@ impl Trace {
         let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
-        let last = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let whole = if is_torn(&bytes[last..]) { last } else { bytes.len() };
-        let (begin, lines) = read(&bytes[..whole]).map_err(|fault| fault.of(path))?;
+        let (last, whole) = whole_lines(&bytes);
+        let (begin, lines, routes) = read(&bytes[..whole], |_, _| ()).map_err(|fault| fault.of(path))?;
         let torn = (whole < bytes.len()).then_some(lines.len() + 2);
-        let end = End { file, length: whole as u64, open: whole > last };
+        let end = End { file, length: whole as u64, open: whole > last, routes };
         Ok(Opened { trace: Self::new(path, end), begin, lines, torn })
     }
 
@@ -239,12 +248,17 @@ impl Trace {
 
     /// Appends a record.
     pub fn write(&self, run: usize, seconds: f64, record: &Record) -> Result<()> {
-        self.append(&line(&self.path, run, seconds, record)?)
+        let mut end = self.end();
+        let shortened = end.routes.without_shared(run, record);
+        let (shared_rows, written) = shortened.as_ref().map_or((0, record), |(rows, record)| (*rows, record));
+        let line = line(&self.path, run, seconds, shared_rows, written)?;
+        end.append(&line).map_err(|error| problem(&self.path, error))?;
+        end.routes.remember(run, record);
+        Ok(())
     }
 
-    fn append(&self, line: &str) -> Result<()> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        end.append(line).map_err(|error| problem(&self.path, error))
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,10 +278,35 @@ impl End {
     }
 }
 
+/// Returns what was recorded for training in a trace ([`AgentOptions::record`]): the records of answers and summaries in
+/// the order of its lines, whole, each with the number of its run, from 0. A last line that was not written to its end
+/// does not count.
+///
+/// # Errors
+/// [`AgentError::Trace`] if the file can't be read or is no trace.
+pub fn read_records(path: impl AsRef<Path>) -> Result<Vec<(usize, generation::Record)>> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(|error| problem(path, error))?;
+    let (_, whole) = whole_lines(&bytes);
+    let mut records = Vec::new();
+    read(&bytes[..whole], |run, record| records.push((run, record))).map_err(|fault| fault.of(path))?;
+    Ok(records)
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// A record as a line.
-fn line(path: &Path, run: usize, seconds: f64, record: &Record) -> Result<String> {
-    let line = Line { schema_version: SCHEMA_VERSION, run, seconds, record };
+fn line(path: &Path, run: usize, seconds: f64, shared_rows: usize, record: &Record) -> Result<String> {
+    let line = Line { schema_version: SCHEMA_VERSION, run, seconds, shared_rows, record };
     Ok(serde_json::to_string(&line).map_err(|error| problem(path, error))? + "\n")
+}
+
+/// Where the last line of a trace begins, and where its last whole line ends.
+fn whole_lines(bytes: &[u8]) -> (usize, usize) {
+    let last = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    (last, if is_torn(&bytes[last..]) { last } else { bytes.len() })
 }
 
 /// Whether a last line without a line break ends within its record.
@@ -278,23 +317,35 @@ fn is_torn(line: &[u8]) -> bool {
     }
 }
 
-/// The beginning and the rest of a trace of whole lines.
-fn read(bytes: &[u8]) -> std::result::Result<(Begin, Vec<Line>), Fault> {
+/// The beginning and the rest of a trace of whole lines, and its latest routes. What was recorded for training goes to
+/// `recorded` with its run's number.
+fn read(
+    bytes: &[u8],
+    mut recorded: impl FnMut(usize, generation::Record),
+) -> std::result::Result<(Begin, Vec<Line>, LatestRoutes), Fault> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         Fault::new("no UTF-8").at(line)
     })?;
     let mut begin = None;
-    let mut lines = Vec::new();
+    let (mut lines, mut routes) = (Vec::new(), LatestRoutes::default());
     for (at, text) in text.lines().enumerate() {
         let at = at + 1;
-        let line: Line = serde_json::from_str(text).map_err(|error| {
+        let mut line: Line = serde_json::from_str(text).map_err(|error| {
             let text = error.to_string();
             // Of a text of one line, the column is of use.
             let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
             Fault::new(format!("{problem}, column {}", error.column())).at(at)
         })?;
-        line.check().map_err(|fault| fault.at(at))?;
+        let restored = line.check().and_then(|()| routes.restore(line.run, line.shared_rows, &mut line.record));
+        restored.map_err(|fault| fault.at(at))?;
+        if let Some(record) = line.record.take_recorded() {
+            record.validate().map_err(|error| match error {
+                GenerationError::Record { field, problem } => Fault::field(format!("record.{field}"), problem).at(at),
+                error => Fault::new(error).at(at),
+            })?;
+            recorded(line.run, *record);
+        }
         match (line.record, &begin) {
             (Record::Begin(record), None) => begin = Some(record),
             (Record::Begin(_), Some(_)) => return Err(Fault::new("a second beginning").at(at)),
@@ -302,7 +353,7 @@ fn read(bytes: &[u8]) -> std::result::Result<(Begin, Vec<Line>), Fault> {
             (record, Some(_)) => lines.push(Line { record, ..line }),
         }
     }
-    Ok((begin.ok_or_else(|| Fault::new("holds no whole record"))?, lines))
+    Ok((begin.ok_or_else(|| Fault::new("holds no whole record"))?, lines, routes))
 }
 
 /// An error of a trace's file.

@@ -101,13 +101,13 @@ impl Routes {
         if layer >= self.layers.len() {
             return None;
         }
-        let at = (position.checked_mul(self.layers.len())? + layer) * self.experts_per_token;
-        self.expert_ids.get(at..at + self.experts_per_token)
+        let at = position.checked_mul(self.layers.len())?.checked_add(layer)?.checked_mul(self.experts_per_token)?;
+        self.expert_ids.get(at..at.checked_add(self.experts_per_token)?)
     }
 
     /// Rows, `R`; 0 if the model has no MoE layer.
     pub fn rows(&self) -> usize {
-        self.expert_ids.len().checked_div(self.layers.len() * self.experts_per_token).unwrap_or(0)
+        self.expert_ids.len().checked_div(self.layers.len().saturating_mul(self.experts_per_token)).unwrap_or(0)
     }
 }
 

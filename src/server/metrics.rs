@@ -59,6 +59,8 @@ impl Metrics {
             ("reasoning_tokens_total", "Those of them that were reasoning.", read(&self.reasoning_tokens)),
             ("engine_steps_total", "Passes through the model.", stats.steps as u64),
             ("engine_prompt_tokens_total", "Prompt tokens that went through the model.", stats.prompt_tokens as u64),
+            ("engine_prefix_hits_total", "Requests whose prompt began in the cache.", stats.prefix_hits as u64),
+            ("engine_cached_tokens_total", "Prompt tokens that the cache had.", stats.cached_tokens as u64),
             ("engine_generated_tokens_total", "Tokens generated.", stats.generated_tokens as u64),
             ("engine_drafted_tokens_total", "Tokens drafted by the MTP layer.", stats.drafted as u64),
             ("engine_accepted_tokens_total", "Drafted tokens that were right.", stats.accepted as u64),
@@ -66,11 +68,16 @@ impl Metrics {
             head(&mut out, name, "counter", help);
             let _ = writeln!(out, "{PREFIX}{name} {value}");
         }
-        let waiting = load.requests.saturating_sub(load.running);
-        for (name, help, value) in [
+        let mut gauges = vec![
             ("requests_running", "Answers being generated.", load.running),
-            ("requests_waiting", "Answers waiting for a place.", waiting),
-        ] {
+            ("requests_waiting", "Answers waiting for a place.", load.waiting()),
+            ("prefix_tokens", "Tokens of ended answers that the cache keeps for later prompts.", load.prefix_tokens),
+        ];
+        if let Some(pages) = load.pages {
+            gauges.push(("cache_pages_used", "Cache pages of answers and kept prefixes.", pages.used));
+            gauges.push(("cache_pages_free", "Allocated cache pages that hold nothing.", pages.free));
+        }
+        for (name, help, value) in gauges {
             head(&mut out, name, "gauge", help);
             let _ = writeln!(out, "{PREFIX}{name} {value}");
         }

@@ -13,6 +13,7 @@ mod chat;
 mod connections;
 mod constrain;
 mod limits;
+mod metrics;
 mod page;
 mod refusals;
 mod template;
