@@ -97,7 +97,7 @@ fn dense(mut json: Map<String, Value>) -> Result<Config> {
     Ok(Config::from_json(&Value::Object(json).to_string())?)
 }
 
-/// One sequence in a cache of its own.
+/// One sequence in its own cache.
 struct Run<'a> {
     model: &'a Model,
     filler: &'a Model,

@@ -49,7 +49,7 @@ struct Args {
     /// Instructions for the model.
     #[arg(long, default_value = "")]
     system: String,
-    /// Whether the model thinks before it speaks.
+    /// Whether the model thinks before it answers.
     #[arg(long, value_enum, default_value = "on")]
     thinking: Switch,
     /// Whether the model may call the tools of /tools.

@@ -67,7 +67,7 @@ struct Args {
     /// Your own tools instead: a list as in OpenAI's protocol. Results are typed, or stand beside `function` in `result`.
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
-    /// What is asked. May be given several times: one turn after the other.
+    /// The question. May be given several times: one turn after the other.
     #[arg(long, default_value = DEFAULT_PROMPT, allow_hyphen_values = true)]
     prompt: Vec<String>,
     /// Instructions before the first turn.

@@ -6,7 +6,7 @@ use std::fmt;
 /// such text cannot say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
-    /// The text; control tokens stand in it as `<name>`. The rules that a schema comes to stand below a comment that
+    /// The text; control tokens are written as `<name>`. The rules of a schema follow a comment that
     /// names it as [`SchemaOf`] is written.
     pub lark: String,
     /// The schemas that are part of it.
@@ -35,7 +35,7 @@ impl fmt::Display for SchemaOf {
     }
 }
 
-/// JSON as an answer's content: a grammar of JSON strings lets any text stand in them, a reader of the answer does not.
+/// JSON as an answer's content: a grammar of JSON strings allows any text in them, a reader of the answer does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonContent {
     /// The content begins after this text; empty = at once.
@@ -50,7 +50,7 @@ pub struct Parameters {
     /// What precedes a name.
     pub open: String,
     /// What follows the name of a value that is plain text. Its first character is in no name, its last ends the tag
-    /// and stands in it nowhere else.
+    /// and occurs in it nowhere else.
     pub raw: String,
     /// What follows the name of a value that is JSON; begins and ends like `raw`.
     pub json: String,

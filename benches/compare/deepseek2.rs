@@ -1,4 +1,5 @@
-//! This crate's V3 model beside candle-transformers' `deepseek2`, on the same random weights of DeepSeek-V2-Lite's shapes.
+//! Compares this crate's V3 model with candle-transformers' `deepseek2`, on the same random weights of
+//! DeepSeek-V2-Lite's shapes.
 //!
 //! `cargo bench --workspace --bench compare_deepseek2 [-- contexts, such as 128,1024]`
 //!
@@ -34,7 +35,7 @@ const ACTIVE_WEIGHTS: f64 = (2 * (2048 * 16 * 192 + 2048 * 576 + 512 * 16 * 256 
     + 64 * 2048
     + 2048 * 2048) as f64;
 
-/// What both models are told.
+/// The config keys of both models.
 fn shapes() -> Value {
     json!({
         "vocab_size": 2048, "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408,

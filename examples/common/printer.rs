@@ -10,7 +10,7 @@ use deepseek_v32::generation::Cancel;
 
 use super::terminal::{complain, escaped_lines, takes_codes};
 
-/// Prints events as they come: reasoning dimmed, if a terminal shows it. Once nobody reads any more, the agent is
+/// Prints events as they come: reasoning dimmed, if a terminal shows it. Once the output is closed, the agent is
 /// stopped.
 pub struct Printer<W: Write> {
     out: W,
@@ -48,7 +48,7 @@ impl<W: Write> Printer<W> {
     }
 
     pub fn event(&mut self, event: AgentEvent) {
-        // Of parallel runs, only the calls are told.
+        // Of parallel runs, only the calls are printed.
         match event.kind {
             AgentEventKind::Delta(Delta::Reasoning(text)) if event.run == 0 => self.text(Printed::Reasoning, &text),
             AgentEventKind::Delta(Delta::Content(text)) if event.run == 0 => self.text(Printed::Content, &text),
@@ -77,7 +77,7 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// A line of its own.
+    /// A separate line.
     pub fn line(&mut self, line: &str) {
         self.end_line();
         self.write(&format!("{}\n", escaped_lines(line)));

@@ -27,7 +27,7 @@ pub fn takes_codes(is_terminal: bool) -> bool {
     is_terminal && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
-/// A line on standard error. That nobody takes it is no reason to panic.
+/// Writes a line to standard error; a closed standard error is no reason to panic.
 pub fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escaped(line, &[]));
 }

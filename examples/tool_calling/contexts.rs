@@ -11,7 +11,7 @@ use deepseek_v32::chat_model::{ChatModel, ChatUsage};
 use crate::common::printer::stop_name;
 use crate::tools;
 
-/// Questions, one turn each, and what the answers must hold. The embedded checkpoint's context has room for about ten.
+/// Questions, one turn each, and what the answers must hold. The embedded checkpoint's context holds about ten.
 const QUESTIONS: &[(&str, &[&str])] = &[
     ("Calculate 177 times 579.", &["102483"]),
     ("What is the price of the lamp?", &["40 euros"]),

@@ -44,7 +44,7 @@ fn add(toolbox: Toolbox, entry: &Json) -> Result<Toolbox> {
     ensure!(entry.get("function").is_some(), "has no `function`");
     let tool: Tool = serde_json::from_str(&entry.to_string()).map_err(|error| {
         let text = error.to_string();
-        // The place in a text that nobody has seen.
+        // The position in a text that the user has not seen.
         anyhow!(one_line(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text)))
     })?;
     let name = tool.name().to_string();

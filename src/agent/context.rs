@@ -32,7 +32,7 @@ pub enum ContextManagement {
     DiscardAll,
     /// Several independent runs from the beginning, each until its own context is full; the one that answers in the
     /// fewest steps counts. Their answers must be able to differ: more than one run needs a temperature above 0. Each
-    /// run draws from seeds of its own.
+    /// run has its own seeds.
     ParallelFewestStep {
         /// How many runs.
         runs: usize,
@@ -88,7 +88,7 @@ pub struct Managed {
     pub step: usize,
     /// Tokens of the conversation before it.
     pub tokens_before: usize,
-    /// Tokens of the prompt after it, if the model can tell.
+    /// Tokens of the prompt after it, if the model can count them.
     pub tokens_after: Option<usize>,
     /// Steps that went.
     pub discarded_steps: usize,
@@ -98,15 +98,15 @@ pub struct Managed {
     pub summary_usage: Option<ChatUsage>,
 }
 
-/// What the model is told to have its work summarised.
+/// The message that asks the model for a summary of its work.
 pub(super) const SUMMARY_REQUEST: &str = "The context is almost full, so the steps above will be removed. Write a \
 summary from which the work can go on without them: what was found, with all names, numbers and sources that still \
 matter, what was tried in vain, and what is left to do. Write only the summary.";
 
-/// What stands between a question and the summary of the work on it.
+/// The text between a question and the summary of the work on it.
 const SUMMARY_HEAD: &str = "\n\nSummary of the work so far, whose steps are no longer shown:\n";
 
-/// Where the steps stand in a conversation.
+/// The positions of the steps in a conversation.
 pub(super) fn steps(messages: &[Message]) -> Vec<Range<usize>> {
     let is_step = |message: &Message| message.role == Role::Assistant && !message.tool_calls.is_empty();
     let starts = messages.iter().enumerate().filter(|(_, message)| is_step(message)).map(|(at, _)| at);
@@ -134,13 +134,13 @@ pub(super) fn discard(messages: &[Message], count: usize) -> Vec<Message> {
     (0..messages.len()).filter(stays).map(|at| messages[at].clone()).collect()
 }
 
-/// Where the question stands: the last user message.
+/// The position of the question: the last user message.
 pub(super) fn question(messages: &[Message]) -> Option<usize> {
     let asks = |message: &Message| matches!(message.role, Role::User | Role::Developer) && !is_note(message);
     messages.iter().rposition(asks)
 }
 
-/// Puts a summary behind the question; `original` is the question as it was asked. Returns it.
+/// Appends a summary to the question; `original` is the question as it was asked. Returns it.
 pub(super) fn add_summary(messages: &mut Vec<Message>, original: Option<String>, summary: &str) -> String {
     let at = question(messages).unwrap_or_else(|| {
         messages.push(Message::user(""));

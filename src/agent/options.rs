@@ -12,9 +12,9 @@ use crate::generation::{RecordOptions, SamplingParams};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentOptions {
-    /// Whether the model thinks before it speaks. Default: yes.
+    /// Whether the model thinks before it answers. Default: yes.
     pub thinking: bool,
-    /// How tokens are chosen. Each answer draws from a seed of its own, which follows from the one given. Default:
+    /// How tokens are chosen. Each answer has its own seed, derived from the one given. Default:
     /// greedy.
     pub params: SamplingParams,
     /// Most tokens of one answer; one that is longer ends the run. Default: as many as the context holds.
@@ -26,7 +26,7 @@ pub struct AgentOptions {
     pub max_call_retries: usize,
     /// Most tokens of all prompts and answers together. Default: no limit.
     pub max_tokens: Option<usize>,
-    /// Longest time from the beginning, in every process that worked on the run. A tool that is at work is waited for.
+    /// Longest time from the beginning, in every process that worked on the run. A running tool is waited for.
     /// Default: no limit.
     pub max_time: Option<Duration>,
     /// What to do when the context fills. Default: nothing.
@@ -88,7 +88,7 @@ impl AgentOptions {
         }
     }
 
-    /// The parameters of one answer: those given, with a seed of its own. The first answer of the first run has the seed
+    /// The parameters of one answer: those given, with its own seed. The first answer of the first run has the seed
     /// given.
     pub(super) fn params_of(&self, run: usize, step: usize) -> SamplingParams {
         let mut params = self.params.clone();

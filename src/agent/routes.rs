@@ -1,5 +1,5 @@
-//! Routes in a trace. Each turn's prompt begins with the turns before it, so each record's routes begin with those of the
-//! record before; a line holds the rest alone.
+//! Routes in a trace. Each turn's prompt begins with the turns before it, so each record's routes begin with those of
+//! the record before; a line holds only the rest.
 
 use std::collections::HashMap;
 

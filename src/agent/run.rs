@@ -16,7 +16,7 @@ use crate::chat::{Message, ToolChoice};
 use crate::chat_model::{ChatEvent, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::generation::{self, Cancel};
 
-/// How often the clock is looked at while the model or a tool is at work.
+/// How often the time limit is checked while the model or a tool runs.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A run in progress.
@@ -38,7 +38,7 @@ enum Count {
     Tokens(usize),
     /// More than the context holds.
     TooMany,
-    /// The model can't tell.
+    /// The model can't count tokens.
     Unknown,
 }
 
@@ -100,7 +100,7 @@ impl Run<'_> {
         let mut full = false;
         match (self.state.finish, self.state.last) {
             (Some(Finish::Stop | Finish::ToolCalls), _) if !self.called() => {
-                // The last step is not spent on a word about it.
+                // The last step is not spent on a retry.
                 let may_retry = self.state.retries < self.options.max_call_retries
                     && self.state.steps < self.state.max_steps
                     && self.interrupted().is_none();
@@ -124,7 +124,7 @@ impl Run<'_> {
         }
         let mut request = self.request();
         let count = if full { Count::TooMany } else { self.count(&request)? };
-        // Where the model can't tell, the tokens of its last answer stand for what the conversation has now.
+        // Where the model can't count, the tokens of its last answer are taken for those of the conversation.
         let tokens = count.tokens().or(self.state.last.map(|usage| usage.total())).unwrap_or(0);
         full |= count == Count::TooMany || tokens >= context_length;
         if full || tokens as f64 > self.options.context_threshold * context_length as f64 {
@@ -191,7 +191,7 @@ impl Run<'_> {
         Ok(Some(self.options.max_answer_tokens.map_or(left, |most| most.min(left))))
     }
 
-    /// Asks the model; while it is at work, the time limit ends it. `None` if the conversation does not fit its context.
+    /// Asks the model; the time limit ends the answer. `None` if the conversation does not fit its context.
     fn ask(&mut self, mut request: ChatRequest, tell: bool) -> Result<Option<ChatResponse>> {
         let (run, step) = (self.run, self.state.steps);
         let on_event = &mut *self.on_event;
@@ -307,7 +307,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Tokens of the next prompt with these messages, if the model can tell and they fit.
+    /// Tokens of the next prompt with these messages, if the model can count them and they fit.
     fn tokens_of(&self, messages: &[Message]) -> Result<Option<usize>> {
         Ok(self.count(&ChatRequest { messages: messages.to_vec(), ..self.request() })?.tokens())
     }
@@ -347,7 +347,7 @@ impl Run<'_> {
         self.state.seconds + self.started.elapsed().as_secs_f64()
     }
 
-    /// Writes a record, then lets it count and tells what it holds of the model's answer.
+    /// Writes a record, applies it to the state and reports what was recorded of the model's answer.
     fn record(&mut self, record: Record) -> Result<()> {
         if let Some(trace) = self.trace {
             if let Some(first) = self.unwritten.take() {

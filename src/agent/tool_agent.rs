@@ -78,7 +78,7 @@ impl Agent {
     /// Works on a conversation until the end, telling `on_event` of everything on the way, on this thread.
     ///
     /// # Errors
-    /// If the model fails or refuses the conversation. What goes wrong in a tool is no error: the model is told.
+    /// If the model fails or refuses the conversation. An error of a tool is no error here: the model gets its text.
     pub fn run(&self, messages: impl Into<Vec<Message>>, on_event: &mut dyn FnMut(AgentEvent)) -> Result<Outcome> {
         self.options.validate()?;
         self.work(&self.options, states(&self.options, messages.into()), None, None, on_event)
@@ -108,7 +108,7 @@ impl Agent {
     }
 
     /// Continues a run from its trace, with the options it began with, as if it had never been interrupted. Answers and
-    /// results that were recorded are not asked for again; a call that was at work is made again. A run that had ended
+    /// results that were recorded are not asked for again; a call without a result is made again. A run that had ended
     /// comes back as it was. A last record that was not written to its end does not count, which is told
     /// ([`AgentEventKind::RecordDropped`]). Nothing is written before something happens.
     ///
@@ -158,7 +158,7 @@ impl Agent {
         self.work(&begin.options, states, Some(&trace), max_steps, on_event)
     }
 
-    /// Works on runs until they end; with a limit, with that one instead of their own.
+    /// Carries on runs until they end; `max_steps` replaces their own limit.
     fn work(
         &self,
         options: &AgentOptions,
@@ -205,7 +205,7 @@ impl Agent {
     }
 }
 
-/// The runs at their beginning.
+/// The initial state of each run.
 fn states(options: &AgentOptions, messages: Vec<Message>) -> Vec<State> {
     let runs = match options.context {
         ContextManagement::ParallelFewestStep { runs } => runs,

@@ -2,9 +2,11 @@
 //!
 //! One record a line, written whole: `{"schema_version": 1, "run": 0, "seconds": 0.5, "record": {KIND: {…}}}`. With
 //! `"shared_rows": N`, the routes in the line lack their first `N` rows: these are the first `N` rows of the routes that
-//! the same run recorded before. The kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
+//! the same run recorded before.
+//!
+//! The kinds are `begin` (once: model, options, tools, messages), `answer` (with the [record](generation::Record) that
 //! [`AgentOptions::record`] asks for), `retry` (the model was told that its call could not be read), `result`, `managed`
-//! (the context was managed: the messages after it), `end` and `limit` (another number of steps, also behind an `end` at
+//! (the context was managed: the messages after it), `end` and `limit` (another limit of steps, also after an `end` at
 //! the old one). A last line that was not written to its end counts as not written.
 
 use std::fs::{self, File, OpenOptions};
@@ -187,7 +189,7 @@ pub(super) struct Trace {
 #[derive(Debug)]
 struct End {
     file: File,
-    /// Bytes of the file that count; what is behind them goes before something is written.
+    /// Length of the whole lines in bytes; what follows them is cut off before the next line is written.
     length: u64,
     /// Whether the last line lacks its line break.
     open: bool,
@@ -205,7 +207,7 @@ pub(super) struct Opened {
 }
 
 impl Trace {
-    /// A new file that begins.
+    /// Creates the file and writes its first record.
     pub fn create(path: &Path, begin: Begin) -> Result<Self> {
         let begin = Record::Begin(begin);
         let text = line(path, 0, 0.0, 0, &begin)?;
@@ -219,7 +221,7 @@ impl Trace {
             _ => problem(path, error),
         })?;
         let trace = Self::new(path, End { file, length: 0, open: false, routes: LatestRoutes::default() });
-        // An empty file would stand in the way of the next attempt.
+        // An empty file would make the next attempt fail.
         let written = trace.end().append(&text).map_err(|error| problem(path, error));
         written.inspect_err(|_| drop(fs::remove_file(path)))?;
         Ok(trace)
@@ -271,7 +273,7 @@ impl End {
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
         match written {
             Ok(()) => (self.length, self.open) = (self.length + line.len() as u64, false),
-            // Half a record would stand before those of other runs.
+            // Records of other runs must not follow half a record.
             Err(_) => drop(self.file.set_len(self.length)),
         }
         written

@@ -1,7 +1,7 @@
 //! Models that chat: messages in, one message out.
 //!
 //! [`ChatModel`] is the trait. It has two implementations: [`LocalChat`], the crate's own engine, and `OpenAiChat`, a
-//! server that speaks the OpenAI protocol (feature `client`). A [`ChatRequest`] says what is asked; what happens while
+//! server with the OpenAI protocol (feature `client`). A [`ChatRequest`] says what is asked; what happens while
 //! the answer is written comes as [`ChatEvent`]s.
 //!
 //! What the local model wrote is kept as the ids it wrote and never tokenized again; text from outside never makes

@@ -1,4 +1,4 @@
-//! Which layers have an indexer of their own: `indexer_types`, `index_topk_pattern` or `index_topk_freq`.
+//! Which layers have their own indexer: `indexer_types`, `index_topk_pattern` or `index_topk_freq`.
 
 use serde_json::Value;
 

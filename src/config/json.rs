@@ -21,7 +21,7 @@ pub(crate) fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The key that stands last before an error's place.
+/// The last key before an error's position.
 fn last_key<'a>(text: &'a str, error: &serde_json::Error) -> Option<&'a str> {
     if error.is_data() {
         // It names the key itself.

@@ -222,7 +222,7 @@ impl Config {
 }
 
 impl Yarn {
-    /// `object`: where the numbers stand, for messages.
+    /// `object`: the key that holds the numbers, for messages.
     pub(super) fn validate(&self, object: &str) -> Result<()> {
         let key = |name: &str| format!("{object}.{name}");
         if !(1.0..=MAX_FACTOR).contains(&self.factor) {

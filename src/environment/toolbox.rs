@@ -23,7 +23,7 @@ pub trait ToolHandler: Send + Sync {
     /// schema.
     ///
     /// # Errors
-    /// The model is told the text of the error and may try again.
+    /// The model gets the text of the error and may try again.
     fn call(&self, arguments: &Json) -> Result<String, ToolFailure>;
 }
 

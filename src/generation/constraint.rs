@@ -48,7 +48,7 @@ pub trait Constraint: Debug + Send + Sync {
     /// A token was chosen; stop ids are reported too.
     ///
     /// # Errors
-    /// A line that says why the token can't stand here.
+    /// One line that says why the token is not allowed here.
     fn accept(&mut self, id: u32) -> Result<(), String>;
 
     /// A copy in the same state.

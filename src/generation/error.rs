@@ -24,7 +24,7 @@ pub enum GenerationError {
     /// A token id that the model's vocabulary does not have.
     #[error("{place} holds token id {id}, but the model's vocabulary has {vocab_size} entries")]
     TokenId {
-        /// Where the id stands, e.g. `prompt_ids[3]`.
+        /// The position of the id, e.g. `prompt_ids[3]`.
         place: String,
         /// The id.
         id: u32,
@@ -60,7 +60,7 @@ pub enum GenerationError {
          shorten the prompt or lower max_tokens"
     )]
     NeverFits {
-        /// Cached tokens the request may come to, in whole pages.
+        /// Cached tokens the request may need, in whole pages.
         needed: usize,
         /// The engine's bound.
         max_cached_tokens: usize,
@@ -72,7 +72,7 @@ pub enum GenerationError {
     #[error("speculative decoding needs an MTP layer, and this model has none (num_nextn_predict_layers is 0)")]
     NoMtp,
 
-    /// Routes were asked of a model that does not tell them.
+    /// Routes were requested from a model that does not report them.
     #[error("record.routes: this model does not tell the experts that its tokens are sent to")]
     NoRoutes,
     /// A record that contradicts itself, or of another version.

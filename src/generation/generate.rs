@@ -29,7 +29,7 @@ impl<M: TokenModel> Engine<M> {
         }
     }
 
-    /// Generates the answers to many requests together; the results stand in the requests' order.
+    /// Generates the answers to many requests together; the results are in the requests' order.
     ///
     /// # Errors
     /// If a request is refused (then none has started) or the model fails. A token that cannot be chosen fails its

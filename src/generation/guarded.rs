@@ -33,7 +33,7 @@ impl AddedTokens {
         self.finder.find(text).map(|token| &text[token.range()])
     }
 
-    /// Whether a token stands in a stretch from outside or across one's ends.
+    /// Whether a token lies in a range from outside or crosses the ends of one.
     fn touch(&self, text: &str, outside: &[Range<usize>]) -> bool {
         self.finder.find_iter(text).any(|token| {
             let next = outside.partition_point(|range| range.end <= token.start());

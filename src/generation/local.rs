@@ -12,7 +12,7 @@ use crate::model::{Cache, Model, ModelOptions, SequenceId, Trace};
 use crate::ops::layout::BatchLayout;
 use crate::weights::{self, LoadOptions, Progress};
 
-/// A [`Model`] with a cache of its own. Engines on the same model share its weights.
+/// A [`Model`] with its own cache. Engines on the same model share its weights.
 #[derive(Debug)]
 pub struct LocalModel {
     model: Arc<Model>,
@@ -29,7 +29,7 @@ impl LocalModel {
         Ok(Self { model, cache })
     }
 
-    /// Loads a checkpoint folder in Hugging Face format; `progress` is told of every tensor.
+    /// Loads a checkpoint folder in Hugging Face format; `progress` is called for every tensor.
     ///
     /// # Errors
     /// As [`weights::load`], and if the model can't be built from the weights.

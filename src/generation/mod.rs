@@ -6,7 +6,7 @@
 //! - [`StopConditions`] end an answer at token ids or strings.
 //! - [`Tokenizer`] and [`Detokenizer`] turn text to ids and back, the latter as ids come.
 //! - [`TokenModel`] is what the engine asks of a model; [`LocalModel`] is the crate's own.
-//! - [`Service`] puts an engine on a thread of its own, for callers on many threads.
+//! - [`Service`] runs an engine on its own thread, for callers on many threads.
 //! - [`Constraint`] is a grammar that an answer must follow; with feature `constrain`, `GrammarCompiler` makes one
 //!   from a [`Grammar`](crate::grammar::Grammar).
 //!

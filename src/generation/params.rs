@@ -31,7 +31,7 @@ pub struct SamplingParams {
     pub repeat_last_n: Option<usize>,
     /// Subtracted from the logits of tokens seen in the answer; in `[-2, 2]`. Default 0.
     pub presence_penalty: f64,
-    /// Subtracted from a token's logit once for each time it stands in the answer; in `[-2, 2]`. Default 0.
+    /// Subtracted from a token's logit once for each time it occurs in the answer; in `[-2, 2]`. Default 0.
     pub frequency_penalty: f64,
     /// Added to the logits of these token ids; finite, or -inf to forbid a token.
     pub logit_bias: BTreeMap<u32, f32>,

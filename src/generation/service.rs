@@ -1,4 +1,4 @@
-//! An engine on a thread of its own.
+//! An engine on its own thread.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -56,9 +56,9 @@ struct Swap {
     done: Sender<Result<()>>,
 }
 
-/// An [`Engine`] on a thread of its own, which takes requests from any thread and batches those that overlap.
+/// An [`Engine`] on its own thread, which takes requests from any thread and batches those that overlap.
 ///
-/// Clones speak to the same engine. When the last one is dropped, the requests in flight are carried out and the
+/// Clones share the engine. When the last one is dropped, the requests in flight are carried out and the
 /// thread ends. If the engine or a sink panics, every request ends with [`GenerationError::Panicked`], and later ones
 /// with [`GenerationError::Stopped`].
 #[derive(Debug, Clone)]
@@ -89,10 +89,10 @@ impl Service {
         Ok(Self { commands, load, max_context, vocab_size, tokenizer })
     }
 
-    /// Hands a request over; `sink` takes its events, also the error of a request that is refused.
+    /// Submits a request; `sink` takes its events, also the error of a request that is refused.
     ///
     /// # Errors
-    /// [`GenerationError::Stopped`] if the engine's thread is gone.
+    /// [`GenerationError::Stopped`] if the engine's thread has ended.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<()> {
         lock(&self.load).requests += 1;
         self.commands.send(Command::Run(Box::new(request), sink)).map_err(|_| {
@@ -101,7 +101,7 @@ impl Service {
         })
     }
 
-    /// Hands a request over; its events come through the channel. Dropping the receiver ends the request.
+    /// Submits a request; its events come through the channel. Dropping the receiver ends the request.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -129,7 +129,7 @@ impl Service {
     /// must not call this.
     ///
     /// # Errors
-    /// [`GenerationError::Stopped`] if the engine's thread is gone.
+    /// [`GenerationError::Stopped`] if the engine's thread has ended.
     pub fn flush_prefixes(&self) -> Result<usize> {
         self.ask(Command::FlushPrefixes)
     }
@@ -217,7 +217,7 @@ impl<M: TokenModel> Worker<M> {
             if let Some(Swap { weights, version, done }) = self.swap.take() {
                 let swapped = self.engine.swap_weights(weights, version);
                 self.update_load();
-                // An asker that left does not undo it.
+                // The swap holds if the caller no longer waits.
                 let _ = done.send(swapped);
             }
             let command = if idle {
@@ -270,7 +270,7 @@ impl<M: TokenModel> Worker<M> {
     }
 }
 
-/// Tells a request that it ended with an error.
+/// Ends a request with an error.
 fn end(load: &Mutex<Load>, mut sink: Sink, error: GenerationError) {
     lock(load).requests -= 1;
     // A sink that panics must not keep the others from their end.

@@ -29,7 +29,7 @@ impl fmt::Display for FinishReason {
     }
 }
 
-/// What ends a sequence, beside `max_tokens` and the model's context.
+/// What ends a sequence, besides `max_tokens` and the model's context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopConditions {
     /// Token ids, usually the checkpoint's `eos_token_id`.

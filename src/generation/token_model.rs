@@ -22,7 +22,7 @@ pub struct Pages {
 /// A model together with its cache, as the engine sees it.
 ///
 /// A sequence's cache holds one row per position for the main layers and, in the same slots, one for the MTP layer.
-/// A failed call may leave appended rows behind; the engine truncates them away.
+/// A failed call may leave appended rows; the engine truncates them.
 pub trait TokenModel: Send {
     /// Names a sequence in the cache.
     type Sequence: Copy + Debug + Send;
@@ -83,7 +83,7 @@ pub trait TokenModel: Send {
     /// If a tensor operation fails.
     fn forward(&mut self, ids: &[u32], layout: &BatchLayout) -> Result<Tensor>;
 
-    /// The shape of the routes of [`Self::forward_with_routes`]; `None` if this model does not tell them, the default.
+    /// The shape of the routes of [`Self::forward_with_routes`]; `None`, the default, if this model does not report them.
     fn route_shape(&self) -> Option<RouteShape> {
         None
     }
@@ -91,7 +91,7 @@ pub trait TokenModel: Send {
     /// As [`Self::forward`], also returning the batch's routes `[T, layers, experts_per_token]`, row after row.
     ///
     /// # Errors
-    /// As [`Self::forward`], and if the model does not tell routes.
+    /// As [`Self::forward`], and if the model does not report routes.
     fn forward_with_routes(&mut self, _ids: &[u32], _layout: &BatchLayout) -> Result<(Tensor, Vec<u16>)> {
         bail!("this model does not tell the experts that its tokens are sent to")
     }

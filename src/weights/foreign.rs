@@ -1,4 +1,4 @@
-//! Files that stand in a checkpoint's place and that this crate does not read, named in errors for what they are.
+//! Files of formats that this crate does not read, found where a checkpoint is expected; errors name the format.
 
 use std::fmt;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub enum ForeignFile {
     Html,
 }
 
-/// How many bytes of a file tell what it is.
+/// How many bytes of a file are enough to name its format.
 const FIRST_BYTES: u64 = 64;
 
 impl ForeignFile {

@@ -79,7 +79,7 @@ fn one_line(error: &impl std::fmt::Display) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Adds up the hub client's events, which tell of changed files only.
+/// Adds up the hub client's events, which report changed files only.
 struct Tracker<F> {
     report: F,
     state: Mutex<State>,

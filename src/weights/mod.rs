@@ -3,7 +3,7 @@
 //!
 //! [`Checkpoint::open`] maps the files and checks everything that can be checked without reading the data: headers,
 //! index, and every tensor's name, shape and dtype against the [`Config`]. [`Checkpoint::var_builder`] then reads each
-//! tensor once, in parallel, into memory of its own and releases the mapped pages, so that peak memory stays near the
+//! tensor once, in parallel, into its own memory and releases the mapped pages, so that peak memory stays near the
 //! size of the model. [`load`] does both. Nothing is returned unless all of it is sound.
 //!
 //! [`save`] and [`Checkpoint::save_to`] write the same layout.

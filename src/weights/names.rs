@@ -22,7 +22,7 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const EMBEDDING_SUFFIX: &str = "embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
-/// Where the tensor of one routed expert stands in the stack of all: `model.layers.3.mlp.experts.7.up_proj.weight` is
+/// The place of one routed expert's tensor in the stack of all: `model.layers.3.mlp.experts.7.up_proj.weight` is
 /// number 7 of `model.layers.3.mlp.experts.up_proj.weight`.
 pub(super) fn place_in_stack(name: &str) -> Option<(String, usize)> {
     let (layer, rest) = name.split_once(EXPERTS)?;
@@ -38,7 +38,7 @@ pub(super) fn name_in_stack(name: &str, expert: usize) -> Option<String> {
     is_stack.then(|| format!("{layer}{EXPERTS}{expert}.{projection}"))
 }
 
-/// What stands before the experts of a layer in their names.
+/// The prefix of the names of a layer's experts.
 const EXPERTS: &str = ".mlp.experts.";
 
 /// Calls `visit(name, shape, kind)` for every tensor of the main model, then for those of the MTP layers, without

@@ -80,7 +80,7 @@ impl<T: SaveTensor + ?Sized> SaveTensor for &T {
     }
 }
 
-/// A tensor as it stands in a checkpoint's file.
+/// A tensor as a checkpoint's file holds it.
 struct Stored<'a> {
     dtype: Dtype,
     shape: &'a [usize],
@@ -286,7 +286,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         for (temporary, _) in &self.files {
-            // What cannot be removed is left behind under its temporary name.
+            // What cannot be removed stays under its temporary name.
             let _ = fs::remove_file(temporary);
         }
     }

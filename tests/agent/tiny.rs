@@ -1,4 +1,4 @@
-//! The agent on the embedded checkpoint, with tools of its own and those of the example.
+//! The agent on the embedded checkpoint, with its own tools and those of the example.
 
 #[path = "../../examples/tools/mod.rs"]
 mod tools;

@@ -107,7 +107,7 @@ fn dtypes() {
 
 #[test]
 fn precisions() {
-    // The recorded FP8 case, which has no tokenizer of its own, and one whose blocks are ragged.
+    // The recorded FP8 case, which has no tokenizer, and one whose blocks are ragged.
     let dir = tempfile::tempdir().unwrap();
     for entry in golden("v32_fp8").read_dir().unwrap() {
         let entry = entry.unwrap();

@@ -14,7 +14,7 @@ use deepseek_v32::config::{Config, IndexerType, ModelType};
 use serde_json::{Map, Value, json};
 
 #[test]
-fn the_unspoilt_checkpoints_run() {
+fn the_unchanged_checkpoints_run() {
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("out.safetensors");
     let tied = Files::new(&Config { tie_word_embeddings: true, ..tiny_config() }, "BF16", "F32");

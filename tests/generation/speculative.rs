@@ -95,7 +95,7 @@ fn every_guess_and_only_a_guess_counts() {
         let stats = engine.stats();
         // Every step after the first gives one token, and one more for a right guess.
         assert_eq!(stats.steps - 1 + stats.accepted, 59, "{name}");
-        // All steps but the last one or two guess: at the end there is no room for one.
+        // All steps but the last one or two guess: at the end no guess fits.
         assert!(stats.drafted + 2 >= stats.steps - 1 && stats.drafted < stats.steps, "{name}: {stats:?}");
     }
 }

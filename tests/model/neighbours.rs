@@ -58,7 +58,7 @@ impl Case {
         let mut logits = vec![Vec::new(); sequences.len()];
         for step in 0.. {
             let mut work = Vec::new();
-            let mut room = most;
+            let mut left = most;
             for (i, sequence) in sequences.iter().enumerate() {
                 let done = cache.len(handles[i]);
                 let rest = sequence.prompt.saturating_sub(done);
@@ -66,8 +66,8 @@ impl Case {
                     0 => usize::from(done < sequence.prompt + sequence.decoded),
                     _ => chunk(step, i).min(rest),
                 };
-                if tokens > 0 && tokens <= room {
-                    room -= tokens;
+                if tokens > 0 && tokens <= left {
+                    left -= tokens;
                     work.push((i, done, tokens));
                 }
             }

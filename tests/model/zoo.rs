@@ -46,8 +46,8 @@ fn main() -> Result<()> {
 fn compiles_alone_and_matches_the_reference() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scratch = tempfile::tempdir().unwrap();
-    let room = scratch.path().join("models/deepseek_v32");
-    copy_room(root, &room);
+    let module = scratch.path().join("models/deepseek_v32");
+    copy_module(root, &module);
     fs::write(scratch.path().join("main.rs"), MAIN).unwrap();
 
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
@@ -68,26 +68,26 @@ fn compiles_alone_and_matches_the_reference() {
 }
 
 /// Steps 1 to 4 of `docs/zoo.md`.
-fn copy_room(root: &Path, room: &Path) {
+fn copy_module(root: &Path, module: &Path) {
     let mut facade = String::from("pub mod layout;\n");
     let ops = root.join("src/ops");
     let mut names: Vec<PathBuf> = fs::read_dir(&ops).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     for op in names.iter().filter(|path| path.join("reference.rs").exists()) {
         let name = op.file_name().unwrap().to_string_lossy().into_owned();
-        copy(&op.join("reference.rs"), &room.join("ops").join(format!("{name}.rs")));
+        copy(&op.join("reference.rs"), &module.join("ops").join(format!("{name}.rs")));
         facade.push_str(&format!("pub mod {name};\n#[allow(unused_imports)]\npub use {name}::*;\n"));
     }
-    fs::write(room.join("ops/mod.rs"), facade).unwrap();
-    copy(&ops.join("layout.rs"), &room.join("ops/layout.rs"));
+    fs::write(module.join("ops/mod.rs"), facade).unwrap();
+    copy(&ops.join("layout.rs"), &module.join("ops/layout.rs"));
     for folder in ["model", "config"] {
         for file in fs::read_dir(root.join("src").join(folder)).unwrap() {
             let path = file.unwrap().path();
-            copy(&path, &room.join(folder).join(path.file_name().unwrap()));
+            copy(&path, &module.join(folder).join(path.file_name().unwrap()));
         }
     }
-    copy(&root.join("src/show.rs"), &room.join("show.rs"));
-    fs::write(room.join("mod.rs"), "pub mod config;\npub mod model;\npub mod ops;\nmod show;\n").unwrap();
+    copy(&root.join("src/show.rs"), &module.join("show.rs"));
+    fs::write(module.join("mod.rs"), "pub mod config;\npub mod model;\npub mod ops;\nmod show;\n").unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -198,7 +198,7 @@ fn of_norms_and_element_wise_ops() {
     }
 }
 
-/// Rows of several sequences, each row at a position of its own with a block table of its own.
+/// Rows of several sequences, each row with its own position and block table.
 struct Batch {
     spans: Vec<(usize, Vec<u32>)>,
 }

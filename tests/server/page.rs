@@ -46,7 +46,7 @@ fn the_pages_decisions_are_right() {
         // The scroll to the end is told after more was added: it went down, so the page stays.
         staying = stays(staying, 100, 900, 5000);
         assert.equal(staying, true);
-        // Somebody scrolls up, looks, scrolls down a little, and comes back to the end.
+        // The user scrolls up, scrolls down a little, and returns to the end.
         staying = stays(staying, 900, 400, 600);
         assert.equal(staying, false);
         staying = stays(staying, 400, 450, 550);

@@ -5,7 +5,7 @@ use super::super::request::ChatRequest;
 use crate::chat::{Json, Message, ToolCall, ToolChoice};
 use crate::generation::Tokenizer;
 
-/// What becomes of control tokens (`<｜User｜>`, `</think>` and the like) that stand written out in text from outside:
+/// What happens to control tokens (`<｜User｜>`, `</think>` and the like) that are written out in text from outside:
 /// in messages, tool results, tools, schemas. Never do they become control tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ControlTokens {

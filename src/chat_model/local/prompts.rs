@@ -16,7 +16,7 @@ pub(super) enum Prompts {
     Own,
     /// The checkpoint's template.
     Template(Box<ChatTemplate>),
-    /// Nobody can, for this reason: only plain text is completed.
+    /// There is no chat format, for this reason: only plain text is completed.
     Nobody(String),
 }
 

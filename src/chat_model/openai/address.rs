@@ -8,7 +8,7 @@ use crate::chat_model::error::{ChatModelError, Result};
 pub(super) struct Address {
     /// As it is asked for.
     pub url: String,
-    /// As it is shown: a user and a password in it are nobody's business.
+    /// As it is shown: without the user and the password.
     pub shown: String,
 }
 
@@ -41,7 +41,7 @@ impl Address {
     }
 }
 
-/// An address without what stands before the `@`, which need not be an address that can be read.
+/// An address without what precedes the `@`; the address need not be valid.
 fn without_user(url: &str) -> String {
     let Some((before, rest)) = url.rsplit_once('@') else { return url.to_string() };
     match before.split_once("://") {

@@ -57,7 +57,7 @@ struct Call {
     /// Which call of the answer it is, once its name is known: with that it begins.
     place: Option<usize>,
     arguments: String,
-    /// How much of the arguments has been told.
+    /// How much of the arguments has been passed on.
     told: usize,
 }
 

@@ -224,7 +224,7 @@ fn next(heard: &Receiver<Said>, cancel: &Cancel) -> std::result::Result<Said, En
     }
 }
 
-/// The thread of a request. It ends when nobody listens any more.
+/// The thread of a request. It ends when the receiver is dropped.
 fn send(agent: &ureq::Agent, url: &str, key: Option<&str>, body: &str, said: &Sender<Said>) {
     let mut request = agent
         .post(url)

@@ -1,4 +1,4 @@
-//! A server that speaks the OpenAI protocol as a model that chats.
+//! A server with the OpenAI protocol as a [`ChatModel`](super::ChatModel).
 
 mod address;
 mod answer;
@@ -22,7 +22,7 @@ pub use options::{OpenAiOptions, ThinkingField};
 /// A model behind an OpenAI-compatible server. Clones share connections and the limit of requests at the same time.
 ///
 /// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
-/// doubles or that the server names, as long as nothing of an answer has been told. What is no answer by the protocol is
+/// doubles or that the server names, as long as nothing of an answer has been passed on. What is no answer by the protocol is
 /// an error at once ([`ChatModelError::NotAnAnswer`](super::ChatModelError::NotAnAnswer)). The `reasoning_content` of messages is
 /// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
 /// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set. A call that is required

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::chat::Json;
 use crate::chat_model::error::{ChatModelError, Result};
 
-/// In which field a server is told whether to think.
+/// The request field that switches thinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ThinkingField {
     /// `chat_template_kwargs: {"thinking": …}`: vLLM, SGLang.
@@ -43,7 +43,7 @@ pub struct OpenAiOptions {
     pub max_concurrent: usize,
     /// Whether the answer is streamed. Default: yes.
     pub stream: bool,
-    /// How the server is told whether to think.
+    /// The request field that switches thinking.
     pub thinking_field: ThinkingField,
     /// Whether earlier reasoning is sent, as `reasoning_content`. Default: yes.
     pub send_reasoning: bool,

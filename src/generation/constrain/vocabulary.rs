@@ -52,7 +52,7 @@ impl Vocabulary {
         Ok(Self { texts, controls, sorted, eos_ids: eos_ids.to_vec() })
     }
 
-    /// The same for llguidance. A control token is text there too, behind a byte that no text has.
+    /// The same for llguidance. A control token is text there too, after a byte that no text has.
     pub fn environment(&self, tokenizer: &Tokenizer) -> TokEnv {
         let mut words = self.texts.clone();
         for (id, text) in &self.controls {

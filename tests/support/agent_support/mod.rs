@@ -88,7 +88,7 @@ impl ChatModel for Scripted {
     }
 }
 
-/// A word is a token, and so is a call.
+/// A word is a token; a call is one too.
 pub fn tokens(messages: &[Message]) -> usize {
     let words = |text: &str| text.split_whitespace().count();
     let of = |message: &Message| {

@@ -123,7 +123,7 @@ pub fn follows(schema: &Value, text: &str) -> Result<(), String> {
     validator.validate(&value).map_err(|error| format!("{error} in {text}"))
 }
 
-/// What a random answer tries to write now and then, to get on or to break out.
+/// What a random answer tries to write now and then: to reach its end, or to violate the grammar.
 const WISHES: [&str; 21] = [
     "</｜DSML｜parameter>",
     "</｜DSML｜parameter>",

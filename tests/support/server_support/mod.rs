@@ -68,7 +68,7 @@ pub fn tiny() -> SocketAddr {
     TINY.address
 }
 
-/// The embedded checkpoint on an engine of its own.
+/// The embedded checkpoint on its own engine.
 pub fn loaded() -> LocalChat {
     let engine = EngineOptions { prefix_tokens: 4096, ..EngineOptions::default() };
     LocalChat::load(checkpoint(), &LoadOptions::default(), Precision::default(), engine, |_| ()).unwrap()

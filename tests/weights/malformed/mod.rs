@@ -48,7 +48,7 @@ fn refused_shards(change: impl FnOnce(&Path, &mut serde_json::Map<String, Value>
 }
 
 #[test]
-fn the_unspoilt_checkpoints_load() {
+fn the_unchanged_checkpoints_load() {
     for files in [bf16_files(), fp8_files()] {
         let dir = tempfile::tempdir().unwrap();
         files.write_single(dir.path());
