@@ -8,7 +8,7 @@ use deepseek_v32::agent::{Agent, AgentEvent, AgentEventKind, AgentOptions, Conte
 use deepseek_v32::chat::{Json, Message, Role, Tool, ToolCall};
 use deepseek_v32::chat_model::{ChatModel, ChatRequest, ChatResponse, LocalChat};
 use deepseek_v32::environment::Toolbox;
-use deepseek_v32::generation::{EngineOptions, RECORD_VERSION, Record, RecordOptions, Routes};
+use deepseek_v32::generation::{EngineOptions, RECORD_VERSION, Record, RecordOptions, Routes, SamplingParams};
 use deepseek_v32::model::Precision;
 use deepseek_v32::weights::LoadOptions;
 
@@ -28,7 +28,7 @@ fn question() -> Vec<Message> {
 }
 
 /// The records in a trace's lines of a kind as they are written, each with the number of rows that its line lacks.
-fn written(path: &Path, kind: &str) -> Vec<(usize, Record)> {
+fn lines_of(path: &Path, kind: &str) -> Vec<(usize, Record)> {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines
@@ -83,7 +83,7 @@ fn an_agents_answers_are_recorded() {
     assert!(expert_ids(&records[1]).starts_with(expert_ids(&records[0])));
     assert_eq!(read(&path), records);
     // The second line holds only the rows that the first does not.
-    let lines = written(&path, "answer");
+    let lines = lines_of(&path, "answer");
     let first_rows = records[0].routes.as_ref().unwrap().rows();
     assert_eq!((lines[0].0, lines[1].0), (0, first_rows));
     let stored: usize = lines.iter().map(|(_, record)| expert_ids(record).len()).sum();
@@ -143,8 +143,8 @@ fn summaries_are_recorded() {
         }
     });
     assert_eq!((outcome.unwrap().managed.len(), records), (1, vec![0, 1, 2]));
-    assert_eq!(written(&path, "managed").len(), 1);
-    assert_eq!(written(&path, "answer").len(), 2);
+    assert_eq!(lines_of(&path, "managed").len(), 1);
+    assert_eq!(lines_of(&path, "answer").len(), 2);
 }
 
 /// A model whose every answer but the `last` calls the tool, with routes of two layers and three experts: those of a
@@ -203,7 +203,7 @@ fn routes_are_written_once() {
     agent(5).resume_with_max_steps(&path, 10, &mut keep).unwrap();
     assert_eq!(records.len(), 8);
     assert_eq!(read(&path), records);
-    let lines = written(&path, "answer");
+    let lines = lines_of(&path, "answer");
     let shared: Vec<usize> = lines.iter().map(|(shared, _)| *shared).collect();
     // A record has 10 + 7 * turn + 4 - 1 rows.
     assert_eq!(shared, [0, 13, 20, 27, 34, 0, 48, 55]);
@@ -236,7 +236,8 @@ fn each_run_has_its_own_routes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.jsonl");
     let context = ContextManagement::ParallelFewestStep { runs: 3 };
-    let options = AgentOptions { record: RecordOptions::ALL, context, ..AgentOptions::default() };
+    let params = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
+    let options = AgentOptions { record: RecordOptions::ALL, context, params, ..AgentOptions::default() };
     let agent = Agent::new(Arc::new(routed(3, usize::MAX)), forecast()).with_options(options);
     let mut records = vec![Vec::new(); 3];
     let outcome = agent.run_traced([Message::user("Weather?")], &path, &mut |event| {
@@ -249,7 +250,7 @@ fn each_run_has_its_own_routes() {
     read_records(&path).unwrap().into_iter().for_each(|(run, record)| read[run].push(record));
     assert_eq!(read, records);
     assert!(records.iter().all(|records| records.len() == 4));
-    let mut shared: Vec<usize> = written(&path, "answer").iter().map(|(shared, _)| *shared).collect();
+    let mut shared: Vec<usize> = lines_of(&path, "answer").iter().map(|(shared, _)| *shared).collect();
     shared.sort_unstable();
     assert_eq!(shared, [0, 0, 0, 13, 13, 13, 20, 20, 20, 27, 27, 27]);
 }
