@@ -9,7 +9,10 @@
 //! `--encode` reads `{"messages": […], "context": […]}` (`context` may be absent) and prints the prompt, with no line
 //! break behind it. `tools` and `response_format` beside the messages, as in a request, join those of the first system
 //! message. `--parse` reads a completion, every byte of it, and prints the message. With `--tolerant`, a call that cannot
-//! be read is content, and `tool_call_error` beside it says why. Any error is one line on stderr and exit status 1.
+//! be read is content, and `tool_call_error` beside it says why; `dropped` lists what was taken for markup and is in no
+//! call. Any error is one line on stderr and exit status 1.
+//!
+//! A call without `arguments` has none; records (`--jsonl`) refuse it, as the published encoder does, unless `--tolerant`.
 //!
 //! With `--jsonl` each line is a record, which gives one line: `{"name", "output"}` or `{"name", "error"}`. See
 //! `chat_template/records.rs` for what a record may have, and `tests/data/chat` for files of them.
@@ -77,6 +80,8 @@ struct Settings {
     add_bos: bool,
     add_generation_prompt: bool,
     tolerant: bool,
+    /// A call may have no `arguments`, as in requests.
+    absent_arguments: bool,
     no_tools: bool,
 }
 
@@ -89,6 +94,7 @@ impl From<&Args> for Settings {
             add_bos: !args.no_bos,
             add_generation_prompt: true,
             tolerant: args.tolerant,
+            absent_arguments: args.tolerant || !args.jsonl,
             no_tools: args.no_tools,
         }
     }
@@ -179,21 +185,22 @@ fn messages(key: &str, list: &Json, settings: Settings) -> Result<Vec<Message>> 
     let message = |message: &Json| -> Result<Message> {
         ensure!(matches!(message, Json::Object(_)), "is {}, expected an object", shown(message));
         if !settings.tolerant {
-            arguments_are_text(message)?;
+            arguments_are_text(message, settings.absent_arguments)?;
         }
         read(message)
     };
     list.iter().enumerate().map(|(i, value)| message(value).with_context(|| format!("{key}[{i}]"))).collect()
 }
 
-/// The published encoder takes arguments as text only, and there must be some; the library takes objects, too, and
+/// The published encoder takes arguments as text only, and fails where there are none; the library takes objects, too, and
 /// calls without arguments.
-fn arguments_are_text(message: &Json) -> Result<()> {
+fn arguments_are_text(message: &Json, may_be_absent: bool) -> Result<()> {
     let Some(Json::Array(calls)) = message.get("tool_calls") else { return Ok(()) };
     for call in calls {
         let Some(function) = call.get("function") else { continue };
         match function.get("arguments") {
             Some(Json::String(_) | Json::Null) => {}
+            None if may_be_absent => {}
             None => bail!("a call has no `arguments` (--tolerant takes it)"),
             Some(other) => bail!("`arguments` are {}, expected text", shown(other)),
         }
@@ -211,12 +218,16 @@ fn message(text: &str, settings: Settings) -> Result<Json> {
     parse(text, &parse_options(settings)).map(told).map_err(line)
 }
 
-/// What is told of a completion: the message as a client should see it, and why a call could not be read.
-fn told(parsed: Parsed) -> Json {
+/// What is told of a completion: the message as a client should see it, why a call could not be read, and what was
+/// dropped.
+fn told(mut parsed: Parsed) -> Json {
     let problem = parsed.call_problem;
+    let dropped: Vec<_> = std::mem::take(&mut parsed.dropped).into_iter().map(Json::String).collect();
     let mut told = wire(&parsed.answer());
-    if let (Some(problem), Json::Object(entries)) = (problem, &mut told) {
-        entries.push(("tool_call_error".to_string(), Json::String(problem.to_string())));
+    if let Json::Object(entries) = &mut told {
+        let problem = problem.map(|problem| Json::String(problem.to_string()));
+        entries.extend(problem.map(|problem| ("tool_call_error".to_string(), problem)));
+        entries.extend((!dropped.is_empty()).then(|| ("dropped".to_string(), Json::Array(dropped))));
     }
     told
 }

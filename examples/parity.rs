@@ -79,6 +79,8 @@ fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
     common::refuse_checkpoint_file("--out", &args.out, &dir)?;
     refuse_tokens_file(&args)?;
+    let is_link = args.out.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    ensure!(!is_link || args.out.exists(), "--out {}: a link that leads to no file", one_line_path(&args.out));
     let (model, _) =
         common::load_model(&dir, &common::load_options(args.model_args.dtype, args.cpu)?, args.model_args)?;
     let vocab_size = model.config().vocab_size;

@@ -42,6 +42,7 @@ pub mod chat_model;
 pub mod config;
 pub mod environment;
 pub mod error;
+mod foreign;
 pub mod generation;
 pub mod grammar;
 pub mod model;

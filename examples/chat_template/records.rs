@@ -146,13 +146,15 @@ fn settings(record: &Json, args: &Args) -> Result<Settings> {
         // `"thinking": null` is what a template takes for no thinking.
         None => flag("thinking", field("thinking").is_none() && given.thinking)?,
     };
+    let tolerant = flag("tolerant", given.tolerant)?;
     Ok(Settings {
         version: version(record, field("version"), given.version)?,
         thinking,
         drop_thinking: flag("drop_thinking", given.drop_thinking)?,
         add_bos: flag("add_default_bos_token", given.add_bos)?,
         add_generation_prompt: flag("add_generation_prompt", given.add_generation_prompt)?,
-        tolerant: flag("tolerant", given.tolerant)?,
+        tolerant,
+        absent_arguments: tolerant,
         no_tools: flag("no_tools", given.no_tools)?,
     })
 }

@@ -166,6 +166,8 @@ pub fn resolve(model: Option<&str>) -> Result<PathBuf> {
     }
     let path = PathBuf::from(model);
     if path.exists() {
+        // Before anything of it is read, so that every example says the same of what is no checkpoint.
+        weights::check_folder(&path)?;
         return Ok(path);
     }
     let is_name = model.split('/').count() == 2 && !model.starts_with(['.', '/']) && !model.ends_with('/');

@@ -57,7 +57,7 @@ pub enum AgentEventKind {
         finish: Finish,
         /// Its tokens.
         usage: ChatUsage,
-        /// What the model wrote that is not in the answer: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
+        /// What was taken for markup and is in no call: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
         dropped: Vec<String>,
         /// Why a call could not be read: [`ChatResponse::call_error`](crate::chat_model::ChatResponse::call_error).
         call_error: Option<String>,
@@ -97,7 +97,8 @@ pub enum AgentEventKind {
 pub struct Outcome {
     /// The last answer: the final one, if `stop` is [`Stop::Answer`]. `None` if the model was never asked.
     pub message: Option<Message>,
-    /// What the model wrote that is neither text nor a call of that answer: malformed calls, say, which are not made.
+    /// What of that answer was taken for markup and is in no call:
+    /// [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
     pub dropped: Vec<String>,
     /// Why a call of that answer could not be read: of the last answer if the model came to no better one in
     /// [`AgentOptions::max_call_retries`](super::AgentOptions).

@@ -2,6 +2,7 @@
 
 use super::context::Managed;
 use super::outcome::Stop;
+use super::retry;
 use super::trace::{Fault, Record};
 use crate::chat::{Message, ToolCall};
 use crate::chat_model::{ChatUsage, Finish};
@@ -168,7 +169,8 @@ impl State {
         answer.and_then(rest).is_some_and(|rest| self.messages.last() == Some(&rest))
     }
 
-    /// Once all calls have results, the results join the conversation.
+    /// Once all calls have results, the results join the conversation. The last one also says that another call could not
+    /// be read, if one could not.
     fn add_results(&mut self) {
         if self.results.iter().any(Option::is_none) {
             return;
@@ -178,6 +180,10 @@ impl State {
             let mut message = Message::tool("", result.map(|result| result.content).unwrap_or_default());
             message.tool_call_id = call.id.clone();
             self.messages.push(message);
+        }
+        // A message of its own would be a user's, or the result of a call that there is not.
+        if let (Some(error), Some(last)) = (&self.call_error, self.messages.last_mut()) {
+            last.content.push_str(&format!("\n\n{}", retry::unread_call(error)));
         }
     }
 }

@@ -78,7 +78,7 @@ impl Version {
         self.format().think_end
     }
 
-    /// The version whose calls a chat template writes; `None` if it says nothing of calls. V3 and V3.1 differ in what
+    /// The version whose calls a chat template writes; `None` if it writes none of them. V3 and V3.1 differ in what
     /// stands before the arguments.
     pub(crate) fn of_template(template: &str) -> Option<Self> {
         let Calls::Tokens(tokens) = &format::V3.calls else { return None };

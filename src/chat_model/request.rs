@@ -131,13 +131,16 @@ pub struct ChatResponse {
     pub finish: Finish,
     /// Its tokens.
     pub usage: ChatUsage,
-    /// What the model wrote that is neither text nor a call, in its order: malformed and unfinished calls, stray markup.
-    /// Empty if the model is remote.
+    /// What was taken for markup and is in no call, in its order: malformed and unfinished calls, stray and misspelt tags,
+    /// text behind calls; blank stretches and the tags of whole blocks are left out. If no call could be read, and there are
+    /// any of these from the first call or block on, all text from there on is one entry, which is also the end of the
+    /// content if the answer was not cut off. Empty if the model is remote.
     pub dropped: Vec<String>,
     /// What was recorded, if the request asked for anything.
     pub record: Option<Box<Record>>,
     /// Why a call could not be read, of the first that could not, in words for the model or a client. If none could be
-    /// read and the answer was not cut off, the message's content ends with their text, as it was written.
+    /// read and the answer was not cut off, the message's content ends with their text, as it was written. The same is
+    /// said of an answer that holds tags of calls alone.
     pub call_error: Option<String>,
 }
 

@@ -1,5 +1,7 @@
 //! A fewest number of tokens for an answer.
 
+use std::collections::HashSet;
+
 use crate::generation::{Constraint, TokenSet};
 
 /// Forbids the tokens that would end an answer while it has too few tokens.
@@ -12,9 +14,12 @@ pub struct AtLeast {
 
 impl AtLeast {
     /// Forbids `ends` for the first `tokens` tokens; ids are below `vocab_size`.
-    pub fn new(tokens: usize, ends: &[u32], vocab_size: usize) -> Self {
-        let ids = 0..u32::try_from(vocab_size).unwrap_or(u32::MAX);
-        Self { missing: tokens, others: ids.filter(|id| !ends.contains(id)).collect() }
+    /// `None` if every token is an end.
+    pub fn new(tokens: usize, ends: &[u32], vocab_size: usize) -> Option<Self> {
+        let ends: HashSet<u32> = ends.iter().copied().collect();
+        let mut others = (0..u32::try_from(vocab_size).unwrap_or(u32::MAX)).filter(|id| !ends.contains(id)).peekable();
+        others.peek()?;
+        Some(Self { missing: tokens, others: others.collect() })
     }
 }
 

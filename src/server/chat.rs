@@ -164,7 +164,7 @@ async fn collect(
             ControlFlow::Continue(ChatEvent::Delta(_)) => {}
             ControlFlow::Break(response) => {
                 add(&mut usage, &response.usage);
-                place.malformed(response.call_error.is_some());
+                place.malformed(is_malformed(&response));
                 let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
                 let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
                 choices[answer] = Some(choice);
@@ -174,6 +174,11 @@ async fn collect(
     place.done(&usage);
     let choices = choices.into_iter().flatten().collect();
     Ok(json(&head.reply("chat.completion", choices, Some(Some((&usage).into())))))
+}
+
+/// Whether the model ended an answer with a call that cannot be read.
+pub fn is_malformed(response: &ChatResponse) -> bool {
+    response.call_error.is_some() && matches!(response.finish, Finish::Stop | Finish::ToolCalls)
 }
 
 fn choice(index: usize, response: ChatResponse, logprobs: Option<ChatLogprobs>) -> Result<ChatChoice, ApiError> {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::chat::{AnswerEvent, Head, add};
+use super::chat::{AnswerEvent, Head, add, is_malformed};
 use super::error::ApiError;
 use super::logprobs::ChatLogprobs;
 use super::reply::{CallPiece, ChatPiece, DeltaReply, FunctionPiece, finish_reason, json};
@@ -84,7 +84,7 @@ impl Writer for ChatWriter {
             ControlFlow::Break(response) => {
                 let reason = finish_reason(response.finish).ok_or_else(ApiError::shutting_down)?;
                 add(&mut self.usage, &response.usage);
-                place.malformed(response.call_error.is_some());
+                place.malformed(is_malformed(&response));
                 self.answers[answer].done = true;
                 Ok(vec![self.send(ChatPiece {
                     index: answer,

@@ -69,6 +69,13 @@ fn begin(
     }
     let own = if call.ignore_eos { &[] } else { state.chat.stop_ids() };
     let ends: Vec<u32> = own.iter().chain(&call.stop_ids).copied().collect();
+    let at_least = match call.min_tokens {
+        0 => None,
+        tokens => {
+            let problem = "every token is among those that end an answer: leave out `stop_token_ids`";
+            Some(AtLeast::new(tokens, &ends, vocab_size).ok_or_else(|| ApiError::field("min_tokens", problem))?)
+        }
+    };
     let place = state.admit(prompts.len() * call.common.n, arrived)?;
     let (sender, received) = mpsc::unbounded_channel();
     let mut answers = Vec::new();
@@ -93,8 +100,7 @@ fn begin(
                 max_tokens: Some(state.room("prompt", prompt.len(), call.max_tokens, Some(call.default_tokens))?),
                 logprobs: call.logprobs,
                 cancel: Some(place.cancel.clone()),
-                constraint: (call.min_tokens > 0)
-                    .then(|| Box::new(AtLeast::new(call.min_tokens, &ends, vocab_size)) as Box<dyn Constraint>),
+                constraint: at_least.clone().map(|least| Box::new(least) as Box<dyn Constraint>),
                 ..Request::new(prompt.clone())
             };
             let sink =

@@ -65,7 +65,7 @@ pub struct ChatChoice {
     /// Why a call could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_error: Option<String>,
-    /// What the model wrote that is neither text nor a call.
+    /// What was taken for markup and is in no call: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<String>,
 }
@@ -92,7 +92,7 @@ pub struct ChatPiece {
     /// Why a call could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_error: Option<String>,
-    /// What the model wrote that is neither text nor a call.
+    /// What was taken for markup and is in no call: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<String>,
 }

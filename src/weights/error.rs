@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use safetensors::Dtype;
 
-use super::foreign::ForeignFile;
 use crate::config::ConfigError;
+use crate::foreign::ForeignFile;
 use crate::show::{self, one_line, one_line_path};
 
 /// `std::result::Result` with [`WeightsError`].

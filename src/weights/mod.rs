@@ -29,9 +29,9 @@ mod names;
 mod read;
 mod save;
 
+pub use crate::foreign::ForeignFile;
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointProblem, Result, TensorProblem, WeightsError};
-pub use foreign::ForeignFile;
 pub use generation_config::GenerationConfig;
 pub use header::{Header, HeaderError, MAX_HEADER_BYTES, TensorEntry, parse_header};
 pub use index::{Index, IndexError, parse_index};
@@ -65,6 +65,17 @@ pub fn load(
     let checkpoint = Checkpoint::open(dir)?;
     let vb = checkpoint.var_builder(options, progress)?;
     Ok((checkpoint.config().clone(), vb))
+}
+
+/// Refuses a path that is no folder of a checkpoint in safetensors format, as far as its names and first bytes tell: a file
+/// of another kind, such as GGUF, or a folder with weights of another kind alone. What is not there is not looked at.
+///
+/// # Errors
+/// [`WeightsError::Checkpoint`] names the kind.
+pub fn check_folder(dir: impl AsRef<Path>) -> Result<()> {
+    let dir = dir.as_ref();
+    let is_there = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    if is_there(WEIGHTS_FILE) || is_there(INDEX_FILE) { Ok(()) } else { foreign::check_directory(dir) }
 }
 
 /// Reads and validates the `config.json` in `dir`.

@@ -332,6 +332,19 @@ fn the_format_of_a_checkpoint() {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
     }
+    // What is no template says so, whatever it is.
+    write("tokenizer_config.json", "{}");
+    for name in ["chat_template.jinja", "tokenizer_config.json"] {
+        write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n");
+        let found = detected();
+        assert_eq!(found.version, Version::V32);
+        assert!(found.reason.contains(&format!("{name} is a Git LFS pointer")), "{found}");
+        assert!(found.reason.contains("it has no chat template"), "{found}");
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    // What a template writes is told as it is.
+    write("chat_template.jinja", "{{ '<｜tool▁calls▁begin｜>' + name }}");
+    assert!(detected().reason.ends_with("its chat template writes calls in no format that is known here"));
     // V3.2-Exp has V3.1's template.
     write("chat_template.jinja", "{{ '<｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' + arguments }}");
     let found = detected();

@@ -73,3 +73,40 @@ fn the_times_are_bounded() {
     let outcome = Agent::new(chat, looker()).with_options(options).run([Message::user("Look.")], &mut |_| ()).unwrap();
     assert_eq!((outcome.stop, outcome.steps), (Stop::Answer, 1));
 }
+
+/// Where other calls of the answer were made, their last result says it, in the trace's run, too.
+#[test]
+fn one_of_several_calls_that_cannot_be_read_is_told() {
+    let script = |turn: usize, request: &ChatRequest| match turn {
+        0 => {
+            let mut message = call();
+            let again = ToolCall { id: Some("c2".to_string()), ..message.tool_calls[0].clone() };
+            message.tool_calls.push(again);
+            let dropped = vec![RAW.to_string()];
+            ChatResponse { dropped, call_error: Some(ERROR.to_string()), ..respond(request, message) }
+        }
+        1 => respond(request, call()),
+        _ => respond(request, Message::assistant("It is blue.")),
+    };
+    let (model, chat) = shared(Scripted::new(script));
+    let agent = Agent::new(chat, looker());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let outcome = agent.run_traced([Message::user("Look.")], &path, &mut |_| ()).unwrap();
+    assert_eq!((outcome.stop, outcome.call_error.clone(), outcome.steps), (Stop::Answer, None, 3));
+    let results = |messages: &[Message]| -> Vec<String> {
+        let results = messages.iter().filter(|message| message.role == Role::Tool);
+        results.map(|message| message.content.clone()).collect()
+    };
+    let requests = model.requests();
+    let first = results(&requests[1].messages);
+    assert_eq!(first.len(), 2);
+    assert!(!first[0].contains(ERROR), "{first:?}");
+    let (result, told) = first[1].split_once("\n\n").unwrap();
+    assert_eq!(result, first[0]);
+    assert!(told.starts_with("Error: ") && told.contains(ERROR), "{told}");
+    // It is said once, of that answer.
+    let second = results(&requests[2].messages);
+    assert_eq!((&second[..2], &second[2]), (&first[..], &first[0]));
+    assert_eq!(agent.resume(&path, &mut |_| ()).unwrap(), outcome);
+}

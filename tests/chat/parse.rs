@@ -421,6 +421,104 @@ fn misspelt_wrappers() {
     assert_eq!((parsed.message.content.as_str(), parsed.message.tool_calls.len()), ("<b>", 1));
 }
 
+/// Misspelt tags leave nothing of theirs in the content: no bracket before them, and no CRLF before a call.
+#[test]
+fn leftovers_of_misspelt_wrappers() {
+    let call = invoke("f", &param("a", true, "b"));
+    let block = block(&call);
+    let block = block.trim_start();
+    for (before, content) in [
+        ("Let me see.\n\n<<function_calls>\n", "Let me see."),
+        ("Let me see.\n\n<\n｜DSML｜function_calls>\n", "Let me see."),
+        ("Let me see.\r\n\r\n< <tool_calls>\r\n", "Let me see."),
+        ("Let me see.\n\n</\n<function_calls>", "Let me see."),
+        ("Let me see.\r\n\r\n", "Let me see."),
+        ("Let me see.\r\n", "Let me see."),
+        ("Let me see.\n\r\n", "Let me see."),
+        ("Let me see.\r\n\r\n\r\n", "Let me see.\r\n"),
+        ("Let me see.\n", "Let me see.\n"),
+        ("a < b\n\n", "a < b"),
+        ("a < b, <c>\n\n<function_calls>", "a < b, <c>"),
+    ] {
+        for call in [call.as_str(), block] {
+            let text = format!("{before}{call}");
+            let parsed = tolerant(&text, Start::Content);
+            assert_eq!((parsed.message.content.as_str(), parsed.message.tool_calls.len()), (content, 1), "{text:?}");
+            // What is in neither is told, but for blanks.
+            let told = before.strip_prefix(content).unwrap().trim();
+            assert_eq!(parsed.dropped.concat().trim(), told, "{text:?}");
+        }
+    }
+    // Without a call, all is text.
+    let parsed = tolerant(&format!("a <{block}"), Start::Content);
+    assert_eq!(
+        (parsed.message.content.as_str(), parsed.message.tool_calls.len()),
+        ("a <", 1),
+        "before a tag that is right"
+    );
+    let parsed = tolerant(&format!("a\r\n\n{block}"), Start::Content);
+    assert_eq!(parsed.message.content, "a\r", "the format's own line breaks go before CRLF");
+    for text in ["<\n<function_calls> is a tag", "a <", "a < \n", "<<b>", "1 << 2\r\n\r\n", "x\r"] {
+        assert_eq!(tolerant(text, Start::Content).message.content, text);
+    }
+}
+
+/// An answer of tags alone is not an empty one: its text is content, and what is wrong is told.
+#[test]
+fn tags_alone() {
+    const EMPTY_BLOCK: &str = "<｜DSML｜function_calls>\n</｜DSML｜function_calls>";
+    const EMPTY_CALLS: &str = "<｜tool▁calls▁begin｜><｜tool▁calls▁end｜>";
+    const EOS: &str = "<｜end▁of▁sentence｜>";
+    let v3 = ["<｜tool▁calls▁end｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>", EMPTY_CALLS];
+    let v32 = [
+        "</｜DSML｜function_calls>",
+        "<｜DSML｜function_calls>",
+        "</｜DSML｜invoke>",
+        "</｜DSML｜parameter>",
+        "｜DSML｜",
+        "<｜DSML｜x>",
+        "</｜DSML｜function_calls>\n\n</｜DSML｜function_calls>\n",
+        EMPTY_BLOCK,
+        "</｜DSML｜function_calls>\n\n<｜DSML｜function_calls>\n",
+    ];
+    for (version, tags) in v32.map(|tag| (Version::V32, tag)).into_iter().chain(v3.map(|tag| (Version::V31, tag))) {
+        for (before, after) in [("", ""), ("\n\n", ""), ("\n\n\n\n", "\n"), (" ", "\n\n\n\n")] {
+            for (end, start) in [("", Start::Content), (EOS, Start::Content), (EOS, Start::Reasoning)] {
+                let text = format!("{before}{tags}{after}");
+                let parsed = parse(&format!("{text}{end}"), &ParseOptions::new(version, start)).unwrap();
+                assert!(parsed.call_problem.is_some(), "{text:?}");
+                assert_eq!(parsed.message.tool_calls, []);
+                let unread = parsed.unread.clone().unwrap();
+                // A block that is whole and holds nothing is no malformed one.
+                let whole = tags == EMPTY_CALLS || (tags == EMPTY_BLOCK && start == Start::Content);
+                assert_eq!(parsed.dropped, if whole { vec![] } else { vec![unread] }, "{text:?}");
+                let answer = parsed.answer();
+                let shown = format!("{}{}", answer.reasoning_content.unwrap_or_default(), answer.content);
+                assert_eq!(shown, text, "{start:?}");
+                assert!(answer.content.contains(tags));
+            }
+        }
+        // Behind reasoning, too, whose own stray tags are told alone.
+        let parsed = parse(&format!("So.{tags}</think>{tags}{EOS}"), &ParseOptions::new(version, Start::Reasoning));
+        let answer = parsed.unwrap().answer();
+        assert!(answer.content.ends_with(tags), "{tags}: {answer:?}");
+    }
+    // Text behind a tag is an answer, as text before it is.
+    for (text, content) in [
+        ("</｜DSML｜invoke>\n\nIt is 5.", "\n\nIt is 5."),
+        ("\n</｜DSML｜invoke> ｜DSML｜ a", "\n  a"),
+        ("a</｜DSML｜invoke>\n\n", "a\n\n"),
+    ] {
+        let parsed = tolerant(text, Start::Content);
+        assert_eq!((parsed.message.content.as_str(), parsed.unread, parsed.call_problem), (content, None, None));
+        assert!(!parsed.dropped.is_empty());
+    }
+    // A call behind a stray tag is a call, and blanks between them are none of the content.
+    let parsed = tolerant(&format!("</｜DSML｜invoke>\n{}", block(&invoke("f", ""))), Start::Content);
+    assert_eq!((parsed.message.content.as_str(), parsed.message.tool_calls.len()), ("", 1));
+    assert_eq!((parsed.dropped.concat().trim(), parsed.unread), ("</｜DSML｜invoke>", None));
+}
+
 /// A call that cannot be read is not lost: its text is told, and why.
 #[test]
 fn calls_that_cannot_be_read() {

@@ -62,6 +62,8 @@ fn templates_give_the_prompts_of_jinja2() {
 
 // ---- where a template stands
 
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n";
+
 #[test]
 fn a_folder_has_its_template_in_one_of_three_files() {
     let dir = TempDir::new().unwrap();
@@ -86,6 +88,8 @@ fn a_folder_has_its_template_in_one_of_three_files() {
         ("chat_template.json", "{\"chat_template\": 1}", "expected a text or a list"),
         ("chat_template.json", "{\"chat_template\": []}", "named `default`"),
         ("chat_template.json", "{", "invalid JSON"),
+        ("chat_template.jinja", LFS_POINTER, "is a Git LFS pointer"),
+        ("tokenizer_config.json", LFS_POINTER, "is a Git LFS pointer"),
     ] {
         fs::remove_file(dir.path().join("chat_template.jinja")).ok();
         write(name, text);

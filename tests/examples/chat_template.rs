@@ -114,12 +114,23 @@ fn calls_that_are_none() {
     assert_eq!(output.get("tool_calls"), Some(&Json::Array(Vec::new())));
     assert_eq!(entry(&output, "content"), Some(malformed));
     assert!(entry(&output, "tool_call_error").unwrap().contains("neither a parameter"), "{output}");
+    // So are tags alone, and what was dropped.
+    let list = |texts: &[&str]| Json::Array(texts.iter().map(|text| Json::String(text.to_string())).collect());
+    let output = told(&["--parse", "--tolerant"], "</｜DSML｜function_calls>\n");
+    assert_eq!(entry(&output, "content").as_deref(), Some("</｜DSML｜function_calls>\n"));
+    assert!(entry(&output, "tool_call_error").is_some());
+    assert_eq!(output.get("dropped"), Some(&list(&["</｜DSML｜function_calls>\n"])));
+    let output = told(&["--parse", "--tolerant"], "a ｜DSML｜b</｜DSML｜invoke>");
+    assert_eq!((entry(&output, "content").as_deref(), entry(&output, "tool_call_error")), (Some("a b"), None));
+    assert_eq!(output.get("dropped"), Some(&list(&["｜DSML｜", "</｜DSML｜invoke>"])));
     let quote = field("quoted_markup/quote.txt");
     let output = told(&["--parse", "--tolerant", "--no-tools"], &quote);
     assert_eq!((entry(&output, "content"), entry(&output, "tool_call_error")), (Some(quote), None));
     let works = filter(&["--encode"], field("empty_arguments/works.json"));
     for name in ["empty", "blanks", "null", "missing"] {
-        assert_eq!(filter(&["--encode", "--tolerant"], field(&format!("empty_arguments/{name}.json"))), works);
+        for args in [&["--encode"][..], &["--encode", "--tolerant"]] {
+            assert_eq!(filter(args, field(&format!("empty_arguments/{name}.json"))), works, "{args:?} {name}");
+        }
     }
     assert_eq!(filter(&["--encode"], format!("\u{feff}{}", field("empty_arguments/works.json"))), works);
 }
@@ -128,7 +139,9 @@ fn calls_that_are_none() {
 #[test]
 fn one_at_a_time() {
     let (encode, parse) = (data("encode.jsonl"), data("parse.jsonl"));
-    let picked = |text: &str| records(text).into_iter().filter(|record| !own_rule(record)).step_by(23).collect();
+    // Arguments that are absent are refused in records only.
+    let own = |record: &Json| own_rule(record) || text(record, "name") == Some("tc_missing_arguments");
+    let picked = |text: &str| records(text).into_iter().filter(|record| !own(record)).step_by(23).collect();
     let picked: [Vec<Json>; 2] = [picked(&encode), picked(&parse)];
     for (what, records) in ["--encode", "--parse"].iter().zip(picked) {
         for record in records {

@@ -10,7 +10,9 @@ use std::path::Path;
 use crate::checkpoint_writer::*;
 use crate::examples_support::{example, fails, parity, succeeds};
 use crate::malformed_support::*;
+use deepseek_v32::chat_model::LocalChat;
 use deepseek_v32::config::{Config, IndexerType, ModelType};
+use deepseek_v32::model::Precision;
 use serde_json::{Map, Value, json};
 
 #[test]
@@ -57,6 +59,23 @@ fn files_that_are_missing_or_no_files() {
     let file = empty.path().join("file");
     fs::write(&file, "{}").unwrap();
     refused(&file, &[file.to_str().unwrap()]);
+}
+
+/// Every program says the same of what is no checkpoint, before it misses a tokenizer.
+#[test]
+fn other_kinds_of_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model-Q4_K_M.gguf");
+    fs::write(&file, [b"GGUF\x03\0\0\0".as_slice(), &[0; 40]].concat()).unwrap();
+    for path in [file.as_path(), dir.path()] {
+        let parts = ["model-Q4_K_M.gguf", "a GGUF file, which is not supported"];
+        refused(path, &parts);
+        for (name, args) in [("tool_calling", &["--prompt", "Hi"][..]), ("chat", &[])] {
+            fails(example(name).arg("--model").arg(path).args(args), 1, &parts);
+        }
+        let loaded = LocalChat::load(path, &Default::default(), Precision::Dequant, Default::default(), |_| ());
+        assert!(loaded.unwrap_err().to_string().contains(parts[1]));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -307,4 +307,19 @@ fn the_tokens_are_not_written_over() {
         fails(&mut parity(&tiny_v32(), &tokens, out, &[]), 1, &["--out", "--tokens-file"]);
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"1 2 3");
+}
+
+/// A link is followed; one that leads nowhere stays what it is.
+#[test]
+fn links_are_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    let run = || parity(&tiny_v32(), &["--tokens", "1"], &link, &[]);
+    fails(&mut run(), 1, &["--out", "link", "leads to no file"]);
+    assert!(!file.exists());
+    std::fs::write(&file, "").unwrap();
+    succeeds(&mut run());
+    assert_eq!(std::fs::read_link(&link).unwrap(), PathBuf::from("file"));
+    assert_eq!(load(&file)["logits"].dims(), [1, 1, 2560]);
 }

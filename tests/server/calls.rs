@@ -70,13 +70,21 @@ fn a_call_that_cannot_be_read_is_told() {
         unclosed.as_str(),
         &format!("Let me see.{malformed}"),
         &CALL[..CALL.floor_char_boundary(CALL.len() / 2)],
+        "\n\n</｜DSML｜function_calls>\n\n",
+        "<｜DSML｜function_calls>",
+        "｜DSML｜",
     ] {
         let told = answer(&server, &body(text, &[open_tool("ping")], json!({})));
         assert_eq!((told["content"].as_str(), &told["calls"], &told["end"]), (Some(text), &json!([]), &json!("stop")));
         assert!(!told["tool_call_error"].as_str().unwrap().is_empty(), "{told}");
         assert!(!told["dropped"].as_array().unwrap().is_empty(), "{told}");
     }
-    assert_eq!(metric(server.address, "malformed_total") - before, 8.0);
+    let counted = metric(server.address, "malformed_total") - before;
+    assert_eq!(counted, 14.0);
+    // One that was cut is none.
+    let told = answer(&server, &body(&unclosed, &[open_tool("ping")], json!({"max_tokens": 40})));
+    assert_eq!((&told["end"], told["tool_call_error"].is_string()), (&json!("length"), true), "{told}");
+    assert_eq!(metric(server.address, "malformed_total") - before, counted);
     // A call that can be read goes without such a word.
     let told = answer(&server, &body(CALL, &[open_tool("ping")], json!({})));
     assert_eq!((&told["tool_call_error"], &told["dropped"]), (&Value::Null, &Value::Null));

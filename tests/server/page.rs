@@ -16,7 +16,7 @@ fn the_page_is_whole_and_takes_nothing_from_elsewhere() {
     for id in PAGE.split("$(\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
     }
-    for name in ["stays", "toolsOf", "speedOf", "notesOf", "dataOf"] {
+    for name in ["stays", "toolsOf", "speedOf", "notesOf", "lostOf", "dataOf"] {
         assert!(LOGIC.contains(&format!("function {name}(")), "{name}");
     }
     assert_eq!(page.matches("<script").count(), 1);
@@ -29,6 +29,9 @@ fn what_a_message_needs_is_checked_before_it_is_taken() {
     let submit = &PAGE[PAGE.find("addEventListener(\"submit\"").unwrap()..];
     let (checked, taken) = (submit.find("valid()").unwrap(), submit.find("$(\"input\").value = \"\"").unwrap());
     assert!(checked < taken);
+    // What an answer says of a call that could not be read is drawn with it.
+    assert!(PAGE.contains("lostOf(choice.tool_call_error, choice.dropped"));
+    assert!(PAGE.contains("element(this.article, \"p\", \"error\", this.lost.why)"));
     // An error of an answer stands with the answer alone.
     let caught = &PAGE[PAGE.find("} catch (error) {\n    stopped = true;").unwrap()..];
     let caught = &caught[..caught.find("finally").unwrap()];
@@ -75,6 +78,12 @@ fn the_pages_decisions_are_right() {
             "first token 100 ms · 20.0 tokens/s · 60 tokens · 9 of them reasoning · prompt 7 · cut off: no more tokens were allowed");
         assert.equal(notesOf({ ...call, tokens: 0, pieces: 0, first: null, last: undefined, prompt: undefined, stopped: true }),
             "0 tokens in 3.0 s · stopped");
+
+        // A call that could not be read: its text stands in the content, or is told.
+        assert.equal(lostOf(undefined, undefined, "Hi"), null);
+        assert.deepEqual(lostOf("no name", ["<x>"], "So: <x>"), { why: "A call could not be read: no name.", text: "" });
+        assert.deepEqual(lostOf("no name", ["<x>", "<y>"], ""), { why: "A call could not be read: no name.", text: "<x>\n<y>" });
+        assert.deepEqual(lostOf(null, ["<x>"], "a"), { why: "Left out of the answer:", text: "<x>" });
 
         // Events in any pieces.
         const stream = ": keep-alive\n\ndata: {\"a\": 1}\n\ndata:{}\n\nevent: x\ndata: [DONE]\n\n";

@@ -170,6 +170,20 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
         ("xtc_probability", json!(0.5), json!(0)),
         ("repeat_penalty", json!(1.1), json!(1.0)),
         ("watermark", json!({"key": 1}), Value::Null),
+        ("watermarking", json!(true), json!(false)),
+        ("best_of", json!(2), json!(1)),
+        ("samplers", json!(["top_k"]), json!([])),
+        ("custom_params", json!({"a": 1}), json!({})),
+        ("do_sample", json!(false), json!(true)),
+        ("num_beams", json!(4), json!(1)),
+        ("repeat_last_n", json!(64), json!(-1)),
+        ("min_new_tokens", json!(3), json!(0)),
+        ("t_max_predict_ms", json!(10), json!(0)),
+        ("task", json!("title"), Value::Null),
+        ("ec_transfer_params", json!({"a": 1}), json!({})),
+        ("logprob_token_ids", json!([1]), Value::Null),
+        ("return_prompt_text", json!(true), json!(false)),
+        ("return_cached_tokens_details", json!(true), json!(false)),
         ("stop_regex", json!("a+"), Value::Null),
         ("no_stop_trim", json!(true), json!(false)),
         ("include_stop_str_in_output", json!(true), json!(false)),
@@ -197,6 +211,8 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
             let (status, message, param, _) = ask(path, name, &asks).error();
             assert_eq!((status, param), (400, json!(name)), "{path}: {message}");
             assert!(message.starts_with(name), "{message}");
+            // What is advised is served there.
+            assert!(path == CHAT || !message.contains("response_format"), "{message}");
             let answer = ask(path, name, &neutral);
             assert_eq!(answer.status, 200, "{path} {name}: {}", answer.body);
         }
@@ -217,6 +233,20 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
         assert_eq!((status, param), (400, json!(name)), "{path}: {message}");
         let answer = ask(path, name, &neutral);
         assert_eq!(answer.status, 200, "{path} {name}: {}", answer.body);
+    }
+    // Schemas beside a type that does not read them.
+    let schema = json!({"type": "object"});
+    for (path, kind, part) in [
+        (CHAT, "text", "schema"),
+        (CHAT, "text", "json_schema"),
+        (CHAT, "json_object", "json_schema"),
+        (CHAT, "json_schema", "schema"),
+        (TEXT, "text", "schema"),
+    ] {
+        let format = json!({"type": kind, part: schema});
+        let (status, message, param, _) = ask(path, "response_format", &format).error();
+        assert_eq!((status, param), (400, json!(format!("response_format.{part}"))), "{path} {kind}: {message}");
+        assert_eq!(ask(path, "response_format", &json!({"type": "text", part: null})).status, 200);
     }
     for (name, asks) in [("thinking", "budget_tokens"), ("reasoning", "max_tokens")] {
         let (status, message, param, _) = ask(CHAT, name, &json!({ asks: 100 })).error();
@@ -293,6 +323,7 @@ fn completions_end_where_the_request_says() {
         (json!({"min_tokens": 41}), "min_tokens"),
         (json!({"min_tokens": 1, "stop": "x"}), "min_tokens"),
         (json!({"stop_token_ids": [2560]}), "stop_token_ids"),
+        (json!({"stop_token_ids": (0..2560).collect::<Vec<_>>(), "min_tokens": 1}), "min_tokens"),
         (json!({"stop_token_ids": 5}), "stop_token_ids"),
         (json!({"ignore_eos": "yes"}), "ignore_eos"),
     ] {

@@ -67,14 +67,16 @@ pub struct Parsed {
     pub message: Message,
     /// Whether the text ends in the middle of something: in the reasoning, or in a tool block.
     pub incomplete: bool,
-    /// Text that is neither in the message nor part of a well-formed block, in its order: malformed and unfinished
-    /// calls, stray tags, text after the block. Blank stretches are left out.
+    /// Text that was taken for markup and is in no call, in its order: malformed and unfinished calls, stray and misspelt
+    /// tags, text behind calls. Blank stretches and the tags of whole blocks are left out. If no call could be read, and
+    /// there are any of these from the first call or block on, all text from there on is one entry; it is also what is
+    /// [`unread`](Self::unread).
     pub dropped: Vec<String>,
     /// Why a call could not be read: of the first that could not.
     pub call_problem: Option<CallProblem>,
-    /// If calls were written, none could be read, and the text was not cut off: all text from the first of them on, as it
-    /// was written, without the end-of-sentence token. A text counts as cut off if it is `incomplete` and does not end
-    /// with that token.
+    /// If calls were written, and none could be read: all text from the first of them on, as it was written, without think
+    /// marks and the end-of-sentence token. So are tags alone, with no text before or between them. `None` if the text
+    /// was cut off: it is `incomplete`, a call or a tag was begun, and it does not end with that token.
     pub unread: Option<String>,
 }
 

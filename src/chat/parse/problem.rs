@@ -28,6 +28,9 @@ pub enum CallProblem {
     /// The block of calls holds no call.
     #[error("the block of calls holds no call")]
     NoCall,
+    /// Tags of calls stand alone: no call, and no other text.
+    #[error("the text holds tags of calls, but no call")]
+    Stray,
     /// The text ends within a call or a tag.
     #[error("the text ends before the call does")]
     CutOff,

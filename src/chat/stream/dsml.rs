@@ -188,7 +188,10 @@ impl StreamParser {
             }
             (Tag::Hold, _) | (_, Tag::Hold) => return Step::Wait,
             _ if !last && self.format.eos.starts_with(rest) => return Step::Wait,
-            _ => self.drop_text(at + 1),
+            _ => {
+                self.has_begun |= last && !rest.contains('>');
+                self.drop_text(at + 1);
+            }
         }
         Step::On
     }

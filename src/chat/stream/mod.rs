@@ -11,6 +11,9 @@
 //! not closed, has text where tags belong, or a parameter twice, is malformed: it never ends, its text is among what was
 //! dropped, and [`StreamParser::call_problem`] says why.
 //!
+//! If no call can be read and no text precedes the markup, all of it is [`StreamParser::unread`]: an answer of tags alone
+//! is not an empty one. Blanks behind a stray tag wait for text, which makes them content.
+//!
 //! Where no tool was offered, nothing is a call, and all markup of calls is text.
 
 mod attributes;
@@ -53,6 +56,10 @@ pub struct StreamParser {
     state: State,
     /// No text of this section has been seen yet.
     fresh: bool,
+    /// This section has no text but blanks so far.
+    blank: bool,
+    /// Blanks behind a stray tag in a blank section: text if more text follows.
+    held: String,
     /// The ends of reasoning and content.
     tails: [Tail; 2],
     /// Inside a tool block.
@@ -67,9 +74,16 @@ pub struct StreamParser {
     incomplete: bool,
     /// How the text ended.
     ending: Ending,
-    /// All text from the first call or block on, up to `raw_end` of the buffer, while no call has been read.
+    /// All text from the first call or block on, or from a stray tag that no text precedes, up to `raw_end` of the
+    /// buffer, while no call has been read.
     raw: Option<String>,
     raw_end: usize,
+    /// It holds stray tags only.
+    raw_is_stray: bool,
+    /// How much was dropped before it.
+    dropped_before_raw: usize,
+    /// A call or a tag has been begun.
+    has_begun: bool,
     /// A call has been read.
     has_read: bool,
     call_problem: Option<CallProblem>,
@@ -134,6 +148,8 @@ impl StreamParser {
                 Start::Content => State::Content,
             },
             fresh: true,
+            blank: true,
+            held: String::new(),
             tails: Default::default(),
             in_block: false,
             calls: 0,
@@ -145,6 +161,9 @@ impl StreamParser {
             ending: Ending::Unknown,
             raw: None,
             raw_end: 0,
+            raw_is_stray: false,
+            dropped_before_raw: 0,
+            has_begun: false,
             has_read: false,
             call_problem: None,
         }
@@ -175,6 +194,7 @@ impl StreamParser {
         if self.ending == Ending::Unknown {
             self.ending = ending;
         }
+        let was_done = self.state == State::Done;
         let in_text = matches!(self.state, State::Reasoning | State::Content);
         if ending == Ending::Cut && in_text {
             self.cut_text();
@@ -186,18 +206,27 @@ impl StreamParser {
         }
         self.abort(CallProblem::CutOff);
         self.flush_junk();
-        self.state = State::Done;
-        if let Some(raw) = &mut self.raw {
-            let problem = if self.incomplete { CallProblem::CutOff } else { CallProblem::NoCall };
+        self.keep_raw();
+        if self.raw.is_some() {
+            let problem = match (self.raw_is_stray, self.incomplete && self.has_begun) {
+                (true, _) => CallProblem::Stray,
+                (false, true) => CallProblem::CutOff,
+                (false, false) => CallProblem::NoCall,
+            };
             self.call_problem.get_or_insert(problem);
+        }
+        if !was_done && let Some(raw) = &mut self.raw {
             // Within a value it is not taken for the end.
             if let Some(length) = raw.strip_suffix(self.format.eos).map(str::len) {
                 raw.truncate(length);
                 self.ending = Ending::Stopped;
             }
-            if self.ending == Ending::Cut || self.ending == Ending::Unknown && self.incomplete {
-                self.raw = None;
-            }
+            self.drop_raw();
+        }
+        self.state = State::Done;
+        let is_cut = self.ending == Ending::Unknown && self.incomplete && self.has_begun;
+        if self.ending == Ending::Cut || is_cut {
+            self.raw = None;
         }
         std::mem::take(&mut self.out)
     }
@@ -207,13 +236,17 @@ impl StreamParser {
         self.incomplete
     }
 
-    /// What is neither in the deltas of complete calls and text nor part of the format, so far.
+    /// What was taken for markup and is in no call, so far, in its order: malformed and unfinished calls, stray and misspelt
+    /// tags, text behind calls. Blank stretches and the tags of whole blocks are left out. If a text without a call that
+    /// could be read has any of these from the first call or block on, all text from there on is one entry, once it is
+    /// finished; it is also what is [`unread`](Self::unread).
     pub fn dropped(&self) -> &[String] {
         &self.dropped
     }
 
     /// Takes what was dropped so far.
     pub fn take_dropped(&mut self) -> Vec<String> {
+        self.dropped_before_raw = 0;
         std::mem::take(&mut self.dropped)
     }
 
@@ -222,8 +255,9 @@ impl StreamParser {
         self.call_problem
     }
 
-    /// Once the text is finished: all of it from the first call or block on, as it was written, without the
-    /// end-of-sentence token, if calls were written, none could be read, and the text was not cut off.
+    /// Once the text is finished: all of it from the first call or block on, or from a stray tag that no text precedes, as
+    /// it was written, without think marks and the end-of-sentence token. `None` if there is no such markup, a call could
+    /// be read, more text follows stray tags, or the text was cut off in a call or a tag.
     pub fn unread(&self) -> Option<&str> {
         self.raw.as_deref().filter(|_| self.state == State::Done)
     }
@@ -277,11 +311,16 @@ impl StreamParser {
         self.at = 0;
     }
 
-    /// From `from` on, text is that of calls, until one is read.
-    fn begin_raw(&mut self, from: usize) {
-        if !self.has_read && self.raw.is_none() {
+    /// From `from` on, text is that of calls, until one is read, or of a stray tag, until more text follows.
+    fn begin_raw(&mut self, from: usize, is_stray: bool) {
+        if self.has_read {
+            return;
+        }
+        self.raw_is_stray = is_stray && (self.raw_is_stray || self.raw.is_none());
+        if self.raw.is_none() {
             self.raw = Some(String::new());
             self.raw_end = from;
+            self.dropped_before_raw = self.dropped.len();
         }
     }
 
@@ -293,12 +332,31 @@ impl StreamParser {
         }
     }
 
+    /// Tells what was dropped of the text of calls as it was written, in one piece. Of a whole block without anything in it,
+    /// nothing was.
+    fn drop_raw(&mut self) {
+        if let Some(raw) = self.raw.as_ref().filter(|_| self.incomplete || self.dropped.len() > self.dropped_before_raw)
+        {
+            self.dropped.truncate(self.dropped_before_raw);
+            self.dropped.push(raw.clone());
+        }
+    }
+
     /// Goes past the end-of-sentence token, which stands here.
     fn end_sentence(&mut self) {
         self.keep_raw();
+        self.drop_raw();
         self.at += self.format.eos.len();
         self.state = State::Done;
         self.ending = Ending::Stopped;
+    }
+
+    /// Goes past a think mark, which begins a section.
+    fn pass_mark(&mut self, length: usize) {
+        self.keep_raw();
+        self.at += length;
+        self.raw_end = self.at;
+        self.blank = true;
     }
 
     /// The text from `at` on.
@@ -341,6 +399,7 @@ impl StreamParser {
     fn open_call(&mut self, end: usize) {
         self.flush_junk();
         self.call = Some(Call::default());
+        self.has_begun = true;
         self.advance(end);
         self.scanned = self.at;
         self.state = State::Header;
@@ -371,6 +430,7 @@ impl StreamParser {
             emit(&mut self.out, Delta::ToolCallEnd { index: call.index });
             self.has_read = true;
             self.raw = None;
+            self.held.clear();
         }
         self.state = State::Between;
     }

@@ -3,7 +3,7 @@
 use super::tag::{LOOKAHEAD, Wrapper, wrapper};
 use super::{State, Step, StreamParser, dsml, emit, tokens};
 use crate::chat::delta::Delta;
-use crate::chat::format::{BAR, Calls};
+use crate::chat::format::{BAR, Calls, Dsml};
 use crate::chat::parse::CallProblem;
 
 /// What begins somewhere in a text.
@@ -42,7 +42,7 @@ impl StreamParser {
                     self.state = State::Reasoning;
                     self.part();
                 }
-                self.at += mark.len();
+                self.pass_mark(mark.len());
                 return Step::On;
             }
             if !last && marks.iter().any(|mark| mark.starts_with(rest)) {
@@ -62,14 +62,12 @@ impl StreamParser {
                 marker => {
                     let begins_call = matches!(marker, Marker::Block(_) | Marker::Wrapper(_) | Marker::Cut);
                     let text_end = match &self.format.calls {
-                        Calls::Dsml(dsml) if begins_call && self.buffer[start..at].ends_with(dsml.before) => {
-                            at - dsml.before.len()
-                        }
+                        Calls::Dsml(dsml) if begins_call => at - breaks_before_block(dsml, &self.buffer[start..at]),
                         _ => at,
                     };
                     self.emit_text(text_end);
                     if begins_call {
-                        self.begin_raw(text_end);
+                        self.begin_raw(text_end, false);
                     }
                     self.at = at;
                     self.pass(marker);
@@ -93,6 +91,7 @@ impl StreamParser {
         if self.may_call || self.state == State::Reasoning || self.fresh {
             if in_tag && self.may_call {
                 self.incomplete = true;
+                self.has_begun = true;
                 self.call_problem.get_or_insert(CallProblem::CutOff);
                 self.drop_text(self.buffer.len());
             }
@@ -108,8 +107,10 @@ impl StreamParser {
         if !self.may_call {
             return end;
         }
-        let breaks = self.buffer[start..end].bytes().rev().take(dsml.before.len()).take_while(|&b| b == b'\n').count();
-        end - breaks
+        let text = &self.buffer[start..end];
+        // It may become a line break.
+        let whole = text.strip_suffix('\r').unwrap_or(text);
+        start + line_breaks(whole, dsml.before.len())
     }
 
     /// Emits the text up to `end`.
@@ -120,10 +121,24 @@ impl StreamParser {
     }
 
     /// Writes text of reasoning or content.
-    fn write(&mut self, text: String) {
+    fn write(&mut self, mut text: String) {
         if text.is_empty() {
             return;
         }
+        let is_blank = text.trim().is_empty();
+        if self.raw.is_some() {
+            // There was nothing but stray tags and blanks.
+            if is_blank {
+                return self.held.push_str(&text);
+            }
+            self.raw = None;
+            text.insert_str(0, &std::mem::take(&mut self.held));
+        }
+        self.blank &= is_blank;
+        self.tell(text);
+    }
+
+    fn tell(&mut self, text: String) {
         let content = self.state != State::Reasoning;
         self.tails[usize::from(content)].push(&text);
         emit(&mut self.out, if content { Delta::Content(text) } else { Delta::Reasoning(text) });
@@ -188,8 +203,39 @@ impl StreamParser {
         }
     }
 
-    /// Whether a misspelt tag around calls begins where `rest` does: a block or a call must follow it.
+    /// Whether a misspelt tag around calls begins where `rest` does, or what is left over of one: a block or a call must
+    /// follow it.
     fn wrapper(&self, rest: &str, reasoning: bool, last: bool) -> Marker {
+        let wrapper = self.misspelt(rest, reasoning, last);
+        if wrapper != Marker::None {
+            return wrapper;
+        }
+        // A bracket before a misspelt tag.
+        let Some(after) = rest.strip_prefix('<') else { return Marker::None };
+        let behind = after.trim_start_matches(['/', '|', BAR]).trim_start();
+        let left_over = rest.len() - behind.len();
+        if left_over >= LOOKAHEAD {
+            return Marker::None;
+        }
+        if behind.is_empty() {
+            return if last { Marker::None } else { Marker::Hold };
+        }
+        if !behind.starts_with(['<', BAR]) {
+            return Marker::None;
+        }
+        match self.call_marker(behind, reasoning, last) {
+            // Before a tag that is right, it is text.
+            Marker::Block(_) => Marker::None,
+            Marker::Hold => Marker::Hold,
+            _ => match self.misspelt(behind, reasoning, last) {
+                Marker::Wrapper(length) => Marker::Wrapper(left_over + length),
+                other => other,
+            },
+        }
+    }
+
+    /// Whether a misspelt tag begins where `rest` does, and a block or a call follows it.
+    fn misspelt(&self, rest: &str, reasoning: bool, last: bool) -> Marker {
         let length = match wrapper(rest, last) {
             Wrapper::No => return Marker::None,
             Wrapper::Hold => return Marker::Hold,
@@ -226,7 +272,11 @@ impl StreamParser {
                 self.end_sentence();
             }
             Marker::Thought => {
-                self.at += self.format.think_end.len();
+                let held = std::mem::take(&mut self.held);
+                if !held.is_empty() {
+                    self.tell(held);
+                }
+                self.pass_mark(self.format.think_end.len());
                 self.state = State::Content;
                 self.fresh = true;
             }
@@ -240,15 +290,41 @@ impl StreamParser {
                 self.state = State::Between;
             }
             Marker::Drop(length) => {
+                if self.blank {
+                    self.begin_raw(self.at, true);
+                }
                 self.drop_text(self.at + length);
                 self.flush_junk();
                 self.part();
             }
             Marker::Cut => {
                 self.incomplete = true;
+                self.has_begun = true;
                 self.drop_text(self.buffer.len());
             }
             Marker::Hold | Marker::None => {}
         }
+    }
+}
+
+/// Where the last line breaks of a text begin, at most `most` of them, CRLF among them.
+fn line_breaks(text: &str, most: usize) -> usize {
+    let mut rest = text;
+    for _ in 0..most {
+        let Some(before) = rest.strip_suffix('\n') else { break };
+        rest = before.strip_suffix('\r').unwrap_or(before);
+    }
+    rest.len()
+}
+
+/// How many bytes at the end of a text belong to the block behind it: the format's line breaks, or as many where the last
+/// is CRLF, which the format never has there.
+fn breaks_before_block(dsml: &Dsml, text: &str) -> usize {
+    if text.ends_with(dsml.before) {
+        dsml.before.len()
+    } else if text.ends_with("\r\n") {
+        text.len() - line_breaks(text, dsml.before.len())
+    } else {
+        0
     }
 }

@@ -50,6 +50,7 @@ impl StreamParser {
         {
             return Step::Wait;
         } else {
+            self.has_begun |= last && !rest.contains('>');
             self.drop_text(at + 1);
         }
         Step::On

@@ -31,6 +31,7 @@ pub use error::TemplateError;
 use super::encode::Start;
 use super::json::Json;
 use super::message::{Message, Tool};
+use crate::foreign::ForeignFile;
 
 /// The largest file that is read for a template; the longest templates take some 20 kB.
 const MAX_BYTES: u64 = 4 << 20;
@@ -233,6 +234,9 @@ fn read(dir: &Path, name: &str) -> Result<Option<String>, TemplateError> {
     File::open(&path).map_err(io)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(problem(format!("larger than {} MiB", MAX_BYTES >> 20)));
+    }
+    if let Some(found) = ForeignFile::of(&bytes) {
+        return Err(problem(format!("is {found}")));
     }
     String::from_utf8(bytes).map(Some).map_err(|_| problem("not UTF-8".to_string()))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::chat::{Json, Version};
+use crate::foreign::ForeignFile;
 use crate::generation::Tokenizer;
 use crate::show::one_line;
 
@@ -25,12 +26,12 @@ impl fmt::Display for Detected {
 /// Returns the chat format of a checkpoint folder.
 ///
 /// What its chat template writes counts first: DSML is V3.2's alone, and the tokens of calls are written in one way by
-/// V3 and R1 and in another by V3.1, whose template V3.2-Exp has too. A template that says nothing of calls, or none
+/// V3 and R1 and in another by V3.1, whose template V3.2-Exp has too. A template without such calls, or none
 /// (V3.2 ships none; `null` is none), leaves it to `model_type`, and where that is `deepseek_v3` to the tokens: V3.1 has
 /// some for search that V3 has not.
 ///
 /// The template is `chat_template.jinja`, else `chat_template.json`, else the one in `tokenizer_config.json`. A file
-/// that cannot be read or is no JSON counts as absent, and the reason says so.
+/// that cannot be read, is of another kind (a Git LFS pointer) or is no JSON counts as absent, and the reason says so.
 pub fn detect_version(dir: &Path, tokenizer: &Tokenizer) -> Detected {
     let mut problems = Vec::new();
     let config = object(dir, "config.json", &mut problems);
@@ -61,7 +62,7 @@ fn decide(config: Option<&Json>, template: Option<&str>, has_search: bool) -> De
         return found(version, format!("its chat template writes calls as {version} does"));
     }
     let template = match template {
-        Some(_) => "its chat template says nothing of calls",
+        Some(_) => "its chat template writes calls in no format that is known here",
         None => "it has no chat template",
     };
     if is_sparse {
@@ -77,7 +78,13 @@ fn decide(config: Option<&Json>, template: Option<&str>, has_search: bool) -> De
 /// A file of the folder, if it is there; what keeps it from being read is a problem.
 fn text(dir: &Path, name: &str, problems: &mut Vec<String>) -> Option<String> {
     match std::fs::read_to_string(dir.join(name)) {
-        Ok(text) => Some(text),
+        Ok(text) => match ForeignFile::of(text.as_bytes()) {
+            Some(found) => {
+                problems.push(format!("{name} is {found}"));
+                None
+            }
+            None => Some(text),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
             problems.push(format!("{name} cannot be read: {error}"));

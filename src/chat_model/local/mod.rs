@@ -19,7 +19,7 @@ use crate::generation::{
     Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer,
 };
 use crate::model::ModelOptions;
-use crate::weights::{GenerationConfig, LoadOptions, Progress};
+use crate::weights::{self, GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
 use grammars::Grammars;
 use names::{OfferedNames, TokenBytes};
@@ -107,6 +107,7 @@ impl LocalChat {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Self> {
         let dir = dir.as_ref();
+        weights::check_folder(dir)?;
         let tokenizer = Tokenizer::load(dir)?;
         let (Detected { version, reason }, prompts) = prompts::of_checkpoint(dir, &tokenizer);
         tracing::info!(%version, reason, "chat format");
@@ -120,7 +121,8 @@ impl LocalChat {
         Ok(Self { version_reason: reason, ..chat.with_stop_ids(stop_ids) })
     }
 
-    /// The same with more ids that end an answer.
+    /// The same with more ids that end an answer. Ids that are not below the model's `vocab_size`, which it can never write,
+    /// and those that end an answer already change nothing; [`Self::stop_ids`] returns what does.
     pub fn with_stop_ids(mut self, stop_ids: impl IntoIterator<Item = u32>) -> Self {
         for id in stop_ids {
             if !self.stop_ids.contains(&id) && (id as usize) < self.service.vocab_size() {

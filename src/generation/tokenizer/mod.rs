@@ -14,6 +14,7 @@ use super::caught::caught_in_tokenizers;
 use super::detokenizer::{Detokenizer, push_bytes};
 use super::error::{GenerationError, Result};
 use super::guarded::{self, AddedTokens};
+use crate::foreign::ForeignFile;
 use crate::show::one_line;
 
 pub use tiktoken::RanksProblem;
@@ -50,9 +51,6 @@ struct Inner {
 
 /// The largest `tokenizer.json` that is read; those of the family take 8 MB.
 const MAX_BYTES: u64 = 1 << 28;
-
-/// How the pointer begins that Git LFS leaves in place of a large file.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Refuses what is not a regular file: opening a pipe or a device could block.
 fn require_file(path: &Path) -> std::io::Result<()> {
@@ -99,8 +97,8 @@ impl Tokenizer {
         let path = path.as_ref();
         let bytes = read(path).map_err(|source| GenerationError::TokenizerRead { path: path.to_path_buf(), source })?;
         let format = |message: String| GenerationError::TokenizerFormat { path: path.to_path_buf(), message };
-        if bytes.starts_with(LFS_POINTER) {
-            return Err(format(RanksProblem::LfsPointer.to_string()));
+        if let Some(found) = ForeignFile::of(&bytes) {
+            return Err(format(format!("is {found}")));
         }
         let added = json::check(&bytes).map_err(format)?;
         let tokenizer =

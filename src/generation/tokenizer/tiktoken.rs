@@ -28,8 +28,9 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use super::super::byte_level::char_of;
 use super::super::error::{GenerationError, Result};
-use super::{LFS_POINTER, require_file};
+use super::require_file;
 use crate::config::json;
+use crate::foreign::ForeignFile;
 use crate::show::{one_line, quoted};
 
 /// The ranks' file in a checkpoint folder.
@@ -70,7 +71,7 @@ const MAX_CONFIG_BYTES: u64 = 4 << 20;
 #[non_exhaustive]
 pub enum RanksProblem {
     /// The file is the pointer that Git LFS leaves in place of a large file.
-    #[error("a Git LFS pointer in place of the file: fetch the file itself, e.g. with `git lfs pull`")]
+    #[error("is {}", ForeignFile::LfsPointer)]
     LfsPointer,
     /// The file is larger than any tokenizer's.
     #[error("larger than {} MiB", MAX_BYTES >> 20)]
@@ -159,7 +160,7 @@ fn read_ranks(file: impl Read) -> std::result::Result<Vec<Vec<u8>>, ReadError> {
         if bytes > MAX_BYTES {
             return Err(RanksProblem::TooLarge.into());
         }
-        if number == 1 && line.starts_with(LFS_POINTER) {
+        if number == 1 && ForeignFile::of(&line) == Some(ForeignFile::LfsPointer) {
             return Err(RanksProblem::LfsPointer.into());
         }
         if line.len() as u64 > MAX_LINE {

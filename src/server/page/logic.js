@@ -37,6 +37,14 @@ function notesOf({ tokens, pieces, began, first, last, ended, thought, prompt, r
   return notes.join(" · ");
 }
 
+// What is told of a call that could not be read: why, and the text that is not in the answer's content. Null if there is
+// nothing to tell.
+function lostOf(error, dropped, content) {
+  const texts = (dropped ?? []).filter((text) => !content.includes(text));
+  if (!error && !texts.length) return null;
+  return { why: error ? "A call could not be read: " + error + "." : "Left out of the answer:", text: texts.join("\n") };
+}
+
 // The data of server-sent events in a text, and the text that is no whole line yet. Comments and other fields are
 // passed over.
 function dataOf(text) {

@@ -172,6 +172,7 @@ class Answer {
       if (content) this.content(content);
       for (const piece of tool_calls ?? []) this.call(piece);
       if (choice.finish_reason) this.reason = choice.finish_reason;
+      this.lost = lostOf(choice.tool_call_error, choice.dropped, this.message.content) ?? this.lost;
     }
     follow();
   }
@@ -179,6 +180,10 @@ class Answer {
     if (stopped || this.reason !== "tool_calls") {
       if (this.message.tool_calls) element(this.article, "p", "hint", "The call was not finished and is not made.");
       delete this.message.tool_calls;
+    }
+    if (this.lost) {
+      element(this.article, "p", "error", this.lost.why);
+      if (this.lost.text) element(this.article, "pre", "", this.lost.text);
     }
     element(this.article, "p", "speed", notesOf({
       tokens: this.usage?.completion_tokens ?? this.pieces, pieces: this.pieces,

@@ -191,7 +191,14 @@ fn tool_choice(json: &Json) -> Option<ToolChoice> {
 fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
     let Some(format) = fields.json("response_format")? else { return Ok(None) };
     let schema = |format: &Json| Some(matches!(format.get("json_schema")?.get("schema")?, Json::Object(_)));
-    match format.get("type").and_then(Json::as_str) {
+    let kind = format.get("type").and_then(Json::as_str);
+    match kind {
+        Some("text") => unserved::check_format(&format, &[])?,
+        Some("json_object") => unserved::check_format(&format, &["schema"])?,
+        Some("json_schema") => unserved::check_format(&format, &["json_schema"])?,
+        _ => {}
+    }
+    match kind {
         Some("text") => Ok(None),
         // With a schema, as llama.cpp and others take it, it is the next.
         Some("json_object") => match format.get("schema").filter(|schema| **schema != Json::Null) {
@@ -213,7 +220,8 @@ fn response_format(fields: &Fields<'_>) -> Result<Option<Json>, ApiError> {
 }
 
 /// Whether to think, in the words of DeepSeek's protocol, of other servers, or of OpenAI's. The first that says so
-/// counts.
+/// counts: `thinking`, `enable_thinking`, `chat_template_kwargs` (in it `thinking` before `enable_thinking`),
+/// `reasoning_effort`, `reasoning` (in it `enabled` before `effort`).
 fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
     let expected = "{\"type\": \"enabled\" or \"disabled\"}";
     let nested = [("thinking", "budget_tokens"), ("reasoning", "max_tokens")];

@@ -56,11 +56,12 @@ impl CompletionCall {
     pub fn from_json(body: &[u8], options: &ServerOptions) -> Result<Self, ApiError> {
         let fields = Fields::parse(body)?;
         unserved::check_completion(&fields)?;
-        if let Some(format) = fields.json("response_format")?
-            && format.get("type").and_then(Json::as_str) != Some("text")
-        {
-            let problem = "belongs to /v1/chat/completions: a completion is plain text";
-            return Err(ApiError::field("response_format", problem));
+        if let Some(format) = fields.json("response_format")? {
+            if format.get("type").and_then(Json::as_str) != Some("text") {
+                let problem = "belongs to /v1/chat/completions: a completion is plain text";
+                return Err(ApiError::field("response_format", problem));
+            }
+            unserved::check_format(&format, &[])?;
         }
         let common = Common::read(&fields, options)?;
         let expected = "a string, a list of strings, token ids or a list of lists of them";
@@ -69,9 +70,6 @@ impl CompletionCall {
         if prompts.is_empty() || prompts.len().saturating_mul(common.n) > options.max_choices {
             let problem = format!("expected at most {} answers, prompts times `n`", options.max_choices);
             return Err(ApiError::field("prompt", if prompts.is_empty() { "is empty" } else { problem.as_str() }));
-        }
-        if fields.whole("best_of", 1, usize::MAX)?.is_some_and(|best| best != common.n) {
-            return Err(ApiError::field("best_of", "every answer is given: expected the same as `n`"));
         }
         let echo = fields.bool("echo")?.unwrap_or(false);
         // Some clients send `false`.

@@ -41,11 +41,15 @@ impl Common {
             }
             _ => None,
         })?;
+        let n = fields.whole("n", 1, options.max_choices)?.unwrap_or(1);
+        if fields.whole("best_of", 1, usize::MAX)?.is_some_and(|best| best != n) {
+            return Err(ApiError::field("best_of", "every answer is given: expected the same as `n`"));
+        }
         Ok(Self {
             model: fields.text("model")?,
             stream,
             include_usage: include_usage.unwrap_or(false),
-            n: fields.whole("n", 1, options.max_choices)?.unwrap_or(1),
+            n,
             params: params(fields, &options.params)?,
             stop: stop(fields)?,
         })

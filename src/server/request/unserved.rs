@@ -4,13 +4,15 @@
 //! `metadata`, `priority`, `cache_salt` and the like) are ignored, as unknown fields are.
 //!
 //! # Source
-//! The fields are those of the request types of vLLM (`entrypoints/openai/*/protocol.py`), SGLang 0.5.23
-//! (`srt/entrypoints/openai/protocol.py`) and llama.cpp's server.
+//! The fields are those of the request types of vLLM (`entrypoints/openai/*/protocol.py`, commit 002032ee) and SGLang
+//! (`srt/entrypoints/openai/protocol.py`, commit 004c82e0), and of llama.cpp's and TGI's servers.
 
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
 use super::fields::{Fields, text_of};
+use crate::chat::Json;
+use crate::show::one_line;
 
 /// Which values of a field ask for nothing. `null` always does.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,7 @@ impl Neutral {
 use Neutral::{Empty, Null, Numbers, Texts, True};
 
 const FORM: &str = "is not served: `response_format` of type json_schema holds the content to a schema";
+const NO_FORM: &str = "is not served: a completion is plain text, and /v1/chat/completions holds one to a schema";
 const TEXT_ONLY: &str = "is not served: the model only reads and writes text";
 const SAMPLING: &str = "is not served: tokens are chosen by temperature, top_k, top_p, min_p, penalties and logit_bias";
 const STOPS: &str = "is not served: `stop` takes strings";
@@ -59,20 +62,26 @@ pub const BUDGET: &str = "is not served: reasoning has no limit of its own, `max
 const ADAPTERS: &str = "is not served: there are no adapters";
 const REPETITION: &str = "is not served: repetitions do not end an answer";
 
+/// Fields that hold the answer to a form, which no endpoint serves.
+const FORMS: &[(&str, Neutral)] = &[
+    ("structured_outputs", Empty),
+    ("guided_json", Null),
+    ("guided_regex", Empty),
+    ("guided_choice", Empty),
+    ("guided_grammar", Empty),
+    ("guided_decoding", Empty),
+    ("structural_tag", Empty),
+    ("json_schema", Null),
+    ("regex", Empty),
+    ("ebnf", Empty),
+    ("grammar", Empty),
+];
+
+/// The fields of a `response_format` that hold a form.
+const SCHEMAS: [&str; 4] = ["schema", "json_schema", "grammar", "structures"];
+
 /// Fields that no endpoint serves.
 const FIELDS: &[(&str, Neutral, &str)] = &[
-    // The form of the answer.
-    ("structured_outputs", Empty, FORM),
-    ("guided_json", Null, FORM),
-    ("guided_regex", Empty, FORM),
-    ("guided_choice", Empty, FORM),
-    ("guided_grammar", Empty, FORM),
-    ("guided_decoding", Empty, FORM),
-    ("structural_tag", Empty, FORM),
-    ("json_schema", Null, FORM),
-    ("regex", Empty, FORM),
-    ("ebnf", Empty, FORM),
-    ("grammar", Empty, FORM),
     ("verbosity", Texts(&["medium"]), "is not served: ask for it in a message"),
     // How tokens are chosen.
     ("use_beam_search", Empty, SAMPLING),
@@ -83,10 +92,18 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("logits_processors", Empty, SAMPLING),
     ("custom_logit_processor", Empty, SAMPLING),
     ("vllm_xargs", Empty, SAMPLING),
+    ("custom_params", Empty, SAMPLING),
+    ("samplers", Empty, SAMPLING),
+    ("sampler_seq", Empty, SAMPLING),
+    ("do_sample", True, "is not served: temperature 0 chooses the most probable token"),
+    ("num_beams", Numbers(&[1.0]), SAMPLING),
+    ("penalty_alpha", Empty, SAMPLING),
+    ("repeat_last_n", Numbers(&[-1.0]), SAMPLING),
     ("typical_p", Numbers(&[1.0]), SAMPLING),
     ("tfs_z", Numbers(&[1.0]), SAMPLING),
     ("top_a", Empty, SAMPLING),
     ("top_n_sigma", Numbers(&[-1.0, 0.0]), SAMPLING),
+    ("adaptive_target", Numbers(&[-1.0]), SAMPLING),
     ("mirostat", Empty, SAMPLING),
     ("mirostat_mode", Empty, SAMPLING),
     ("dry_multiplier", Empty, SAMPLING),
@@ -96,11 +113,15 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("no_repeat_ngram_size", Empty, SAMPLING),
     ("repeat_penalty", Numbers(&[1.0]), "is called `repetition_penalty` here"),
     ("watermark", Empty, SAMPLING),
+    ("watermarking", Empty, SAMPLING),
     // Where the answer ends.
     ("stop_regex", Empty, STOPS),
     ("no_stop_trim", Empty, STOPS),
     ("include_stop_str_in_output", Empty, STOPS),
     ("max_new_tokens", Null, "is called `max_tokens` here"),
+    ("min_new_tokens", Empty, "is called `min_tokens` in completions"),
+    ("t_max_predict_ms", Empty, "is not served: `max_tokens` ends an answer, time does not"),
+    ("n_indent", Empty, "is not served: indentation does not end an answer"),
     ("n_predict", Numbers(&[-1.0]), "is called `max_tokens` here"),
     ("repetition_detection", Empty, REPETITION),
     ("max_repetition_pattern_size", Empty, REPETITION),
@@ -120,6 +141,8 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("lora", Empty, ADAPTERS),
     ("session_params", Empty, "is not served: a request holds its whole conversation"),
     ("previous_response_id", Null, "is not served: a request holds its whole conversation"),
+    ("task", Null, "is not served: ask for it in a message"),
+    ("ec_transfer_params", Empty, "is not served: the cache stays with the server"),
     ("kv_transfer_params", Empty, "is not served: the cache stays with the server"),
     // How much it thinks.
     ("thinking_token_budget", Numbers(&[-1.0]), BUDGET),
@@ -134,6 +157,10 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("prompt_logprobs", Null, "is not served: log-probabilities are those of the answer"),
     ("return_tokens_as_token_ids", Empty, IDS),
     ("return_token_ids", Empty, IDS),
+    ("return_tokens", Empty, IDS),
+    ("return_prompt_text", Empty, IDS),
+    ("return_cached_tokens_details", Empty, IDS),
+    ("logprob_token_ids", Empty, "is not served: log-probabilities are those of the most probable tokens"),
     ("return_prompt_token_ids", Empty, IDS),
     ("return_hidden_states", Empty, IDS),
     ("return_routed_experts", Empty, IDS),
@@ -168,21 +195,44 @@ const COMPLETION: &[(&str, Neutral, &str)] = &[
 
 /// Refuses what a chat does not serve.
 pub fn check_chat(fields: &Fields<'_>) -> Result<(), ApiError> {
+    check_forms(fields, FORM)?;
     check(fields, FIELDS)?;
     check(fields, CHAT)
 }
 
 /// Refuses what a completion does not serve.
 pub fn check_completion(fields: &Fields<'_>) -> Result<(), ApiError> {
+    check_forms(fields, NO_FORM)?;
     check(fields, FIELDS)?;
     check(fields, COMPLETION)
 }
 
-fn check(fields: &Fields<'_>, names: &[(&str, Neutral, &str)]) -> Result<(), ApiError> {
-    let asks =
-        |(name, neutral, _): &&(&str, Neutral, &str)| fields.raw(name).is_some_and(|value| !neutral.holds(value));
-    match names.iter().find(asks) {
-        Some((name, _, why)) => Err(ApiError::field(name, why)),
+/// Refuses schemas in a `response_format` whose type does not read them.
+///
+/// - `read`: the fields beside `type` that the type reads.
+pub fn check_format(format: &Json, read: &[&str]) -> Result<(), ApiError> {
+    let asks = |name: &&&str| format.get(name).is_some_and(|value| *value != Json::Null);
+    match SCHEMAS.iter().filter(|name| !read.contains(name)).find(asks) {
         None => Ok(()),
+        Some(name) => {
+            let kind = format.get("type").and_then(Json::as_str).unwrap_or_default();
+            let problem = format!("is not read with the type {}", one_line(kind));
+            Err(ApiError::field(format!("response_format.{name}"), problem))
+        }
+    }
+}
+
+fn check_forms(fields: &Fields<'_>, why: &str) -> Result<(), ApiError> {
+    FORMS.iter().try_for_each(|&(name, neutral)| refuse(fields, name, neutral, why))
+}
+
+fn check(fields: &Fields<'_>, names: &[(&str, Neutral, &str)]) -> Result<(), ApiError> {
+    names.iter().try_for_each(|&(name, neutral, why)| refuse(fields, name, neutral, why))
+}
+
+fn refuse(fields: &Fields<'_>, name: &str, neutral: Neutral, why: &str) -> Result<(), ApiError> {
+    match fields.raw(name) {
+        Some(value) if !neutral.holds(value) => Err(ApiError::field(name, why)),
+        _ => Ok(()),
     }
 }
