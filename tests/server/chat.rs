@@ -298,7 +298,7 @@ fn control_tokens_are_refused_where_that_is_wanted() {
 
 #[test]
 fn a_client_that_leaves_mid_stream_ends_its_answer() {
-    // Long enough that it has not ended before the server learns that nobody reads.
+    // Long enough that it still runs when the server notices the closed connection.
     let body = json!({"prompt": "a", "stream": true, "max_tokens": 1400, "ignore_eos": true, "n": 8});
     let cancelled = metric(tiny(), "cancelled_total");
     let mut stream = begin(tiny(), "/v1/completions", &body);

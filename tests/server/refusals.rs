@@ -252,7 +252,7 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
         let (status, message, param, _) = ask(CHAT, name, &json!({ asks: 100 })).error();
         assert_eq!((status, param), (400, json!(format!("{name}.{asks}"))), "{message}");
     }
-    // These change no answer, and nobody knows the last one.
+    // These change no answer; the last one is unknown.
     for (name, value) in [
         ("user", json!("u")),
         ("metadata", json!({"a": "b"})),

@@ -50,7 +50,7 @@ pub fn with_input(command: &mut Command, input: impl AsRef<[u8]>) -> Output {
     output
 }
 
-/// The first bytes of what an example writes, which is then told that nobody reads any more; and how it ended.
+/// Closes the output after its first bytes; returns them and how the example ended.
 pub fn with_closed_output(command: &mut Command, input: impl AsRef<[u8]>) -> (Vec<u8>, Output) {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example");

@@ -93,7 +93,7 @@ fn tensors_must_cover_the_file_exactly() {
         },
         &[NORM, "overlaps"],
     );
-    // Bytes that belong to nobody, before and between.
+    // Bytes of no tensor, before and between.
     refused_file(
         |header, data| {
             for (name, entry) in header.as_object_mut().unwrap() {

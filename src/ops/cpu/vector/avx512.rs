@@ -1,6 +1,6 @@
 //! [`Vector`] in AVX-512.
 //!
-//! SAFETY of every block below: the trait's callers vouch for the instruction set and the pointers.
+//! SAFETY of every block below: the trait's callers guarantee the instruction set and the pointers.
 
 use std::arch::x86_64::*;
 

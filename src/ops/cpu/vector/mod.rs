@@ -76,7 +76,7 @@ pub(crate) trait Element: Copy + Default + Send + Sync {
     #[inline(always)]
     unsafe fn load_partial<V: Vector>(from: *const Self, count: usize) -> V {
         let mut padded = [Self::default(); 16];
-        // SAFETY: the caller vouches for `count` elements, fewer than a register has lanes, at most 16.
+        // SAFETY: the caller guarantees `count` elements, fewer than a register has lanes, at most 16.
         unsafe {
             std::ptr::copy_nonoverlapping(from, padded.as_mut_ptr(), count);
             Self::load(padded.as_ptr())

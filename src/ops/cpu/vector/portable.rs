@@ -26,7 +26,7 @@ impl Vector for Portable {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller vouches for `LANES` elements.
+        // SAFETY: the caller guarantees `LANES` elements.
         Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
 
@@ -53,7 +53,7 @@ impl Vector for Portable {
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller vouches for `LANES` elements.
+        // SAFETY: the caller guarantees `LANES` elements.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
 
@@ -79,7 +79,7 @@ impl Vector for Portable {
 
     #[inline(always)]
     unsafe fn load_columns(from: *const f32, stride: usize) -> [Self; 4] {
-        // SAFETY: the caller vouches for four elements of each row.
+        // SAFETY: the caller guarantees four elements of each row.
         let rows: [[f32; 4]; 4] =
             std::array::from_fn(|row| unsafe { from.add(row * stride).cast::<[f32; 4]>().read_unaligned() });
         std::array::from_fn(|column| Self(rows.map(|row| row[column])))
