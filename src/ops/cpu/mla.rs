@@ -11,8 +11,7 @@ use super::rows::{Rows, readable};
 use super::scratch::Scratch;
 use super::simd::{Isa, isa};
 use super::tile::{Softmax, TILE, Tile, lane_width, padded, step};
-use crate::ops::fp8::Fp8Row;
-use crate::ops::fp8::reference::float_rows;
+use crate::ops::fp8::{Fp8Row, float_rows};
 
 /// Keys that one work item sees. The parts of a row are merged in order, so that a row has the same bits whether its
 /// parts run on one thread or on several.

@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::fp8::reference::{Fp8Row, float_rows};
+use crate::ops::fp8::{Fp8Row, float_rows};
 use crate::ops::layout::BatchLayout;
 use crate::ops::sparse_mla::{attend, causal_mask};
 

@@ -13,6 +13,7 @@ pub(crate) mod cpu;
 pub(crate) mod e4m3;
 pub mod reference;
 
+pub(crate) use reference::float_rows;
 pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX, Fp8Row};
 
 pub(crate) const ACT_QUANT: Op = Op { name: "act_quant", cpu: FastPath::CPU };

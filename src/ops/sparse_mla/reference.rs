@@ -3,7 +3,7 @@
 use candle::{D, DType, Device, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::fp8::reference::{Fp8Row, float_rows};
+use crate::ops::fp8::{Fp8Row, float_rows};
 
 /// Elements of the gathered `[rows, K, D]` keys that are alive at a time without gradients.
 const CHUNK_ELEMENTS: usize = 1 << 25;
