@@ -8,8 +8,9 @@
 //! messages ── ChatTemplate::render ──> TemplatePrompt (for models whose format the crate does not have)
 //! ```
 //!
-//! All that differs between versions is in one table of texts (`format`); V3.2's layout (`encode/turns`) and that of
-//! V3, R1 and V3.1 (`encode/gathered`; of V3 and R1 with tools, `encode/tooled`), DSML (`stream/dsml`) and the call tokens before it (`stream/tokens`) read it.
+//! All that differs between versions is in one table of texts (`table`, `format`); V3.2's layout (`encode/turns`) and that of
+//! V3, R1 and V3.1 (`encode/gathered`; of V3 and R1 with tools, `encode/tooled`), DSML (`stream/dsml`), the call tokens
+//! before it (`stream/tokens`) and GLM-5's elements (`stream/elements`) read it.
 //! The tolerant batch parser is the stream parser fed with the whole text, so both give the same message. JSON is kept
 //! as it was written ([`Json`]) and printed as Python prints it ([`Json::to_python`]): that is what the models know.
 //!
@@ -27,6 +28,7 @@ mod message;
 mod parse;
 mod python;
 mod stream;
+mod table;
 mod template;
 mod tools;
 mod version;

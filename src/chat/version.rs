@@ -28,7 +28,7 @@ pub enum Version {
     V32,
     /// Kimi-K2 and Moonlight.
     KimiK2,
-    /// GLM-5. Its calls are not read.
+    /// GLM-5.
     Glm,
     /// Any other model with a template. Its calls are not read.
     Template,
@@ -65,7 +65,7 @@ impl Version {
 
     /// Whether calls are read in answers of this format.
     pub fn reads_calls(self) -> bool {
-        !matches!(self, Self::Glm | Self::Template)
+        self != Self::Template
     }
 
     /// The token that ends an assistant's turn.

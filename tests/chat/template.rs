@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use deepseek_v32::chat::{
-    Accumulator, ChatTemplate, Message, Start, StreamParser, TemplateError, TemplateInput, Tool, ToolCall, Version,
+    Accumulator, CallProblem, ChatTemplate, Delta, Message, ParseOptions, Start, StreamParser, TemplateError,
+    TemplateInput, Tool, ToolCall, Version, parse,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -213,6 +214,90 @@ fn calls_of_kimi_k2_are_read_however_the_text_is_split() {
         assert_eq!(calls, [("get_weather", "{\"city\": \"K\u{f6}ln <|x|>\"}"), ("zeit", "{}")], "cut at {at}");
         assert!(parser.dropped().is_empty());
     }
+}
+
+/// The calls of GLM-5: values are text where the schema says so, JSON where it fits the schema or none is known.
+#[test]
+fn calls_of_glm_are_read_however_the_text_is_split() {
+    let value = |key: &str, value: &str| format!("<arg_key>{key}</arg_key><arg_value>{value}</arg_value>");
+    let call = |name: &str, values: &[String]| format!("<tool_call>{name}{}</tool_call>", values.concat());
+    let whole = call(
+        "f",
+        &[value("text", "42 <b>\n\"x\""), value("number", "42"), value("either", "null"), value("list", "[1, \"a\"]")],
+    );
+    let odd = call(
+        "f",
+        &[value("either", "7"), value("number", "many"), value("other", "{\"k\": 1}"), value("more", "K\u{f6}ln")],
+    );
+    // As GLM-4.5 writes it.
+    let lines = "<tool_call>g\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>";
+    let text = format!("Two.</think>I look.{whole}\n{odd}{lines}{}<|endoftext|>", call("zeit", &[]));
+    let schema = json!({"type": "object", "properties": {"text": {"type": "string"}, "number": {"type": "integer"},
+        "either": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "list": {"type": "array"}}});
+    let tools: Vec<Tool> = serde_json::from_value(json!([{"function": {"name": "f", "parameters": schema}}])).unwrap();
+    let expected = [
+        ("f", json!({"text": "42 <b>\n\"x\"", "number": 42, "either": null, "list": [1, "a"]})),
+        ("f", json!({"either": "7", "number": "many", "other": {"k": 1}, "more": "K\u{f6}ln"})),
+        ("g", json!({"a": 1})),
+        ("zeit", json!({})),
+    ];
+    let read = |pieces: &[&str]| {
+        let mut parser = StreamParser::new(Version::Glm, Start::Reasoning).with_tools(&tools);
+        let mut message = Accumulator::new();
+        pieces.iter().for_each(|piece| message.extend(parser.push(piece)));
+        message.extend(parser.finish());
+        assert!(parser.dropped().is_empty() && !parser.incomplete(), "{:?}", parser.dropped());
+        message.finish()
+    };
+    let message = read(&[&text]);
+    assert_eq!((message.reasoning_content.as_deref(), message.content.as_str()), (Some("Two."), "I look."));
+    let calls: Vec<(&str, serde_json::Value)> = message
+        .tool_calls
+        .iter()
+        .map(|call| (call.name.as_str(), serde_json::from_str(&call.arguments).unwrap()))
+        .collect();
+    assert_eq!(calls, expected);
+    for at in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
+        assert_eq!(read(&[&text[..at], &text[at..]]), message, "cut at {at}");
+    }
+    let letters: Vec<&str> = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect();
+    assert_eq!(read(&letters), message);
+    // Text arrives while it is written.
+    let mut parser = StreamParser::new(Version::Glm, Start::Content).with_tools(&tools);
+    parser.push("<tool_call>f<arg_key>text</arg_key><arg_value>a");
+    let fragment = "b".to_string();
+    assert_eq!(parser.push("b</arg"), [Delta::ToolCallArguments { index: 0, fragment }]);
+}
+
+/// What is no call of GLM-5 is told, and text without a call stays as it is.
+#[test]
+fn malformed_calls_of_glm() {
+    let options = ParseOptions::new(Version::Glm, Start::Content);
+    for (text, problem) in [
+        ("<tool_call></tool_call>", CallProblem::NoName),
+        ("<tool_call>f<arg_key>a</arg_key>1</tool_call>", CallProblem::Parameter),
+        ("<tool_call>f<arg_key>a<arg_value>1</arg_value></tool_call>", CallProblem::Parameter),
+        ("<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value> and</tool_call>", CallProblem::Body),
+        ("<tool_call>f<tool_call>", CallProblem::NoEnd),
+        ("</tool_call>", CallProblem::Stray),
+        ("<arg_key>", CallProblem::Stray),
+    ] {
+        let parsed = parse(&format!("{text}<|endoftext|>"), &options).unwrap();
+        assert_eq!(parsed.call_problem, Some(problem), "{text}");
+        assert_eq!(parsed.message.tool_calls, []);
+        assert_eq!(parsed.answer(), Message::assistant(text));
+    }
+    let twice = "<arg_key>a</arg_key><arg_value>1</arg_value>".repeat(2);
+    let text = format!("<tool_call>f{twice}</tool_call><tool_call>g</tool_call>");
+    let parsed = parse(&text, &options).unwrap();
+    assert_eq!((parsed.call_problem, parsed.message.tool_calls.len()), (Some(CallProblem::Repeated), 1));
+    let cut = parse("<tool_call>f<arg_key>a</arg_key><arg_value>b", &options).unwrap();
+    assert_eq!((cut.call_problem, cut.incomplete, cut.unread), (Some(CallProblem::CutOff), true, None));
+    for text in ["a < b", "<tool>", "<tool_cal", "x <table> y"] {
+        assert_eq!(parse(text, &options).unwrap().message.content, text);
+    }
+    let text = "Such: <tool_call>f</tool_call>";
+    assert_eq!(parse(text, &options.with_tools([])).unwrap().message.content, text);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::server_support::http::{Answer, events, get, post};
 use crate::server_support::{Running, checkpoint, tool};
-use deepseek_v32::chat::{Message, Version};
+use deepseek_v32::chat::{Message, ParseOptions, Start, Version, parse};
 use deepseek_v32::chat_model::{ChatModel, ChatModelError, ChatRequest, LocalChat};
 use deepseek_v32::generation::EngineOptions;
 use deepseek_v32::model::Precision;
@@ -88,25 +88,30 @@ fn kimi_k2_is_served_by_its_template() {
 }
 
 #[test]
-fn glm_is_served_without_tools() {
+fn glm_is_served_with_tools() {
     let (chat, _cache) = load(Some("glm5.jinja"));
     assert_eq!(chat.version(), Version::Glm);
     let tools: Vec<deepseek_v32::chat::Tool> =
         serde_json::from_value(json!([tool("get_weather", "Weather in a city.", &["city"])])).unwrap();
-    let request = ChatRequest { tools, ..ChatRequest::new([Message::user("a")]) };
-    let refused = chat.prompt(&request).unwrap_err();
-    assert!(
-        matches!(&refused, ChatModelError::Unsupported { field: Some(field), .. } if field == "tools"),
-        "{refused}"
-    );
-    let thinking = chat.prompt(&ChatRequest { tools: Vec::new(), ..request }).unwrap();
-    assert_eq!(thinking.text, "[gMASK]<sop><|user|>a<|assistant|><think>");
+    let mut messages = vec![Message::user("a")];
+    let plain = chat.prompt(&ChatRequest::new(messages.clone())).unwrap();
+    assert_eq!(plain.text, "[gMASK]<sop><|user|>a<|assistant|><think>");
+    // A call that is read is written as the template has it.
+    let written = "<tool_call>get_weather<arg_key>city</arg_key><arg_value>K\u{f6}ln</arg_value></tool_call>";
+    let options = ParseOptions::new(Version::Glm, Start::Content).with_tools(tools.clone());
+    messages.push(parse(written, &options).unwrap().message);
+    messages[1].tool_calls[0].id = Some("c".to_string());
+    messages.push(Message { tool_call_id: Some("c".to_string()), ..Message::tool("", "Rain.") });
+    let prompt = chat.prompt(&ChatRequest { tools, ..ChatRequest::new(messages) }).unwrap().text;
+    assert!(prompt.contains("\"name\": \"get_weather\""), "{prompt}");
+    let turn = format!("</think>{written}<|observation|><tool_response>Rain.</tool_response><|assistant|><think>");
+    assert!(prompt.ends_with(&turn), "{prompt}");
     let server = Running::start(chat, ServerOptions::default());
     let weather = tool("get_weather", "Weather in a city.", &["city"]);
-    let answer = answer_of(&server, json!({"tools": [weather]}));
-    assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("tools")), "{}", answer.body);
-    let answer = answer_of(&server, json!({}));
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    for fields in [json!({"tools": [weather]}), json!({})] {
+        let answer = answer_of(&server, fields);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
 }
 
 #[test]

@@ -205,6 +205,6 @@ fn parameters(dsml: &Dsml, arguments: &str) -> Result<String, String> {
 pub fn arguments_to_dsml(arguments: &str) -> Result<String, FieldProblem> {
     match &format::V32.calls {
         Calls::Dsml(dsml) => parameters(dsml, arguments).map_err(|reason| FieldProblem::Arguments { call: 0, reason }),
-        Calls::Tokens(_) => Ok(String::new()),
+        Calls::Tokens(_) | Calls::Elements(_) => Ok(String::new()),
     }
 }

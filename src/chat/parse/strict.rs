@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Parsed> {
     let format = options.version.format();
     let message = match &format.calls {
         Calls::Dsml(dsml) => Cursor { text, at: 0 }.message(format, dsml, options.start)?,
-        Calls::Tokens(_) => {
+        Calls::Tokens(_) | Calls::Elements(_) => {
             let plain = ParseOptions { tools: None, ..options.clone() };
             let parsed = tolerant(text, &plain);
             if parsed.incomplete || !parsed.dropped.is_empty() {

@@ -13,6 +13,8 @@ const WRAPPERS: [&str; 2] = ["arguments", "input"];
 #[derive(Debug, Clone, Default)]
 pub(super) struct Call {
     pub index: usize,
+    /// The tool's name, once it is known.
+    pub name: String,
     /// All its text so far.
     pub raw: String,
     /// The parameters so far.

@@ -337,7 +337,7 @@ impl StreamParser {
         Step::On
     }
 
-    fn close_call(&mut self) {
+    pub(super) fn close_call(&mut self) {
         if let Some(call) = &mut self.call {
             let fragment = call.close();
             self.emit_arguments(fragment);
@@ -454,7 +454,7 @@ impl StreamParser {
     }
 
     /// Writes the value up to `end`, if it is one that streams.
-    fn stream_value(&mut self, end: usize) {
+    pub(super) fn stream_value(&mut self, end: usize) {
         let streams = |call: &super::Call| call.parameter.as_ref().is_some_and(|parameter| parameter.streams);
         if self.call.as_ref().is_some_and(streams) {
             let mut fragment = String::new();
@@ -465,7 +465,7 @@ impl StreamParser {
     }
 
     /// The value ends at `at`, its closing tag at `end`.
-    fn end_value(&mut self, at: usize, end: usize) -> Step {
+    pub(super) fn end_value(&mut self, at: usize, end: usize) -> Step {
         self.stream_value(at);
         let value = &self.buffer[self.at..at];
         let fragment = self.call.as_mut().and_then(|call| match &call.parameter {

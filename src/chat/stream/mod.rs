@@ -1,7 +1,7 @@
 //! A completion to deltas, as it arrives.
 //!
 //! [`StreamParser`] is a state machine over text: reasoning, content, and the inside of a tool block (`dsml` for V3.2,
-//! `tokens` for earlier versions). It holds back what may turn out to be part of a tag and nothing else, and looks at
+//! `tokens` for earlier versions and Kimi-K2, `elements` for GLM-5). It holds back what may turn out to be part of a tag and nothing else, and looks at
 //! every byte a bounded number of times, so that any split of a text gives the same events in linear time.
 //!
 //! What it accepts beyond the format: text and several blocks after the first, calls without a block, blocks without
@@ -19,6 +19,7 @@
 mod attributes;
 mod call;
 mod dsml;
+mod elements;
 mod tag;
 mod tail;
 mod text;
@@ -275,17 +276,20 @@ impl StreamParser {
                 State::Between => match &self.format.calls {
                     Calls::Dsml(dsml) => self.between(dsml, last),
                     Calls::Tokens(tokens) => self.between_tokens(tokens, last),
+                    Calls::Elements(elements) => self.between_elements(elements, last),
                 },
                 State::Header => match &self.format.calls {
                     Calls::Dsml(dsml) => self.header(dsml, last),
                     Calls::Tokens(tokens) => self.token_header(tokens, last),
+                    Calls::Elements(elements) => self.element_header(elements, last),
                 },
                 State::Arguments => match &self.format.calls {
                     Calls::Tokens(tokens) => self.token_arguments(tokens, last),
-                    Calls::Dsml(_) => Step::Wait,
+                    Calls::Dsml(_) | Calls::Elements(_) => Step::Wait,
                 },
                 State::Body | State::JsonBody | State::Parameter | State::Value => match &self.format.calls {
                     Calls::Dsml(dsml) => self.inside_call(dsml, last),
+                    Calls::Elements(elements) => self.inside_element(elements, last),
                     Calls::Tokens(_) => Step::Wait,
                 },
                 State::Done => {
@@ -411,6 +415,7 @@ impl StreamParser {
             call.index = self.calls;
             self.calls += 1;
             call.unwraps = call::unwraps(&self.tools, &name);
+            call.name.clone_from(&name);
             emit(&mut self.out, Delta::ToolCallStart { index: call.index, name });
         }
     }

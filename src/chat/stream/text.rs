@@ -1,7 +1,7 @@
 //! Reasoning and content, and what begins in them.
 
 use super::tag::{LOOKAHEAD, Wrapper, wrapper};
-use super::{State, Step, StreamParser, dsml, emit, tokens};
+use super::{State, Step, StreamParser, dsml, elements, emit, tokens};
 use crate::chat::delta::Delta;
 use crate::chat::format::{BAR, Calls, Dsml};
 use crate::chat::parse::CallProblem;
@@ -85,7 +85,7 @@ impl StreamParser {
         let in_tag = match &self.format.calls {
             Calls::Dsml(dsml) => self.rest().trim_start().starts_with(dsml.open),
             // Each token arrives whole.
-            Calls::Tokens(_) => false,
+            Calls::Tokens(_) | Calls::Elements(_) => false,
         };
         // At the beginning, a think mark may be held back.
         if self.may_call || self.state == State::Reasoning || self.fresh {
@@ -147,11 +147,12 @@ impl StreamParser {
     /// Keeps the text before something that was dropped and the text behind it from making up a tag or a control token
     /// together: a space parts them. All text before is written by now, so that how it was split does not matter.
     fn part(&mut self) {
-        let mark = match &self.format.calls {
-            Calls::Dsml(dsml) => dsml.mark,
-            Calls::Tokens(_) => "",
-        };
-        let words = [mark, self.format.think, self.format.think_end];
+        let mut words = vec![self.format.think, self.format.think_end];
+        match &self.format.calls {
+            Calls::Dsml(dsml) => words.push(dsml.mark),
+            Calls::Elements(elements) => words.extend(elements::all(elements)),
+            Calls::Tokens(_) => {}
+        }
         if self.tails[usize::from(self.state != State::Reasoning)].opens_token(&words) {
             self.write(" ".to_string());
         }
@@ -184,6 +185,7 @@ impl StreamParser {
             && match &self.format.calls {
                 Calls::Dsml(dsml) => [dsml.open, dsml.close, dsml.mark].into_iter().any(&mut partial),
                 Calls::Tokens(tokens) => tokens::all(tokens).into_iter().any(&mut partial),
+                Calls::Elements(elements) => elements::all(elements).into_iter().any(&mut partial),
             };
         let is_partial = in_calls || partial(self.format.eos) || (reasoning && partial(self.format.think_end));
         match (is_partial, last) {
@@ -200,6 +202,7 @@ impl StreamParser {
         match &self.format.calls {
             Calls::Dsml(dsml) => dsml::marker(dsml, rest, reasoning, last),
             Calls::Tokens(tokens) => tokens::marker(tokens, rest),
+            Calls::Elements(elements) => elements::marker(elements, rest),
         }
     }
 
@@ -260,6 +263,7 @@ impl StreamParser {
         match &self.format.calls {
             Calls::Dsml(dsml) => [dsml.block_open, dsml.invoke_open],
             Calls::Tokens(tokens) => [tokens.calls_begin, tokens.call_begin],
+            Calls::Elements(elements) => [elements.call_begin; 2],
         }
     }
 

@@ -142,7 +142,7 @@ impl StreamParser {
         self.advance(end);
     }
 
-    fn wait_or_drop(&mut self, last: bool) -> Step {
+    pub(super) fn wait_or_drop(&mut self, last: bool) -> Step {
         if last {
             self.incomplete = true;
             self.advance(self.buffer.len());
@@ -153,7 +153,7 @@ impl StreamParser {
     }
 
     /// The first of the marks behind what has been searched, or where one may begin.
-    fn find_first(&self, marks: &[&str]) -> Found {
+    pub(super) fn find_first(&self, marks: &[&str]) -> Found {
         let mut from = self.scanned.max(self.at);
         while let Some(at) = self.buffer[from..].find(['<', '\n']).map(|at| from + at) {
             let rest = &self.buffer[at..];
@@ -177,7 +177,7 @@ fn name_in<'a>(tokens: &CallTokens, text: &'a str) -> &'a str {
 }
 
 /// Where a mark is.
-enum Found {
+pub(super) enum Found {
     At(usize, usize),
     Hold(usize),
     Nowhere,

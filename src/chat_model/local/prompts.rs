@@ -67,7 +67,7 @@ pub(super) fn by_template(
         return Err(unsupported("tools", "a chat template with a place for tools, and this checkpoint's has none"));
     }
     if !tools.is_empty() && !version.reads_calls() {
-        return Err(unsupported("tools", "a chat format whose calls are read: v3, v3.1, v3.2 or kimi-k2"));
+        return Err(unsupported("tools", "a chat format whose calls are read: v3, v3.1, v3.2, kimi-k2 or glm"));
     }
     if request.response_format.is_some() || messages.iter().any(|message| message.response_format.is_some()) {
         return Err(unsupported("response_format", "the chat format v3.2"));
