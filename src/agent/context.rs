@@ -10,7 +10,7 @@ use super::retry::is_note;
 use crate::chat::{Message, Role};
 use crate::chat_model::ChatUsage;
 
-/// What an agent does when the context fills.
+/// How an agent manages a full context.
 ///
 /// A step is an assistant's message with calls, its reasoning included, and the results of the calls: they go together.
 /// System, tools, user messages and answers without calls always stay.
@@ -94,7 +94,7 @@ pub struct Managed {
     pub discarded_steps: usize,
     /// The summary.
     pub summary: Option<String>,
-    /// What the attempt to summarise cost; it counts as a step.
+    /// Tokens of the attempt to summarise; it counts as a step.
     pub summary_usage: Option<ChatUsage>,
 }
 

@@ -1,10 +1,10 @@
 //! The loop between a model that chats and the tools of its environment.
 //!
-//! - [`Agent`] asks the model, carries out the calls of the answer, at the same time where it can, and asks again, until
-//!   an answer has no calls or a limit of [`AgentOptions`] is reached ([`Stop`]). Every step is reported as an
+//! - [`Agent`] asks the model, carries out the calls of the answer (in parallel where it can) and asks again. It stops at
+//!   an answer without calls or at a limit of [`AgentOptions`] ([`Stop`]). Every step is reported as an
 //!   [`AgentEvent`]. [`Agent::run_traced`] writes the run to a file, [`Agent::resume`] continues from one and
 //!   [`read_records`] reads what it holds for training.
-//! - [`ContextManagement`] is what the loop does when the context fills: `None` ends the run, `Summary` lets the model
+//! - [`ContextManagement`] decides what happens when the context fills: `None` ends the run, `Summary` lets the model
 //!   write down what it found, `Discard75` and `DiscardAll` drop steps, `ParallelFewestStep` makes several runs and
 //!   takes the shortest that answers. [`Outcome`] reports the steps and tokens of each.
 

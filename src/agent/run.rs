@@ -47,9 +47,9 @@ enum Count {
 struct Summary {
     /// `None` if the model wrote none.
     text: Option<String>,
-    /// What it cost, if the model was asked.
+    /// Its tokens, if the model was asked.
     usage: Option<ChatUsage>,
-    /// What was recorded of it.
+    /// Its record for training.
     record: Option<Box<generation::Record>>,
 }
 

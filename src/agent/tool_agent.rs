@@ -221,7 +221,7 @@ impl std::fmt::Debug for Agent {
     }
 }
 
-/// What the runs came to: of those that answered something, the one with the fewest steps counts, else the first that
+/// The outcome of the runs: of those that answered something, the one with the fewest steps counts, else the first that
 /// did not fail.
 fn outcome(mut ended: Vec<(State, Result<()>)>) -> Result<Outcome> {
     let report = |(state, result): &(State, Result<()>)| RunReport {

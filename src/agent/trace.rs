@@ -38,7 +38,7 @@ pub(super) struct Begin {
     pub messages: Vec<Message>,
 }
 
-/// What happened, whole.
+/// One record of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Record {
@@ -51,7 +51,7 @@ pub(super) enum Record {
         usage: ChatUsage,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped: Vec<String>,
-        /// What was recorded of it for training.
+        /// Its record for training.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         record: Option<Box<generation::Record>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ pub(super) enum Record {
         managed: Managed,
         messages: Vec<Message>,
         question: Option<String>,
-        /// What was recorded of the summary for training.
+        /// The record of the summary for training.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         record: Option<Box<generation::Record>>,
     },
@@ -137,7 +137,7 @@ impl Line {
     }
 }
 
-/// What is wrong with a trace, and where.
+/// An error in a trace and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fault {
     line: Option<usize>,

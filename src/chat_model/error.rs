@@ -50,14 +50,14 @@ pub enum ChatModelError {
     /// A checkpoint could not be loaded.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// What was asked for is not built in, or the model can't do it.
+    /// The feature is not built in, or the model does not support it.
     #[error("{what} needs {needs}")]
     Unsupported {
-        /// What was asked for, e.g. `tool_choice required`.
+        /// The feature requested, e.g. `tool_choice required`.
         what: String,
         /// The field of the request that asks for it, in the protocol's words, if one does.
         field: Option<String>,
-        /// What it takes, e.g. `the feature constrain`.
+        /// What it needs, e.g. `the feature constrain`.
         needs: &'static str,
     },
     /// An option is outside its range.
@@ -80,7 +80,7 @@ pub enum ChatModelError {
         /// Why.
         message: String,
     },
-    /// What a server sent in place of an answer does not follow the protocol. Asked again, it would say the same.
+    /// A server's answer does not follow the protocol. It is not requested again.
     #[error("{}: not an answer: {}", one_line(url), shown(problem, LONGEST_MESSAGE))]
     NotAnAnswer {
         /// The address, without a user and a password.

@@ -27,7 +27,7 @@ pub trait ToolHandler: Send + Sync {
     fn call(&self, arguments: &Json) -> Result<String, ToolFailure>;
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallResult {
     /// The text for the model.
@@ -212,7 +212,7 @@ where
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")

@@ -80,7 +80,7 @@ impl Detokenizer {
     }
 }
 
-/// What `text` has beyond the bytes already returned.
+/// The part of `text` after the bytes already returned.
 fn growth(text: &str, returned: &mut usize) -> String {
     let new = text.get(*returned..).unwrap_or_default().to_string();
     *returned += new.len();

@@ -67,7 +67,7 @@ impl SamplingParams {
         Self { temperature, seed: Some(seed), ..Self::default() }
     }
 
-    /// What a checkpoint recommends: greedy unless `do_sample` is true, whatever else it says of sampling.
+    /// Returns the parameters that a checkpoint recommends: greedy unless `do_sample` is true, whatever its other values.
     pub fn recommended(config: &GenerationConfig) -> Self {
         let repetition_penalty = config.repetition_penalty.unwrap_or(1.0);
         if config.do_sample != Some(true) {

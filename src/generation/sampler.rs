@@ -34,7 +34,7 @@ pub struct Sampled {
     pub kept: Option<Vec<u32>>,
 }
 
-/// What [`Sampler::sample`] reports beside the token.
+/// What [`Sampler::sample`] reports besides the token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Log-probabilities, with this many of the most probable tokens; `None` = no log-probabilities.
@@ -323,7 +323,7 @@ fn largest(logits: &[f32], count: usize) -> Vec<u32> {
     ids
 }
 
-/// What the penalties need to know of a sequence's tokens; counts nothing that no penalty asks for.
+/// Counts of a sequence's tokens, as far as the penalties need them.
 #[derive(Debug, Clone)]
 struct Seen {
     repetition: bool,

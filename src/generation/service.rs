@@ -42,7 +42,7 @@ impl Load {
     }
 }
 
-/// What the engine's thread is asked, in this order.
+/// A command to the engine's thread; they are carried out in order.
 enum Command {
     Run(Box<Request>, Sink),
     FlushPrefixes(Sender<usize>),
@@ -162,7 +162,7 @@ impl Service {
     }
 }
 
-/// What the thread owns.
+/// The state of the thread.
 struct Worker<M: TokenModel> {
     engine: Engine<M>,
     received: Receiver<Command>,

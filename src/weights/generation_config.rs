@@ -9,7 +9,7 @@ use super::{MAX_CONFIG_BYTES, load_config, read_text};
 use crate::config::ConfigError;
 use crate::config::json;
 
-/// What `generation_config.json` says; a key that is absent or null is `None` (or empty).
+/// The keys of `generation_config.json`; one that is absent or null is `None` (or empty).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
     /// First token of a text.

@@ -173,7 +173,7 @@ type Copies = Vec<(String, String)>;
 
 /// Tensors of the plan that become one.
 struct Stack<'a> {
-    /// What the one is called.
+    /// The name of the one.
     name: String,
     /// Whether its first dimension counts experts; otherwise it has one member.
     stacked: bool,
@@ -241,7 +241,7 @@ impl<'a, P: Fn(Progress) + Send + Sync> Run<'a, P> {
         }
     }
 
-    /// What a stack is kept as.
+    /// The dtype that a stack is kept in.
     fn dtype(&self, stack: &Stack) -> DType {
         let mut kept = None;
         for (_, planned) in &stack.members {

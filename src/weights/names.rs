@@ -2,7 +2,7 @@
 
 use crate::config::{Config, IndexerType, MlpType};
 
-/// What a tensor is, which decides the dtypes it may be stored in.
+/// The kind of a tensor, which decides the dtypes it may be stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorKind {
     /// A linear weight that block-FP8 checkpoints quantize: f32, bf16, f16, or F8_E4M3 with scales.
@@ -15,7 +15,7 @@ pub enum TensorKind {
 
 /// The tensor of the router's selection bias, which must stay f32.
 pub(super) const SELECTION_BIAS: &str = "e_score_correction_bias";
-/// What the name of a weight's scales adds to the weight's.
+/// The suffix of the name of a weight's scales.
 pub(super) const SCALE_SUFFIX: &str = "_scale_inv";
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// How the embedding's name and those of the MTP layers' copies of it end.

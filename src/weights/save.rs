@@ -22,7 +22,7 @@ use crate::config::Config;
 /// The usual size of a shard: 5 GB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
-/// What can be written as a tensor of a checkpoint.
+/// A value that can be written as a tensor of a checkpoint.
 pub trait SaveTensor {
     /// Element type.
     fn dtype(&self) -> Dtype;

@@ -61,7 +61,7 @@ impl Grammars {
     }
 }
 
-/// What of a request a free answer might not keep to.
+/// The part of a request that an unconstrained answer might violate.
 struct Demand {
     field: String,
     value: String,
@@ -74,7 +74,7 @@ impl Demand {
     }
 }
 
-/// What of a request a free answer might not keep to, if anything.
+/// The part of a request that an unconstrained answer might violate, if there is one.
 fn demand(request: &ChatRequest, tools: &[Tool], response_format: &ResponseFormat) -> Option<Demand> {
     let demand = |field: &str, value: &str| Some(Demand { field: field.to_string(), value: value.to_string() });
     let strict = |tool: &&Tool| tool.function().get("strict") == Some(&Json::Bool(true));

@@ -311,7 +311,7 @@ fn read_usage(usage: &Value) -> ChatUsage {
     }
 }
 
-/// What a server says of an error, with its code: some say there alone what it is about.
+/// The text of a server's error, with its code: some servers name the reason only there.
 pub(super) fn error_text(error: &Value) -> String {
     let message = error.get("message").or(error.get("detail")).or(error.get("error")).unwrap_or(error);
     let text = message_text(error, message);

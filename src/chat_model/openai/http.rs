@@ -48,7 +48,7 @@ pub(super) enum Ended {
     },
 }
 
-/// What a server answers.
+/// A server's answer.
 pub(super) enum Data<'a> {
     /// The data of an event.
     Event(&'a str),
@@ -61,7 +61,7 @@ pub(super) enum Data<'a> {
 /// Takes what a server answers.
 type OnData<'a> = dyn FnMut(Data<'_>) -> std::result::Result<(), Unanswered> + 'a;
 
-/// What the thread of a request says.
+/// A message of the thread of a request.
 enum Said {
     /// Status, whether the body is a stream of events, and the time that the server wants to be left alone.
     Head {
@@ -210,7 +210,7 @@ pub(super) fn sleep(time: Duration, cancel: &Cancel) -> std::result::Result<(), 
     }
 }
 
-/// What the thread says next.
+/// The thread's next message.
 fn next(heard: &Receiver<Said>, cancel: &Cancel) -> std::result::Result<Said, Ended> {
     loop {
         if cancel.is_cancelled() {
@@ -276,7 +276,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// What a server says of its failure, on one line.
+/// The text of a server's error, on one line.
 fn message(status: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let said = match serde_json::from_str::<Value>(&text) {

@@ -21,23 +21,25 @@ pub use options::{OpenAiOptions, ThinkingField};
 
 /// A model behind an OpenAI-compatible server. Clones share connections and the limit of requests at the same time.
 ///
-/// It streams. Failures that may pass (no connection, status 408, 409, 429 and 5xx) are tried again, after a time that
-/// doubles or that the server names, as long as nothing of an answer has been passed on. What is no answer by the protocol is
-/// an error at once ([`ChatModelError::NotAnAnswer`](super::ChatModelError::NotAnAnswer)). The `reasoning_content` of messages is
-/// sent, `written_ids` are not. Sampling parameters that the protocol does not know (`top_k`, `min_p`,
-/// `repetition_penalty`) are sent by the names that vLLM and SGLang gave them, if they are set. A call that is required
-/// and that a whole answer lacks is an error ([`ChatModelError::Tool`](super::ChatModelError::Tool)): there are servers that pass over `tool_choice`.
+/// It streams. Temporary failures (no connection, status 408, 409, 429 and 5xx) are tried again as long as nothing of an
+/// answer has been passed on. The time between attempts doubles, unless the server names one. An answer that violates the
+/// protocol is an error at once ([`ChatModelError::NotAnAnswer`](super::ChatModelError::NotAnAnswer)).
+///
+/// The `reasoning_content` of messages is sent, `written_ids` are not. Sampling parameters outside the protocol (`top_k`,
+/// `min_p`, `repetition_penalty`) are sent under their names in vLLM and SGLang, if they are set. Some servers ignore
+/// `tool_choice`: a whole answer without a required call is an error
+/// ([`ChatModelError::Tool`](super::ChatModelError::Tool)).
 #[derive(Clone)]
 pub struct OpenAiChat {
     client: Arc<Client>,
 }
 
 impl OpenAiChat {
-    /// A model of a server; `base_url` is what `/chat/completions` is appended to, e.g. `http://localhost:8000/v1`.
+    /// Returns a model of a server; `/chat/completions` is appended to `base_url`, e.g. `http://localhost:8000/v1`.
     ///
     /// # Errors
-    /// [`ChatModelError::Option`](super::ChatModelError::Option) if the address is not one of `http` or `https`, its port is none,
-    /// or an option is outside its range.
+    /// [`ChatModelError::Option`](super::ChatModelError::Option) if the scheme is neither `http` nor `https`, the port is
+    /// not valid, or an option is outside its range.
     pub fn new(base_url: &str, model: impl Into<String>, options: OpenAiOptions) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(base_url, model.into(), options)?) })
     }
