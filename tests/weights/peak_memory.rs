@@ -99,7 +99,7 @@ fn the_peak_is_the_model_and_one_tensor() {
 #[test]
 fn a_stack_of_experts_is_not_held_twice() {
     const EXPERTS: usize = 32;
-    const WIDTH: usize = 1024;
+    const WIDTH: usize = 2048;
     let config = Config { n_routed_experts: EXPERTS, num_nextn_predict_layers: 0, ..tiny_config() };
     let mut files = Files::new(&config, "BF16", "BF16");
     let hidden = config.hidden_size;
@@ -115,10 +115,10 @@ fn a_stack_of_experts_is_not_held_twice() {
     }
     let model: usize = files.tensors.values().map(|tensor| tensor.bytes.len()).sum();
     let expert = 2 * hidden * WIDTH;
-    assert!(EXPERTS * expert > SLACK / 2 + expert, "too small to tell");
+    assert!(EXPERTS * expert > SLACK + expert, "too small to tell");
     let dir = tempfile::tempdir().unwrap();
     files.write_single(dir.path());
     let peak = peak(dir.path(), 0);
-    assert!(peak <= model + expert + SLACK / 2, "{peak} for {model} and {expert}");
+    assert!(peak <= model + expert + SLACK, "{peak} for {model} and {expert}");
     assert!(peak >= model, "{peak} is less than the model's {model}");
 }
