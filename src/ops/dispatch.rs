@@ -16,6 +16,9 @@ pub enum Backend {
     Reference,
     /// Rayon and SIMD, for tensors on CPU.
     Cpu,
+    /// The kernels of this crate, for tensors on a CUDA device.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 /// An op, and what its fast paths take. A further device is a further field here and an arm in [`Op::fast_path`].
@@ -23,6 +26,8 @@ pub enum Backend {
 pub(crate) struct Op {
     pub(crate) name: &'static str,
     pub(crate) cpu: FastPath,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the build has no CUDA"))]
+    pub(crate) cuda: FastPath,
 }
 
 /// What a fast path takes.
@@ -38,11 +43,26 @@ pub(crate) struct FastPath {
 const CPU_DTYPES: &[DType] =
     &[DType::F32, DType::BF16, DType::F16, DType::F64, DType::F8E4M3, DType::U8, DType::U32, DType::I32, DType::I64];
 
+/// What every CUDA path reads.
+const CUDA_DTYPES: &[DType] = &[DType::F32, DType::BF16, DType::U32, DType::I32, DType::I64];
+
 impl FastPath {
     /// A CPU path for arguments that need no gradient.
     pub(crate) const CPU: Self = Self { dtypes: CPU_DTYPES, tracked: false };
     /// A CPU path for arguments that may be tracked.
     pub(crate) const CPU_TRACKED: Self = Self { tracked: true, ..Self::CPU };
+    /// A CUDA path for arguments that need no gradient.
+    pub(crate) const CUDA: Self = Self { dtypes: CUDA_DTYPES, tracked: false };
+    /// A CUDA path for arguments that may be tracked.
+    pub(crate) const CUDA_TRACKED: Self = Self { tracked: true, ..Self::CUDA };
+    /// A CUDA path that also reads FP8.
+    pub(crate) const CUDA_FP8: Self =
+        Self { dtypes: &[DType::F32, DType::BF16, DType::U32, DType::I32, DType::I64, DType::F8E4M3], tracked: false };
+    /// A CUDA path that also reads the rows of an FP8 cache.
+    pub(crate) const CUDA_KEYS: Self =
+        Self { dtypes: &[DType::F32, DType::BF16, DType::U32, DType::I32, DType::I64, DType::U8], tracked: false };
+    /// A CUDA path that also reads the rows of an FP8 cache, for arguments that may be tracked.
+    pub(crate) const CUDA_KEYS_TRACKED: Self = Self { tracked: true, ..Self::CUDA_KEYS };
 }
 
 impl Op {
@@ -74,7 +94,9 @@ impl Op {
         }
         match device {
             Device::Cpu => Some((Backend::Cpu, self.cpu)),
-            Device::Cuda(_) | Device::Metal(_) => None,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Some((Backend::Cuda, self.cuda)),
+            _ => None,
         }
     }
 }
@@ -98,7 +120,7 @@ pub fn with_backend<R>(backend: Backend, body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// What an op called from this thread with CPU tensors runs on.
+/// What an op called from this thread with tensors of one device runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpBackends {
     /// The op's name.
@@ -109,10 +131,10 @@ pub struct OpBackends {
     pub training: Backend,
 }
 
-/// [`OpBackends`] of each of `ops`.
-pub(super) fn backends(ops: &[Op]) -> Vec<OpBackends> {
+/// [`OpBackends`] of each of `ops` for f32 tensors on a device.
+pub(super) fn backends(ops: &[Op], device: &Device) -> Vec<OpBackends> {
     let of = |op: &Op| {
-        let path = op.fast_path(&Device::Cpu);
+        let path = op.fast_path(device).filter(|(_, path)| path.dtypes.contains(&DType::F32));
         let backend = |tracked: bool| match path {
             Some((backend, path)) if path.tracked || !tracked => backend,
             _ => Backend::Reference,
@@ -123,24 +145,31 @@ pub(super) fn backends(ops: &[Op]) -> Vec<OpBackends> {
 }
 
 /// One line of text about `ops`, as [`backend_report`](super::backend_report) describes it.
-pub(super) fn report(ops: &[Op]) -> String {
-    let backends = backends(ops);
-    let mut text = list(&backends, |op| op.inference);
+pub(super) fn report(ops: &[Op], device: &Device) -> String {
+    let backends = backends(ops, device);
+    let mut text = list(&backends, device, |op| op.inference);
     if backends.iter().any(|op| op.inference != op.training) {
         // Writing to a string does not fail.
-        let _ = write!(text, "; with gradients: {}", list(&backends, |op| op.training));
+        let _ = write!(text, "; with gradients: {}", list(&backends, device, |op| op.training));
     }
     text
 }
 
 /// `cpu (..): op, op; reference: all others` for the backends that `of` gives.
-fn list(ops: &[OpBackends], of: impl Fn(&OpBackends) -> Backend) -> String {
+fn list(ops: &[OpBackends], device: &Device, of: impl Fn(&OpBackends) -> Backend) -> String {
     let name = |backend| match backend {
         Backend::Reference => "reference".to_string(),
         Backend::Cpu => format!("cpu ({:?}, {} threads)", simd::isa(), rayon::current_num_threads()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => super::cuda::describe(device),
     };
     let on = |backend| ops.iter().filter(|op| of(op) == backend).map(|op| op.op).collect::<Vec<_>>();
-    let mut groups = [Backend::Cpu, Backend::Reference].map(|backend| (backend, on(backend))).to_vec();
+    let fast = match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => Backend::Cuda,
+        _ => Backend::Cpu,
+    };
+    let mut groups = [fast, Backend::Reference].map(|backend| (backend, on(backend))).to_vec();
     groups.retain(|(_, ops)| !ops.is_empty());
     groups.sort_by_key(|(_, ops)| ops.len());
     let Some((most, _)) = groups.pop() else { return String::new() };

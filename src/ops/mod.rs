@@ -1,11 +1,17 @@
 //! The tensor functions of the hot path, one folder per op.
 //!
 //! `mod.rs` holds the op's documentation, checks and dispatch; `reference.rs` is a composition of candle tensor
-//! functions (differentiable, any device); `cpu.rs` is the fast path on CPU (rayon and SIMD). Beside the ops stand what
-//! they share: argument checks, the choice of the backend, the batch's layout and, in `cpu/`, the parts of the CPU paths.
+//! functions (differentiable, any device); `cpu.rs` is the fast path on CPU (rayon and SIMD), `cuda.rs` that on NVIDIA
+//! GPUs (feature `cuda`), which launches kernels of the folder `kernels/`. Beside the ops stand what they share: argument
+//! checks, the choice of the backend, the batch's layout and, in `cpu/` and `cuda/`, the parts of these paths.
+
+use candle::Device;
+use candle_core as candle;
 
 mod args;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod dispatch;
 pub mod layout;
 
@@ -81,10 +87,21 @@ const OPS: &[dispatch::Op] = &[
 
 /// Returns which backend each op called from this thread with CPU tensors takes.
 pub fn backends() -> Vec<OpBackends> {
-    dispatch::backends(OPS)
+    dispatch::backends(OPS, &Device::Cpu)
+}
+
+/// Returns which backend each op called from this thread with f32 tensors on `device` takes.
+pub fn backends_on(device: &Device) -> Vec<OpBackends> {
+    dispatch::backends(OPS, device)
 }
 
 /// Returns [`backends`] as one line of text, with the instruction set and the number of threads of the CPU path.
 pub fn backend_report() -> String {
-    dispatch::report(OPS)
+    backend_report_on(&Device::Cpu)
+}
+
+/// Returns [`backends_on`] as one line of text: of the CPU path with the instruction set and the number of threads, of
+/// the CUDA path with the name of the GPU and the form in which its kernels were loaded.
+pub fn backend_report_on(device: &Device) -> String {
+    dispatch::report(OPS, device)
 }

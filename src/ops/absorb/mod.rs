@@ -8,10 +8,12 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::linear::{LinearWeight, check_weight};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const QUERY: Op = Op { name: "absorb_query", cpu: FastPath::CPU };
-pub(crate) const VALUE: Op = Op { name: "absorb_value", cpu: FastPath::CPU };
+pub(crate) const QUERY: Op = Op { name: "absorb_query", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const VALUE: Op = Op { name: "absorb_value", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
 
 /// Each head's query times the key half of its rows of `kv_b_proj`, in which a head's `N` key rows come before its `V`
 /// value rows. Computed in f32.
@@ -40,6 +42,8 @@ pub fn absorb_query(q_nope: &Tensor, kv_b_proj: &LinearWeight, v_dim: usize) -> 
     match QUERY.backend([q_nope].into_iter().chain(kv_b_proj.tensors())) {
         Backend::Reference => reference::absorb_query(q_nope, kv_b_proj, v_dim),
         Backend::Cpu => cpu::absorb_query(q_nope, kv_b_proj, v_dim),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::absorb_query(q_nope, kv_b_proj, v_dim),
     }
 }
 
@@ -70,5 +74,7 @@ pub fn absorb_value(latent: &Tensor, kv_b_proj: &LinearWeight, nope_dim: usize) 
     match VALUE.backend([latent].into_iter().chain(kv_b_proj.tensors())) {
         Backend::Reference => reference::absorb_value(latent, kv_b_proj, nope_dim),
         Backend::Cpu => cpu::absorb_value(latent, kv_b_proj, nope_dim),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::absorb_value(latent, kv_b_proj, nope_dim),
     }
 }

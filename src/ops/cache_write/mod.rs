@@ -7,9 +7,11 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "cache_write", cpu: FastPath::CPU_TRACKED };
+pub(crate) const OP: Op = Op { name: "cache_write", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS_TRACKED };
 
 /// Writes each row of `rows` to its slot of `cache`, in place: `cache[slots[t]] = rows[t]`.
 ///
@@ -36,6 +38,8 @@ pub fn cache_write(cache: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> 
     let rows = rows.detach().to_dtype(cache.dtype())?.contiguous()?;
     match OP.backend([cache, &rows, slots]) {
         Backend::Cpu => cpu::cache_write(cache, &rows, slots),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::cache_write(cache, &rows, slots),
         Backend::Reference => reference::cache_write(cache, &rows, slots),
     }
 }

@@ -8,9 +8,11 @@ use crate::ops::layout::BatchLayout;
 use crate::ops::sparse_mla::check;
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "dense_mla", cpu: FastPath::CPU_TRACKED };
+pub(crate) const OP: Op = Op { name: "dense_mla", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS };
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over all positions that a row may see:
 /// those of its own sequence up to its own.
@@ -45,6 +47,8 @@ pub fn dense_mla(
     layout.check(tokens, slots)?;
     match OP.backend([q, kv]) {
         Backend::Cpu => cpu::dense_mla(q, kv, layout, value_dim, softmax_scale),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::dense_mla(q, kv, layout, value_dim, softmax_scale),
         Backend::Reference => reference::dense_mla(q, kv, layout, value_dim, softmax_scale),
     }
 }

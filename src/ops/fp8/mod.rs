@@ -10,18 +10,20 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod e4m3;
 pub mod reference;
 
 pub(crate) use reference::float_rows;
 pub use reference::{AMAX_FLOOR, BLOCK, E4M3_MAX, Fp8Row};
 
-pub(crate) const ACT_QUANT: Op = Op { name: "act_quant", cpu: FastPath::CPU };
-pub(crate) const ACT_DEQUANT: Op = Op { name: "act_dequant", cpu: FastPath::CPU };
-pub(crate) const BLOCK_QUANT: Op = Op { name: "block_quant", cpu: FastPath::CPU };
-pub(crate) const BLOCK_DEQUANT: Op = Op { name: "block_dequant", cpu: FastPath::CPU };
-pub(crate) const ROW_QUANT: Op = Op { name: "row_quant", cpu: FastPath::CPU_TRACKED };
-pub(crate) const ROW_DEQUANT: Op = Op { name: "row_dequant", cpu: FastPath::CPU };
+pub(crate) const ACT_QUANT: Op = Op { name: "act_quant", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const ACT_DEQUANT: Op = Op { name: "act_dequant", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const BLOCK_QUANT: Op = Op { name: "block_quant", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const BLOCK_DEQUANT: Op = Op { name: "block_dequant", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const ROW_QUANT: Op = Op { name: "row_quant", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_TRACKED };
+pub(crate) const ROW_DEQUANT: Op = Op { name: "row_dequant", cpu: FastPath::CPU, cuda: FastPath::CUDA_KEYS };
 
 /// Quantises groups of `group` neighbours of the last dimension; the last group may be shorter.
 ///
@@ -46,6 +48,8 @@ pub fn act_quant(x: &Tensor, group: usize, ue8m0: bool) -> Result<(Tensor, Tenso
     let group = group.min(width.max(1));
     match ACT_QUANT.backend([x]) {
         Backend::Cpu if x.elem_count() > 0 => cpu::act_quant(x, group, ue8m0),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda if x.elem_count() > 0 => cuda::act_quant(x, group, ue8m0),
         _ => reference::act_quant(x, group, ue8m0),
     }
 }
@@ -71,6 +75,8 @@ pub fn act_dequant(codes: &Tensor, scale: &Tensor, group: usize) -> Result<Tenso
     let group = group.min(width);
     match ACT_DEQUANT.backend([codes, scale]) {
         Backend::Cpu => cpu::act_dequant(codes, scale, group),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::act_dequant(codes, scale, group),
         Backend::Reference => reference::act_dequant(codes, scale, group),
     }
 }
@@ -92,6 +98,8 @@ pub fn block_quant(w: &Tensor, block: usize, ue8m0: bool) -> Result<(Tensor, Ten
     let block = block.min(n.max(k).max(1));
     match BLOCK_QUANT.backend([w]) {
         Backend::Cpu if w.elem_count() > 0 => cpu::block_quant(w, block, ue8m0),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda if w.elem_count() > 0 => cuda::block_quant(w, block, ue8m0),
         _ => reference::block_quant(w, block, ue8m0),
     }
 }
@@ -118,6 +126,8 @@ pub fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) -> Result
     let block = block.min(n.max(k));
     match BLOCK_DEQUANT.backend([codes, scale_inv]) {
         Backend::Cpu => cpu::block_dequant(codes, scale_inv, block),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::block_dequant(codes, scale_inv, block),
         Backend::Reference => reference::block_dequant(codes, scale_inv, block),
     }
 }
@@ -139,6 +149,8 @@ pub fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> {
     args::shape(ROW_QUANT.name, "x", x, [any("T"), exactly("width", row.width())])?;
     match ROW_QUANT.backend([x]) {
         Backend::Cpu => cpu::row_quant(x, row, ue8m0),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::row_quant(x, row, ue8m0),
         Backend::Reference => reference::row_quant(x, row, ue8m0),
     }
 }
@@ -156,6 +168,8 @@ pub fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
     args::shape(ROW_DEQUANT.name, "rows", rows, [any("T"), exactly("bytes", row.bytes())])?;
     match ROW_DEQUANT.backend([rows]) {
         Backend::Cpu => cpu::row_dequant(rows, row),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::row_dequant(rows, row),
         Backend::Reference => reference::row_dequant(rows, row),
     }
 }

@@ -7,11 +7,13 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 pub use reference::{GateConfig, NORM_EPS};
 
-pub(crate) const OP: Op = Op { name: "gate", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "gate", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// Selects each token's experts and their weights from the router's logits.
 ///
@@ -47,6 +49,8 @@ pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &Gat
     }
     match OP.backend([logits].into_iter().chain(e_score_correction_bias)) {
         Backend::Cpu => cpu::gate(logits, e_score_correction_bias, cfg),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::gate(logits, e_score_correction_bias, cfg),
         Backend::Reference => reference::gate(logits, e_score_correction_bias, cfg),
     }
 }

@@ -7,9 +7,11 @@ use crate::ops::args::{self, any};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "hadamard", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "hadamard", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// The Walsh-Hadamard transform of the last dimension in natural (Sylvester) order, times `d^-1/2`, in f32.
 ///
@@ -35,6 +37,8 @@ pub fn hadamard(x: &Tensor) -> Result<Tensor> {
     }
     match OP.backend([x]) {
         Backend::Cpu => cpu::hadamard(x),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::hadamard(x),
         Backend::Reference => reference::hadamard(x),
     }
 }

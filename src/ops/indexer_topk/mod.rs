@@ -8,9 +8,11 @@ use crate::ops::layout::BatchLayout;
 use crate::ops::{mqa_logits, topk};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "indexer_topk", cpu: FastPath::CPU_TRACKED };
+pub(crate) const OP: Op = Op { name: "indexer_topk", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS_TRACKED };
 
 /// The slots of the `k` keys that score best for each query row, in ascending order of their position.
 ///
@@ -34,6 +36,8 @@ pub fn indexer_topk(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Bat
     topk::check_size(OP.name, q.dim(0)?, index_k.dim(0)?, k)?;
     match OP.backend([q, index_k, weights]) {
         Backend::Cpu => cpu::indexer_topk(q, index_k, weights, layout, k),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::indexer_topk(q, index_k, weights, layout, k),
         Backend::Reference => reference::indexer_topk(q, index_k, weights, layout, k),
     }
 }

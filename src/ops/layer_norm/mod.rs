@@ -7,9 +7,11 @@ use crate::ops::args;
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "layer_norm", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "layer_norm", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension, in f32.
 ///
@@ -29,6 +31,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     }
     match OP.backend([x, weight, bias]) {
         Backend::Cpu => cpu::layer_norm(x, weight, bias, eps),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::layer_norm(x, weight, bias, eps),
         Backend::Reference => reference::layer_norm(x, weight, bias, eps),
     }
 }

@@ -18,15 +18,17 @@ mod amx;
 #[path = "no_amx.rs"]
 mod amx;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod gemm;
 mod in_order;
 pub mod reference;
 
 pub use reference::{LinearMode, LinearWeight, StackedWeight};
 
-pub(crate) const LINEAR: Op = Op { name: "linear", cpu: FastPath::CPU };
-pub(crate) const LINEAR_BF16: Op = Op { name: "linear_bf16", cpu: FastPath::CPU };
-pub(crate) const LINEAR_FP8: Op = Op { name: "linear_fp8", cpu: FastPath::CPU };
+pub(crate) const LINEAR: Op = Op { name: "linear", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const LINEAR_BF16: Op = Op { name: "linear_bf16", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const LINEAR_FP8: Op = Op { name: "linear_fp8", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
 
 impl LinearWeight {
     /// The weight, and its scale where there is one.
@@ -58,6 +60,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, weight_scale_inv: Option<&Tensor>) ->
     check(LINEAR.name, x, weight, weight_scale_inv)?;
     match LINEAR.backend([x, weight].into_iter().chain(weight_scale_inv)) {
         Backend::Cpu => cpu::linear(x, weight, weight_scale_inv, LinearMode::Dequant),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::linear(x, weight, weight_scale_inv),
         Backend::Reference => reference::linear(x, weight, weight_scale_inv),
     }
 }
@@ -81,6 +85,8 @@ pub fn linear_fp8(x: &Tensor, weight: &Tensor, weight_scale_inv: &Tensor, ue8m0:
     check(LINEAR_FP8.name, x, weight, Some(weight_scale_inv))?;
     match LINEAR_FP8.backend([x, weight, weight_scale_inv]) {
         Backend::Cpu => cpu::linear(x, weight, Some(weight_scale_inv), LinearMode::Fp8 { ue8m0 }),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::linear_fp8(x, weight, weight_scale_inv, ue8m0),
         Backend::Reference => reference::linear_fp8(x, weight, weight_scale_inv, ue8m0),
     }
 }
@@ -104,6 +110,8 @@ pub fn linear_bf16(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     args::dtype(LINEAR_BF16.name, "weight", weight, &[DType::BF16])?;
     match LINEAR_BF16.backend([x, weight]) {
         Backend::Cpu => cpu::linear(x, weight, None, LinearMode::Bf16),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::linear(&x.to_dtype(DType::BF16)?.to_dtype(x.dtype())?, weight, None),
         Backend::Reference => reference::linear_bf16(x, weight),
     }
 }
@@ -117,6 +125,8 @@ pub(crate) fn linear_in_order(x: &Tensor, weight: &Tensor, weight_scale_inv: Opt
     check(LINEAR.name, x, weight, weight_scale_inv)?;
     match LINEAR.backend([x, weight].into_iter().chain(weight_scale_inv)) {
         Backend::Cpu => cpu::linear_in_order(x, weight, weight_scale_inv),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::linear(x, weight, weight_scale_inv),
         Backend::Reference => reference::linear_in_order(x, weight, weight_scale_inv),
     }
 }
@@ -134,6 +144,8 @@ pub fn linear_many(x: &Tensor, weights: &[&LinearWeight], mode: LinearMode) -> R
     }
     match LINEAR.backend([x].into_iter().chain(weights.iter().flat_map(|weight| weight.tensors()))) {
         Backend::Cpu => cpu::linear_many(x, weights, mode),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => weights.iter().map(|weight| weight.forward(x, mode)).collect(),
         Backend::Reference => weights.iter().map(|weight| weight.forward(x, mode)).collect(),
     }
 }

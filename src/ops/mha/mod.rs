@@ -8,9 +8,11 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::layout::BatchLayout;
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "mha", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "mha", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// Causal multi-head attention with a key and a value per head, for the prefill of latent attention.
 ///
@@ -43,6 +45,8 @@ pub fn mha(q: &Tensor, k: &Tensor, v: &Tensor, layout: &BatchLayout, softmax_sca
     args::softmax_scale(OP.name, softmax_scale)?;
     match OP.backend([q, k, v]) {
         Backend::Cpu => cpu::mha(q, k, v, layout, softmax_scale),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::mha(q, k, v, layout, softmax_scale),
         Backend::Reference => reference::mha(q, k, v, layout, softmax_scale),
     }
 }

@@ -8,12 +8,14 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::linear::{self, LinearMode, LinearWeight, StackedWeight, check_weight};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 pub use reference::ExpertWeights;
 
-pub(crate) const MLP: Op = Op { name: "mlp", cpu: FastPath::CPU };
-pub(crate) const MOE: Op = Op { name: "moe", cpu: FastPath::CPU };
+pub(crate) const MLP: Op = Op { name: "mlp", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const MOE: Op = Op { name: "moe", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
 
 /// `down_proj(silu(gate_proj(x)) · up_proj(x))`, in f32 throughout.
 ///
@@ -36,6 +38,8 @@ pub fn mlp(
     let weights = [gate_proj, up_proj, down_proj].into_iter().flat_map(|weight| weight.tensors());
     match MLP.backend([x].into_iter().chain(weights)) {
         Backend::Cpu if x.elem_count() > 0 => cpu::mlp(x, gate_proj, up_proj, down_proj, mode),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda if x.elem_count() > 0 => cuda::mlp(x, gate_proj, up_proj, down_proj, mode),
         _ => reference::mlp(x, gate_proj, up_proj, down_proj, mode),
     }
 }
@@ -86,6 +90,8 @@ pub fn moe(
     let weights = [gate_proj, up_proj, down_proj].into_iter().flat_map(|stack| stack.tensors());
     match MOE.backend([x, expert_indices, expert_weights].into_iter().chain(weights)) {
         Backend::Cpu => cpu::moe(x, experts, expert_indices, expert_weights, mode),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::moe(x, experts, expert_indices, expert_weights, mode),
         Backend::Reference => reference::moe(x, experts, expert_indices, expert_weights, mode),
     }
 }

@@ -9,10 +9,12 @@ use crate::ops::fp8::{Fp8Row, check_keys};
 use crate::ops::layout::BatchLayout;
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 mod score;
 
-pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU, cuda: FastPath::CUDA_KEYS };
 
 /// The lightning indexer's score of every key for every query row:
 /// `logits[t, s] = sum over h of weights[t, h] * relu(q[t, h] . index_k[slot of s])`.
@@ -40,6 +42,8 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
     check(OP.name, q, index_k, weights, layout)?;
     match OP.backend([q, index_k, weights]) {
         Backend::Cpu => cpu::mqa_logits(q, index_k, weights, layout),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::mqa_logits(q, index_k, weights, layout),
         Backend::Reference => reference::mqa_logits(q, index_k, weights, layout),
     }
 }

@@ -7,9 +7,11 @@ use crate::ops::args;
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "rms_norm", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "rms_norm", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension, in f32.
 ///
@@ -28,6 +30,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     }
     match OP.backend([x, weight]) {
         Backend::Cpu => cpu::rms_norm(x, weight, eps),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::rms_norm(x, weight, eps),
         Backend::Reference => reference::rms_norm(x, weight, eps),
     }
 }

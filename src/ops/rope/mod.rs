@@ -7,9 +7,11 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "rope", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "rope", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// Rotates pair `i` of every head by its token's angle: `(a, b) → (a·cos - b·sin, b·cos + a·sin)`, in f32.
 ///
@@ -39,6 +41,8 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result
     }
     match OP.backend([x, cos, sin]) {
         Backend::Cpu => cpu::rope(x, cos, sin, interleaved),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::rope(x, cos, sin, interleaved),
         Backend::Reference => reference::rope(x, cos, sin, interleaved),
     }
 }

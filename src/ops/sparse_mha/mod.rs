@@ -7,9 +7,11 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "sparse_mha", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "sparse_mha", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// Multi-head attention, with a key and a value per head, over the rows of `k` and `v` that each query row names.
 ///
@@ -46,6 +48,8 @@ pub fn sparse_mha(
     args::softmax_scale(OP.name, softmax_scale)?;
     match OP.backend([q, k, v, indices]) {
         Backend::Cpu => cpu::sparse_mha(q, k, v, indices, softmax_scale),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::sparse_mha(q, k, v, indices, softmax_scale),
         Backend::Reference => reference::sparse_mha(q, k, v, indices, softmax_scale),
     }
 }

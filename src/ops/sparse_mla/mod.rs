@@ -8,11 +8,13 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::fp8::{Fp8Row, check_keys};
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 pub(crate) use reference::{attend, causal_mask};
 
-pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED };
+pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS };
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over the slots that each row names.
 ///
@@ -48,6 +50,8 @@ pub fn sparse_mla(
     args::shape(OP.name, "indices", indices, [exactly("T", tokens), any("K")])?;
     match OP.backend([q, kv, indices]) {
         Backend::Cpu => cpu::sparse_mla(q, kv, indices, value_dim, softmax_scale),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::sparse_mla(q, kv, indices, value_dim, softmax_scale),
         Backend::Reference => reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
     }
 }

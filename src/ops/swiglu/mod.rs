@@ -7,9 +7,11 @@ use crate::ops::args;
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "swiglu", cpu: FastPath::CPU };
+pub(crate) const OP: Op = Op { name: "swiglu", cpu: FastPath::CPU, cuda: FastPath::CUDA };
 
 /// `silu(gate) · up` element by element, in f32; `silu(v) = v / (1 + e^-v)`.
 ///
@@ -29,6 +31,8 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     }
     match OP.backend([gate, up]) {
         Backend::Cpu => cpu::swiglu(gate, up),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::swiglu(gate, up),
         Backend::Reference => reference::swiglu(gate, up),
     }
 }

@@ -7,9 +7,11 @@ use crate::ops::args::{self, any};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "topk", cpu: FastPath::CPU_TRACKED };
+pub(crate) const OP: Op = Op { name: "topk", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_TRACKED };
 
 /// The columns of the `k` largest entries of each row, in ascending order of the column.
 ///
@@ -28,6 +30,8 @@ pub fn topk(logits: &Tensor, k: usize) -> Result<Tensor> {
     check_size(OP.name, tokens, columns, k)?;
     match OP.backend([logits]) {
         Backend::Cpu => cpu::topk(logits, k),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::topk(logits, k),
         Backend::Reference => reference::topk(&logits.detach(), k),
     }
 }

@@ -1,0 +1,27 @@
+//! What the attention kernels' launches share: one warp a head of a row, in registers.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+
+/// Threads of a block.
+pub(crate) const ATTENTION_BLOCK: usize = 256;
+/// Pairs of a row and a head that a block takes.
+pub(crate) const ATTENTION_PAIRS: usize = ATTENTION_BLOCK / 32;
+
+/// Widths of keys and of values that the kernels of each name hold in registers.
+const WIDTHS: [(&str, usize, usize); 2] = [("narrow", 256, 128), ("wide", 576, 512)];
+
+/// Returns the kernel of an attention op for these dtypes and widths; `None` if there is none.
+pub(crate) fn attention_kernel(op: &str, q: DType, keys: DType, dim: usize, value_dim: usize) -> Option<String> {
+    let (width, ..) = WIDTHS.iter().find(|(_, keys, values)| dim <= *keys && value_dim <= *values)?;
+    let known = [DType::F32, DType::BF16].contains(&q) && [DType::F32, DType::BF16, DType::U8].contains(&keys);
+    known.then(|| format!("{op}_{}_{}_{width}", q.as_str(), keys.as_str()))
+}
+
+/// Returns the tensor, copied only if the elements of its last dimension are not neighbours in memory.
+pub(crate) fn unit_step(tensor: &Tensor) -> Result<Tensor> {
+    match (tensor.dims().last(), tensor.stride().last()) {
+        (Some(1), _) | (_, Some(1)) => Ok(tensor.clone()),
+        _ => tensor.contiguous(),
+    }
+}

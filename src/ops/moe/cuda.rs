@@ -1,0 +1,151 @@
+//! The gated MLP and the mixture of experts on a GPU: pairs of a token and a choice, sorted by expert into tiles.
+
+use candle::{D, DType, Result, Tensor};
+use candle_core as candle;
+
+use super::ExpertWeights;
+use crate::ops::cuda::{BLOCK, Launch, blocks, device_of, empty, modules};
+use crate::ops::fp8::cuda::rounded;
+use crate::ops::linear::{LinearMode, LinearWeight, StackedWeight};
+use crate::ops::swiglu::swiglu;
+
+/// Pairs and output columns of a tile, and the threads that multiply it.
+const TILE_PAIRS: usize = 32;
+const TILE_COLUMNS: usize = 64;
+const TILE_THREADS: usize = 128;
+/// Elements of the pairs' outputs that are in memory at a time.
+const MAX_OUTPUTS: usize = 1 << 27;
+/// The most experts that the plan's shared memory holds.
+const MOST_EXPERTS: usize = 4096;
+
+/// [`mlp`](super::mlp) of tensors on one GPU; the hidden values have the dtype of `x`.
+pub(super) fn mlp(
+    x: &Tensor,
+    gate_proj: &LinearWeight,
+    up_proj: &LinearWeight,
+    down_proj: &LinearWeight,
+    mode: LinearMode,
+) -> Result<Tensor> {
+    let hidden = swiglu(&gate_proj.forward(x, mode)?, &up_proj.forward(x, mode)?)?;
+    down_proj.forward(&hidden, mode)
+}
+
+/// [`moe`](super::moe) of tensors on one GPU.
+pub(super) fn moe(
+    x: &Tensor,
+    experts: &ExpertWeights,
+    expert_indices: &Tensor,
+    expert_weights: &Tensor,
+    mode: LinearMode,
+) -> Result<Tensor> {
+    let ExpertWeights { gate_proj, up_proj, .. } = experts;
+    let count = gate_proj.weight.dim(0)?;
+    let scaled = |stack: &StackedWeight| stack.weight_scale_inv.is_some();
+    let alike = gate_proj.weight.dtype() == up_proj.weight.dtype() && scaled(gate_proj) == scaled(up_proj);
+    if count == 0 || count > MOST_EXPERTS || !alike {
+        return super::reference::moe(x, experts, expert_indices, expert_weights, mode);
+    }
+    let x = x.contiguous()?;
+    let (indices, weights) = (expert_indices.contiguous()?, expert_weights.to_dtype(DType::F32)?.contiguous()?);
+    let experts = ExpertWeights {
+        gate_proj: contiguous(gate_proj)?,
+        up_proj: contiguous(up_proj)?,
+        down_proj: contiguous(&experts.down_proj)?,
+    };
+    let ((tokens, hidden), (_, k)) = (x.dims2()?, indices.dims2()?);
+    let width = experts.gate_proj.weight.dim(1)?;
+    let step = (MAX_OUTPUTS / (k * hidden.max(width)).max(1)).clamp(1, tokens);
+    let mut parts = Vec::with_capacity(tokens.div_ceil(step));
+    for row in (0..tokens).step_by(step) {
+        let rows = step.min(tokens - row);
+        let of = |tensor: &Tensor| tensor.narrow(0, row, rows);
+        parts.push(some_tokens(&of(&x)?, &experts, &of(&indices)?, &of(&weights)?, mode)?);
+    }
+    if parts.len() == 1 { Ok(parts.swap_remove(0)) } else { Tensor::cat(&parts, 0) }
+}
+
+fn contiguous(stack: &StackedWeight) -> Result<StackedWeight> {
+    let scale = stack.weight_scale_inv.as_ref();
+    Ok(StackedWeight {
+        weight: stack.weight.contiguous()?,
+        weight_scale_inv: scale.map(|scale| scale.to_dtype(DType::F32)?.contiguous()).transpose()?,
+    })
+}
+
+/// Tokens whose outputs fit into memory; all tensors are contiguous.
+fn some_tokens(
+    x: &Tensor,
+    experts: &ExpertWeights,
+    indices: &Tensor,
+    weights: &Tensor,
+    mode: LinearMode,
+) -> Result<Tensor> {
+    let device = device_of(x)?;
+    let ((tokens, hidden), k) = (x.dims2()?, indices.dim(1)?);
+    let ExpertWeights { gate_proj, up_proj, down_proj } = experts;
+    let (count, width, _) = gate_proj.weight.dims3()?;
+    let pairs = tokens * k;
+
+    let most_tiles = pairs.div_ceil(TILE_PAIRS) + count.min(pairs);
+    let (order, tiles) = (empty(pairs, DType::I32, device)?, empty((most_tiles, 3), DType::I32, device)?);
+    Launch::new(&modules::MOE, "moe_plan")
+        .tensor("expert_indices", indices)
+        .tensor("order", &order)
+        .tensor("tiles", &tiles)
+        .int(pairs)
+        .int(count)
+        .int(most_tiles)
+        .run(device, [1, 1], 1024, 2 * count * size_of::<i32>())?;
+
+    let input = quantised(x, gate_proj, mode)?;
+    let input = input.as_ref().unwrap_or(x);
+    let hidden_values = empty((pairs, width), DType::F32, device)?;
+    let dtype = gate_proj.weight.dtype().as_str();
+    Launch::new(&modules::MOE, format!("moe_up_{}_{dtype}", input.dtype().as_str()))
+        .tensor("x", input)
+        .tensor("order", &order)
+        .tensor("tiles", &tiles)
+        .tensor("gate_proj", &gate_proj.weight)
+        .maybe("gate_proj_scale_inv", gate_proj.weight_scale_inv.as_ref())
+        .tensor("up_proj", &up_proj.weight)
+        .maybe("up_proj_scale_inv", up_proj.weight_scale_inv.as_ref())
+        .tensor("hidden", &hidden_values)
+        .int(width)
+        .int(hidden)
+        .int(k)
+        .run(device, [most_tiles, blocks(width, TILE_COLUMNS)], TILE_THREADS, 0)?;
+
+    let input = quantised(&hidden_values, down_proj, mode)?;
+    let outputs = empty((pairs, hidden), DType::F32, device)?;
+    Launch::new(&modules::MOE, format!("moe_down_{}", down_proj.weight.dtype().as_str()))
+        .tensor("hidden", input.as_ref().unwrap_or(&hidden_values))
+        .tensor("order", &order)
+        .tensor("tiles", &tiles)
+        .tensor("down_proj", &down_proj.weight)
+        .maybe("down_proj_scale_inv", down_proj.weight_scale_inv.as_ref())
+        .tensor("outputs", &outputs)
+        .int(hidden)
+        .int(width)
+        .run(device, [most_tiles, blocks(hidden, TILE_COLUMNS)], TILE_THREADS, 0)?;
+
+    let out = empty(x.dims(), x.dtype(), device)?;
+    Launch::new(&modules::MOE, format!("moe_combine_{}", x.dtype().as_str()))
+        .tensor("outputs", &outputs)
+        .tensor("expert_indices", indices)
+        .tensor("expert_weights", weights)
+        .tensor("out", &out)
+        .int(k)
+        .int(count)
+        .int(hidden)
+        .long(x.elem_count())
+        .run(device, [blocks(x.elem_count(), BLOCK), 1], BLOCK, 0)?;
+    Ok(out)
+}
+
+/// In FP8 arithmetic the inputs of a projection with block scales, rounded to e4m3.
+fn quantised(x: &Tensor, stack: &StackedWeight, mode: LinearMode) -> Result<Option<Tensor>> {
+    match (mode, &stack.weight_scale_inv) {
+        (LinearMode::Fp8 { ue8m0 }, Some(_)) if x.dim(D::Minus1)? > 0 => rounded(x, ue8m0).map(Some),
+        _ => Ok(None),
+    }
+}

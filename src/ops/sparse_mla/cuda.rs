@@ -1,0 +1,60 @@
+//! `sparse_mla` on a GPU. Here its kernel is chosen.
+
+use candle::{DType, Result, Tensor};
+use candle_core as candle;
+
+use crate::ops::cuda::{
+    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, device_of, empty, modules, unit_step,
+};
+
+/// [`sparse_mla`](super::sparse_mla) of tensors on one GPU; as in the reference there, a row that names a slot outside
+/// the cache is NaN.
+pub(super) fn sparse_mla(
+    q: &Tensor,
+    kv: &Tensor,
+    indices: &Tensor,
+    value_dim: usize,
+    softmax_scale: f64,
+) -> Result<(Tensor, Tensor)> {
+    let (_, _, dim) = q.dims3()?;
+    match attention_kernel("sparse_mla", q.dtype(), kv.dtype(), dim, value_dim) {
+        Some(kernel) if q.elem_count() > 0 => any_gpu(kernel, q, kv, indices, value_dim, softmax_scale),
+        _ => super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
+    }
+}
+
+/// One warp a head of a row.
+fn any_gpu(
+    kernel: String,
+    q: &Tensor,
+    kv: &Tensor,
+    indices: &Tensor,
+    value_dim: usize,
+    softmax_scale: f64,
+) -> Result<(Tensor, Tensor)> {
+    let device = device_of(q)?;
+    let ((tokens, heads, dim), (slots, k)) = (q.dims3()?, (kv.dim(0)?, indices.dim(1)?));
+    let (q, kv, indices) = (unit_step(q)?, unit_step(kv)?, indices.contiguous()?);
+    let out = empty((tokens, heads, value_dim), q.dtype(), device)?;
+    let lse = empty((tokens, heads), DType::F32, device)?;
+    let pairs = tokens * heads;
+    Launch::new(&modules::SPARSE_MLA, kernel)
+        .tensor("q", &q)
+        .long(q.stride()[0])
+        .long(q.stride()[1])
+        .tensor("kv", &kv)
+        .long(kv.stride()[0])
+        .tensor("indices", &indices)
+        .tensor("out", &out)
+        .tensor("softmax_lse", &lse)
+        .long(pairs)
+        .int(heads)
+        .int(dim)
+        .int(value_dim)
+        .int(slots)
+        .int(k)
+        .int(usize::from(indices.dtype() == DType::I64))
+        .float(softmax_scale)
+        .run(device, [blocks(pairs, ATTENTION_PAIRS), 1], ATTENTION_BLOCK, 0)?;
+    Ok((out, lse))
+}
