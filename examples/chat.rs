@@ -32,7 +32,7 @@ use deepseek_v32::chat_model::{ChatModel, LocalChat};
 use deepseek_v32::environment::Toolbox;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
-use deepseek_v32::weights::{GenerationConfig, LoadOptions};
+use deepseek_v32::weights::GenerationConfig;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -166,7 +166,7 @@ fn read_line(input: &mut impl BufRead) -> std::io::Result<Option<std::result::Re
 
 /// The checkpoint's engine. The conversation so far stays in its cache.
 fn load(args: &Args, dir: &Path) -> Result<LocalChat> {
-    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
+    let load = args.model_args.load_options()?;
     let engine = EngineOptions { prefix_tokens: 1 << 16, ..EngineOptions::speculative(args.mtp) };
     let chat = common::with_spinner(dir, |progress| LocalChat::load(dir, &load, args.model_args, engine, progress))?;
     Ok(match args.chat_format {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::generate::trace::TraceFile;
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use clap::Parser;
 use common::terminal::{complain, escaped_lines};
 use deepseek_v32::Config;
@@ -92,9 +93,6 @@ struct Args {
     mtp: bool,
     #[command(flatten)]
     model_args: common::ModelArgs,
-    /// Run on the CPU, also where candle was built for a GPU and finds one.
-    #[arg(long)]
-    cpu: bool,
     /// Write a trace for chrome://tracing to a file that is not there yet.
     #[arg(long, value_name = "FILE")]
     tracing: Option<PathBuf>,
@@ -129,11 +127,11 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let config = weights::load_config(dir)?;
     let mut request = request(args, dir, prompt, &tokenizer, &config)?;
     request.params.validate(config.vocab_size).map_err(|error| explained(error, args, dir))?;
-    let (model, load_time) =
-        common::load_model(dir, &common::load_options(args.model_args.dtype, args.cpu)?, args.model_args)?;
+    let (model, load_time) = common::load_model(dir, &args.model_args.load_options()?, args.model_args)?;
     if args.mtp && !model.has_mtp() {
         bail!("--mtp: {} has no MTP layer", one_line_path(dir));
     }
+    let device = model.device().clone();
     let model = LocalModel::new(Arc::new(model))?;
     let mut engine = Engine::new(model, EngineOptions::speculative(args.mtp))?.with_tokenizer(tokenizer)?;
     let cancel = Cancel::new();
@@ -157,7 +155,7 @@ fn generate(args: &Args, dir: &Path, prompt: &str) -> Result<()> {
     let completion = completion.map_err(|error| explained(error, args, dir))?;
     let written = written.map_err(anyhow::Error::from).and_then(|()| match args.json {
         true => print_json(&mut out, &completion, engine.stats(), load_time.as_secs_f64()),
-        false => print_text(&mut out, &completion, &engine, load_time.as_secs_f64()),
+        false => print_text(&mut out, &completion, &engine, &device, load_time.as_secs_f64()),
     });
     written.context("standard output")
 }
@@ -231,6 +229,7 @@ fn print_text(
     out: &mut impl Write,
     completion: &Completion,
     engine: &Engine<LocalModel>,
+    device: &Device,
     load_seconds: f64,
 ) -> Result<()> {
     let streamed: usize = completion.tokens.iter().map(|token| token.text.len()).sum();
@@ -247,7 +246,7 @@ fn print_text(
     }
     let stats = engine.stats();
     let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
-    writeln!(out, "\n{}", deepseek_v32::ops::backend_report())?;
+    writeln!(out, "\n{}", deepseek_v32::ops::backend_report_on(device))?;
     writeln!(out, "loaded in {load_seconds:.2} s")?;
     writeln!(
         out,

@@ -65,9 +65,6 @@ struct Args {
     chunk: usize,
     #[command(flatten)]
     model_args: common::ModelArgs,
-    /// Run on the CPU, also where candle was built for a GPU and finds one.
-    #[arg(long)]
-    cpu: bool,
 }
 
 fn main() -> ExitCode {
@@ -81,8 +78,7 @@ fn run(args: Args) -> Result<()> {
     refuse_tokens_file(&args)?;
     let is_link = args.out.symlink_metadata().is_ok_and(|found| found.is_symlink());
     ensure!(!is_link || args.out.exists(), "--out {}: a link that leads to no file", one_line_path(&args.out));
-    let (model, _) =
-        common::load_model(&dir, &common::load_options(args.model_args.dtype, args.cpu)?, args.model_args)?;
+    let (model, _) = common::load_model(&dir, &args.model_args.load_options()?, args.model_args)?;
     let vocab_size = model.config().vocab_size;
     if let Some(id) = batch.iter().flatten().find(|id| **id as usize >= vocab_size) {
         bail!("{}: token id {id} is not below vocab_size {vocab_size}", tokens_source(&args));

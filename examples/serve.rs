@@ -23,7 +23,7 @@ use deepseek_v32::chat_model::{ChatModel, ControlTokens, LocalChat};
 use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::server::{Server, ServerOptions};
-use deepseek_v32::weights::{GenerationConfig, LoadOptions};
+use deepseek_v32::weights::GenerationConfig;
 use tokio::net::TcpListener;
 
 #[derive(Debug, Parser)]
@@ -133,7 +133,7 @@ fn run(args: Args) -> Result<()> {
         step_tokens: EngineOptions::default().step_tokens.max(4 * args.max_sequences),
         ..EngineOptions::speculative(args.mtp)
     };
-    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
+    let load = args.model_args.load_options()?;
     let mut chat = LocalChat::load(&dir, &load, args.model_args, engine, |_| ())?;
     if let Some(name) = &args.model_name {
         chat = chat.with_name(name);

@@ -38,7 +38,6 @@ use deepseek_v32::chat::Message;
 use deepseek_v32::chat_model::{ChatModel, LocalChat};
 use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
-use deepseek_v32::weights::LoadOptions;
 
 /// What the embedded checkpoint can answer with these tools.
 const DEFAULT_PROMPT: &str = "Calculate 177 times 579. And: What is the price of the lamp?";
@@ -212,7 +211,7 @@ fn load(args: &Args) -> Result<LocalChat> {
     if let Some(trace) = &args.trace {
         common::refuse_checkpoint_file("--trace", trace, &dir)?;
     }
-    let load = LoadOptions { dtype: args.model_args.dtype.into(), ..LoadOptions::default() };
+    let load = args.model_args.load_options()?;
     // Prompts that begin alike are read once: each step of a run begins with the one before.
     let engine = EngineOptions { prefix_tokens: PREFIX_TOKENS, ..EngineOptions::default() };
     common::with_spinner(&dir, |progress| LocalChat::load(&dir, &load, args.model_args, engine, progress))

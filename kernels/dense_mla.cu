@@ -17,7 +17,7 @@ __device__ void dense_mla(
 }
 
 #define ATTENTION(QD, Q, KD, K, name, ...)                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) dense_mla_##QD##_##KD##_##name(                                \
+    extern "C" __global__ void __launch_bounds__(256, 2) dense_mla_##QD##_##KD##_##name(                                \
         const Q* q, long long q_row, long long q_head, const K* kv, long long kv_stride, const uint4* spans,         \
         const unsigned* pages, int count, Q* out, float* lse, long long pairs, int heads, int dim, int value_dim,    \
         float scale) {                                                                                               \

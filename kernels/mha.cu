@@ -20,7 +20,7 @@ __device__ void mha(
 }
 
 #define ATTENTION(QD, Q, KD, K, name, ...)                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) mha_##QD##_##KD##_##name(                                      \
+    extern "C" __global__ void __launch_bounds__(256, 2) mha_##QD##_##KD##_##name(                                      \
         const Q* q, long long q_row, long long q_head, const K* k, long long k_row, long long k_head, const K* v,    \
         long long v_row, long long v_head, const uint4* spans, const unsigned* pages, int count, Q* out, float* lse, \
         long long pairs, int heads, int dim, int value_dim, float scale) {                                           \

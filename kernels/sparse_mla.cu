@@ -15,7 +15,7 @@ __device__ void sparse_mla(
 }
 
 #define ATTENTION(QD, Q, KD, K, name, ...)                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) sparse_mla_##QD##_##KD##_##name(                               \
+    extern "C" __global__ void __launch_bounds__(256, 2) sparse_mla_##QD##_##KD##_##name(                               \
         const Q* q, long long q_row, long long q_head, const K* kv, long long kv_stride, const void* indices, Q* out, \
         float* lse, long long pairs, int heads, int dim, int value_dim, int slots, int k, int is_i64, float scale) {  \
         sparse_mla<__VA_ARGS__>(                                                                                     \

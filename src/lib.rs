@@ -8,6 +8,7 @@
 //! | feature | adds | turns on |
 //! |---|---|---|
 //! | none | CPU inference, generation, chat formats, [`LocalChat`](chat_model::LocalChat), agents | |
+//! | `cuda` | the ops on NVIDIA GPUs, with kernels of this crate; needs a CUDA toolkit to build | |
 //! | `hub` | `weights::hub`: downloads checkpoints by `owner/name` from the Hugging Face hub | |
 //! | `server` | `server`: an OpenAI-compatible HTTP server | `constrain`, `template` |
 //! | `client` | `chat_model::OpenAiChat`: a client of such servers | |

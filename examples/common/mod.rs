@@ -33,6 +33,68 @@ pub struct ModelArgs {
     /// What the cache keeps.
     #[arg(long, value_enum)]
     pub cache_format: Option<CacheFormatArg>,
+    /// Where it computes: cpu or cuda:N (feature cuda). Default: the first GPU if the build has GPU support and finds
+    /// one, else the CPU.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceArg>,
+}
+
+impl ModelArgs {
+    /// How weights are loaded. Says on standard error which device is taken, if it is not named and the build is for a
+    /// GPU.
+    pub fn load_options(self) -> Result<LoadOptions> {
+        let device = match self.device {
+            Some(DeviceArg::Cpu) => Device::Cpu,
+            Some(DeviceArg::Cuda(ordinal)) => {
+                ensure!(
+                    cuda_is_available(),
+                    "--device cuda:{ordinal}: this program was built without the feature cuda"
+                );
+                Device::new_cuda(ordinal).with_context(|| format!("--device cuda:{ordinal}"))?
+            }
+            None => default_device(),
+        };
+        Ok(LoadOptions { dtype: self.dtype.into(), device, ..LoadOptions::default() })
+    }
+}
+
+fn default_device() -> Device {
+    let (name, device) = if cuda_is_available() {
+        ("cuda:0", Device::new_cuda(0))
+    } else if metal_is_available() {
+        ("metal:0", Device::new_metal(0))
+    } else {
+        return Device::Cpu;
+    };
+    match device {
+        Ok(device) => {
+            complain(&format!("device: {name}"));
+            device
+        }
+        Err(error) => {
+            complain(&format!("device: cpu, for there is no {name}: {}", one_line(&error.to_string())));
+            Device::Cpu
+        }
+    }
+}
+
+/// A device by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceArg {
+    Cpu,
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok())) {
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(ordinal)) => Ok(Self::Cuda(ordinal)),
+            _ => Err("expected cpu or cuda:N".to_string()),
+        }
+    }
 }
 
 impl From<ModelArgs> for ModelOptions {
@@ -185,19 +247,6 @@ fn download(model: &str) -> Result<PathBuf> {
 #[cfg(not(feature = "hub"))]
 fn download(model: &str) -> Result<PathBuf> {
     bail!("{}: no such folder; to download it from the hub, build with --features hub", one_line_path(Path::new(model)))
-}
-
-/// How weights are loaded: onto the first GPU that candle finds, if it was built for one (`--features
-/// candle-core/cuda` or `candle-core/metal`), else or with `cpu` onto the CPU.
-pub fn load_options(dtype: Dtype, cpu: bool) -> Result<LoadOptions> {
-    let device = if !cpu && cuda_is_available() {
-        Device::new_cuda(0)?
-    } else if !cpu && metal_is_available() {
-        Device::new_metal(0)?
-    } else {
-        Device::Cpu
-    };
-    Ok(LoadOptions { dtype: dtype.into(), device, ..LoadOptions::default() })
 }
 
 /// Refuses to write a file in the checkpoint's folder, where it could take the place of the checkpoint's own, or one

@@ -4,11 +4,14 @@
 mod common;
 #[path = "../support/common_attn/mod.rs"]
 mod common_attn;
+#[path = "../support/golden/mod.rs"]
+mod golden_support;
 
 mod attention;
 mod elementwise;
 mod fp8;
 mod linear;
+mod model;
 mod selection;
 
 use std::io::Write;

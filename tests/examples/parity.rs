@@ -263,7 +263,7 @@ fn longer_than_the_context_is_a_warning() {
 #[test]
 fn devices_are_written_to() {
     for (device, error) in [("/dev/null", None), ("/dev/full", Some("/dev/full: No space left"))] {
-        let mut command = parity(&tiny_v32(), &["--tokens", "1,2"], Path::new(device), &["--cpu"]);
+        let mut command = parity(&tiny_v32(), &["--tokens", "1,2"], Path::new(device), &["--device", "cpu"]);
         if !Path::new(device).exists() {
             continue;
         }

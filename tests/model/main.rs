@@ -4,6 +4,8 @@
 mod cargo_build;
 #[path = "../support/checkpoint_writer/mod.rs"]
 mod checkpoint_writer;
+#[path = "../support/golden/mod.rs"]
+mod golden_support;
 #[path = "../support/naive_model/mod.rs"]
 mod naive_model;
 
