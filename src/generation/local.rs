@@ -100,6 +100,10 @@ impl TokenModel for LocalModel {
         Some(Pages { used: self.cache.pages() - free, free })
     }
 
+    fn chunk_overhead(&self, context: usize) -> usize {
+        self.model.chunk_overhead(context)
+    }
+
     fn set_weights(&mut self, weights: Arc<Model>) -> Result<()> {
         let (old, new) = (&*self.model, &*weights);
         if new.config() != old.config() {

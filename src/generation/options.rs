@@ -18,7 +18,8 @@ pub struct EngineOptions {
     /// together get so many times their number, or what `prefill_per_decode` allows if that is more. It bounds how long a
     /// few answers wait for their next token while a long prompt comes in; the prompt takes more steps for it. Many prompts
     /// get larger steps, since more requests wait for them. The default suits a CPU; where a row costs little beside the
-    /// weights, as on a GPU, some hundreds do. Without answers, prompts get all of `step_tokens`. Default 16.
+    /// weights, as on a GPU, some hundreds do. A prompt of a model whose chunks cost more than their rows
+    /// ([`TokenModel::chunk_overhead`](super::TokenModel::chunk_overhead)) adds as many as that. Without answers, prompts get all of `step_tokens`. Default 16.
     pub mixed_prefill_tokens: usize,
     /// Tokens of prompts that each row of an answer, drafts included, allows in the same step: with 2, many answers keep a
     /// third of the step's rows. Default 2.

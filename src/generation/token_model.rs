@@ -62,6 +62,12 @@ pub trait TokenModel: Send {
         None
     }
 
+    /// What a chunk of a prompt costs beside its rows, in rows: the work that each chunk does on all `context` tokens before
+    /// it, whatever its own size. The engine makes chunks at least so large. The default is 0.
+    fn chunk_overhead(&self, _context: usize) -> usize {
+        0
+    }
+
     /// Replaces the weights by those of another model with the same config. The engine calls this when the cache holds
     /// no sequence. The default refuses.
     ///
@@ -166,6 +172,10 @@ impl<M: TokenModel> TokenModel for &mut M {
 
     fn pages(&self) -> Option<Pages> {
         (**self).pages()
+    }
+
+    fn chunk_overhead(&self, context: usize) -> usize {
+        (**self).chunk_overhead(context)
     }
 
     fn route_shape(&self) -> Option<RouteShape> {

@@ -153,6 +153,12 @@ impl Model {
         self.options
     }
 
+    /// Returns how many rows cost as much as what a chunk of a prefill adds: the keys and values of all heads of the
+    /// `context` tokens before it, which it expands anew. 0 where later rows attend to chosen positions alone.
+    pub fn chunk_overhead(&self, context: usize) -> usize {
+        self.form_rule.chunk_overhead(&self.config, context)
+    }
+
     /// Returns an empty cache for this model with `pages` pages of 64 tokens, in the format of
     /// [`Model::options`].
     ///

@@ -6,7 +6,7 @@ use candle::{DType, Device, Result, Tensor};
 use candle_core as candle;
 
 use super::rope::{Rope, RopeTables};
-use crate::config::Config;
+use crate::config::{Config, MlpType};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 use crate::ops::linear::LinearMode;
 
@@ -51,6 +51,27 @@ impl FormRule {
     /// The same rule with every row dense.
     pub(super) fn dense(&self) -> Self {
         Self { index_topk: None, ..self.clone() }
+    }
+
+    /// The rows that cost as much as expanding the contexts of a chunk of a prefill that begins at `context`.
+    pub(super) fn chunk_overhead(&self, cfg: &Config, context: usize) -> usize {
+        if self.index_topk.is_some_and(|limit| context >= limit) {
+            return 0;
+        }
+        let (hidden, heads) = (cfg.hidden_size, cfg.num_attention_heads);
+        let expansion = self.latent_dim * heads * (self.nope_dim + self.v_dim);
+        let q_dim = heads * (self.nope_dim + self.rope_dim);
+        let query = cfg.q_lora_rank.map_or(hidden * q_dim, |rank| rank * (hidden + q_dim));
+        let attention = query + hidden * (self.latent_dim + self.rope_dim + heads * self.v_dim) + expansion;
+        let mlp = |kind: &MlpType| match kind {
+            MlpType::Dense => 3 * hidden * cfg.intermediate_size,
+            MlpType::Sparse => {
+                3 * hidden * cfg.moe_intermediate_size * (cfg.num_experts_per_tok + cfg.n_shared_experts)
+            }
+        };
+        let layers = cfg.mlp_layer_types.len();
+        let row = layers * attention + cfg.mlp_layer_types.iter().map(mlp).sum::<usize>();
+        context.saturating_mul(layers * expansion) / row.max(1)
     }
 
     /// A span's rows by form: its first rows attend to all they see, those from position `index_topk` on are sparse.

@@ -159,3 +159,33 @@ fn the_model_can_be_shared_between_threads() {
     check::<Model>();
     check::<Cache>();
 }
+
+/// Expanding a context costs so many rows of all layers: counted by hand for a model of V3's kind.
+#[test]
+fn a_chunk_costs_its_context() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/v3_f32");
+    let (config, vb) = weights::load(dir, &LoadOptions::default(), |_| ()).unwrap();
+    let model = Model::new(&config, vb).unwrap();
+    let (hidden, heads, latent) = (config.hidden_size, config.num_attention_heads, config.kv_lora_rank);
+    let qk = config.qk_nope_head_dim + config.qk_rope_head_dim;
+    let expansion = latent * heads * (config.qk_nope_head_dim + config.v_head_dim);
+    let rank = config.q_lora_rank.unwrap();
+    let attention = hidden * rank
+        + rank * heads * qk
+        + hidden * (latent + config.qk_rope_head_dim)
+        + heads * config.v_head_dim * hidden
+        + expansion;
+    let dense = config.first_k_dense_replace;
+    let experts = config.num_experts_per_tok + config.n_shared_experts;
+    let sparse = config.num_hidden_layers - dense;
+    let mlps = 3 * hidden * (dense * config.intermediate_size + sparse * experts * config.moe_intermediate_size);
+    let (all, row) = (config.num_hidden_layers * expansion, config.num_hidden_layers * attention + mlps);
+    for context in [0, 1, 100, 5000] {
+        assert_eq!(model.chunk_overhead(context), context * all / row);
+    }
+    assert!(model.chunk_overhead(5000) > 16);
+    // A sparse model's rows from `index_topk` on expand nothing.
+    let sparse = &MODEL;
+    let topk = sparse.config().index_topk.unwrap();
+    assert!(sparse.chunk_overhead(topk - 1) > 0 && sparse.chunk_overhead(topk) == 0);
+}

@@ -111,7 +111,7 @@ fn names_what_is_wrong() {
         assert_error(dense_mla(&q, &q, &layout, 8, 1.), "kv must be [slots, D = 8]");
         assert_error(
             dense_mla(&q, &kv.to_dtype(DType::U32).unwrap(), &layout, 8, 1.),
-            "kv must be f32, bf16, f16, f64 or f8e4m3, got u32",
+            "kv must be f32, bf16, f16, f64, f8e4m3 or u8, got u32",
         );
         assert_error(dense_mla(&q, &kv, &layout, 9, 1.), "value_dim must be in 0..=8, got 9");
         assert_error(dense_mla(&q, &kv, &layout, 8, f64::INFINITY), "softmax_scale");

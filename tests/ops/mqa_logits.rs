@@ -186,7 +186,7 @@ fn names_what_is_wrong() {
         );
         assert_error(
             mqa_logits(&q, &k.to_dtype(DType::I64).unwrap(), &w, &layout),
-            "index_k must be f32, bf16, f16, f64 or f8e4m3, got i64",
+            "index_k must be f32, bf16, f16, f64, f8e4m3 or u8, got i64",
         );
         assert_error(
             mqa_logits(&q, &k, &w.to_dtype(DType::U8).unwrap(), &layout),

@@ -9,9 +9,9 @@ use super::super::largest::Largest;
 use super::super::request::Event;
 use super::super::stop::FinishReason;
 use super::super::token_model::TokenModel;
-use super::Engine;
 use super::answer::Row;
 use super::draft::Drafting;
+use super::{Engine, Sequence};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// What a step does for one sequence.
@@ -110,9 +110,13 @@ impl<M: TokenModel> Engine<M> {
             plan.push(work(index, 1, max_drafts));
         }
         if decode_rows > 0 {
-            let prompts = self.running.len() - plan.len();
+            let prompts = self.running.iter().filter(|sequence| !sequence.answers());
+            let rows = |sequence: &Sequence<M::Sequence>| {
+                self.options.mixed_prefill_tokens.max(self.model.chunk_overhead(sequence.cached))
+            };
+            let prompt_rows = prompts.map(rows).fold(0, usize::saturating_add);
             let share = decode_rows.saturating_mul(self.options.prefill_per_decode);
-            budget = budget.min(share.max(prompts.saturating_mul(self.options.mixed_prefill_tokens)));
+            budget = budget.min(share.max(prompt_rows));
         }
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, sequence)| !sequence.answers()) {
             let rest = sequence.answer.ids.len() - sequence.cached;

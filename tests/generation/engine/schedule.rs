@@ -194,6 +194,16 @@ fn prompts_beside_answers_take_small_steps() {
     }
     engine.step().unwrap();
     assert_eq!(engine.model().peak_rows, 2 + 10 * 16);
+    // Chunks that cost more than their rows are larger: of a prompt of 250, they begin at 0, 16, 32, 64, 128.
+    let mut costly = mock();
+    costly.context_per_row = 1;
+    let mut engine =
+        Engine::new(costly, EngineOptions { mixed_prefill_tokens: 16, ..EngineOptions::default() }).unwrap();
+    engine.add(request(prompt(5, 0), 200)).unwrap();
+    engine.step().unwrap();
+    engine.add(request(prompt(250, 1), 3)).unwrap();
+    assert_eq!((0..).take_while(|_| engine.step().unwrap().len() == 1).count() + 1, 5);
+    assert_eq!(engine.model().peak_rows, 1 + 250 - 128);
     let zero = EngineOptions { mixed_prefill_tokens: 0, ..EngineOptions::default() };
     assert!(matches!(zero.validate(), Err(GenerationError::Parameter { name: "mixed_prefill_tokens", .. })));
 }

@@ -61,6 +61,8 @@ pub struct Mock {
     pub largest_rows: AtomicUsize,
     /// Rows whose logits were asked for.
     pub logit_rows: AtomicUsize,
+    /// Tokens of a context for each row that a chunk costs beside its own; 0 = none.
+    pub context_per_row: usize,
     /// Logits of histories with this hash are replaced.
     pub poison: Option<(u64, Vec<f32>)>,
     /// Token per slot in the main layers.
@@ -85,6 +87,7 @@ impl Mock {
             fail_in: None,
             largest_rows: AtomicUsize::new(0),
             logit_rows: AtomicUsize::new(0),
+            context_per_row: 0,
             poison: None,
             main: Vec::new(),
             mtp: Vec::new(),
@@ -178,6 +181,10 @@ impl TokenModel for Mock {
 
     fn has_mtp(&self) -> bool {
         self.right.is_some()
+    }
+
+    fn chunk_overhead(&self, context: usize) -> usize {
+        context.checked_div(self.context_per_row).unwrap_or(0)
     }
 
     fn create(&mut self) -> u64 {
