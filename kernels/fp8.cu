@@ -48,7 +48,11 @@ __device__ void dequant(
 
 // Writes a number of 2 or 4 bytes at any address.
 template <class T> __device__ __forceinline__ void put(packed* bytes, T number) {
-    for (int i = 0; i < sizeof(T); i++) bytes[i] = reinterpret_cast<const packed*>(&number)[i];
+    unsigned bits = 0;
+    memcpy(&bits, &number, sizeof(T));
+    // ptxas 13.0 takes the store of a byte of a bf16 for a conversion of the number to an integer.
+    asm volatile("" : "+r"(bits));
+    for (int i = 0; i < sizeof(T); i++) bytes[i].bits = bits >> (8 * i);
 }
 
 // One warp a group of the quantized part; `bytes` is the size of a packed row.

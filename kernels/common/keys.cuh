@@ -14,9 +14,9 @@ constexpr int GROUP = 128;
 
 // A little-endian number of 2 or 4 bytes at any address.
 template <class T> __device__ __forceinline__ T number_at(const packed* bytes) {
-    T number;
     if (reinterpret_cast<uintptr_t>(bytes) % sizeof(T) == 0) return *reinterpret_cast<const T*>(bytes);
-    for (int i = 0; i < sizeof(T); i++) reinterpret_cast<packed*>(&number)[i] = bytes[i];
+    T number;
+    memcpy(&number, bytes, sizeof(T));
     return number;
 }
 

@@ -7,6 +7,7 @@ use candle_core as candle;
 
 use super::rope::{Rope, RopeTables};
 use crate::config::{Config, MlpType};
+use crate::ops;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 use crate::ops::linear::LinearMode;
 
@@ -181,7 +182,7 @@ impl Contexts {
     /// These are the chosen ones themselves, or whole contexts, whichever are fewer.
     pub(super) fn keys(&self, chosen: &Tensor) -> Result<(Tensor, Tensor)> {
         let (n, k) = chosen.dims2()?;
-        let chosen = chosen.to_dtype(DType::I64)?;
+        let chosen = ops::indices_i64(chosen)?;
         let none = chosen.lt(0i64)?;
         let slots = chosen.maximum(0i64)?.flatten_all()?;
         let (keys, places) = if n * k <= self.slots.dim(0)? {

@@ -43,7 +43,7 @@ pub(super) fn selected_positions(chosen: Option<&Tensor>, step: &Step) -> Result
         out.iter_mut().zip(0..=i64::from(position)).for_each(|(o, p)| *o = p);
     }
     if let (Some(group), Some(chosen)) = (step.sparse(), chosen) {
-        let chosen = chosen.to_dtype(candle::DType::I64)?.to_vec2::<i64>()?;
+        let chosen = chosen.to_device(&Device::Cpu)?.to_dtype(candle::DType::I64)?.to_vec2::<i64>()?;
         let mut chosen = chosen.iter();
         for (span, rows) in group.layout.spans.iter().zip(&group.ranges) {
             let pages: HashMap<usize, usize> = span.block_table.iter().map(|&page| page as usize).zip(0..).collect();

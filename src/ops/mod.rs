@@ -22,6 +22,7 @@ pub mod fp8;
 pub mod gate;
 pub mod hadamard;
 pub mod indexer_topk;
+pub mod indices;
 pub mod layer_norm;
 pub mod linear;
 pub mod mha;
@@ -42,6 +43,7 @@ pub use dispatch::{Backend, OpBackends, with_backend};
 pub use gate::gate;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;
+pub use indices::indices_i64;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mha::mha;
@@ -69,6 +71,7 @@ const OPS: &[dispatch::Op] = &[
     gate::OP,
     hadamard::OP,
     indexer_topk::OP,
+    indices::OP,
     layer_norm::OP,
     linear::LINEAR,
     linear::LINEAR_BF16,

@@ -8,7 +8,7 @@ use rand::Rng;
 
 use crate::common::{tensor, to_f64};
 use crate::common_attn::{self, SLOTS, rng};
-use crate::{both, check, gpu, views};
+use crate::{check, gpu, views};
 
 /// f32: online softmax over some hundred keys; bf16: one rounding of the result.
 const TOLERANCES: [(DType, f64); 2] = [(DType::F32, 2e-5), (DType::BF16, 8e-3)];
@@ -154,7 +154,8 @@ fn with_keys_of_every_head() {
 fn absorbed_projections() {
     let Some(device) = gpu() else { return };
     for (heads, nope, value, latent) in [(1, 1, 1, 1), (3, 24, 20, 33), (4, 128, 128, 512)] {
-        let dense = tensor(4, &[heads * (nope + value), latent], DType::F32);
+        // Scaled so that sums stay about one.
+        let dense = (tensor(4, &[heads * (nope + value), latent], DType::F32) * (latent as f64).powf(-0.5)).unwrap();
         let (codes, scale) = fp8::block_quant(&dense, 128, false).unwrap();
         for (dtype, tolerance) in TOLERANCES {
             let weights = [
@@ -174,7 +175,4 @@ fn absorbed_projections() {
             }
         }
     }
-    // The order of the sums is the GPU's own: what matters is that the results do not come from the CPU's.
-    let [cpu, gpu] = both(&device, &[&tensor(1, &[2, 2], DType::F32)], |a| Ok(vec![a[0].clone()]));
-    assert_eq!(to_f64(&cpu[0]), to_f64(&gpu[0]));
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use deepseek_v32::ops::fp8::{Fp8Row, row_quant};
 use deepseek_v32::ops::gate::GateConfig;
 use deepseek_v32::ops::layout::BatchLayout;
-use deepseek_v32::ops::{Backend, backend_report_on, backends_on, gate, indexer_topk, mqa_logits, topk};
+use deepseek_v32::ops::{Backend, backend_report_on, backends_on, gate, indexer_topk, indices_i64, mqa_logits, topk};
 
 use crate::common::{tensor, to_f64, values};
 use crate::common_attn::{self, SLOTS, assert_close, ints, rng};
@@ -86,6 +86,9 @@ fn columns() {
             }
         }
     }
+    let indices = Tensor::new(&[[1i32, -1], [i32::MIN, i32::MAX]], &device).unwrap();
+    let wide = indices_i64(&indices.t().unwrap()).unwrap();
+    assert_eq!(wide.to_vec2::<i64>().unwrap(), [[1, i64::from(i32::MIN)], [-1, i64::from(i32::MAX)]]);
     let logits = Tensor::new(&[[1f32, f32::NAN, 3.0], [1.0, 2.0, 3.0]], &device).unwrap();
     assert_eq!(ints(&topk(&logits, 2).unwrap()), [[-1, -1], [1, 2]]);
     assert_eq!(topk(&logits, 0).unwrap().dims(), [2, 0]);

@@ -13,6 +13,7 @@ mod elementwise;
 mod fp8;
 mod gate;
 mod indexer_topk;
+mod indices;
 mod linear;
 mod linear_amx;
 mod linear_bf16;

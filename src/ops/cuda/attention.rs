@@ -3,6 +3,8 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::indices_i64;
+
 /// Threads of a block.
 pub(crate) const ATTENTION_BLOCK: usize = 256;
 /// Pairs of a row and a head that a block takes.
@@ -16,6 +18,11 @@ pub(crate) fn attention_kernel(op: &str, q: DType, keys: DType, dim: usize, valu
     let (width, ..) = WIDTHS.iter().find(|(_, keys, values)| dim <= *keys && value_dim <= *values)?;
     let known = [DType::F32, DType::BF16].contains(&q) && [DType::F32, DType::BF16, DType::U8].contains(&keys);
     known.then(|| format!("{op}_{}_{}_{width}", q.as_str(), keys.as_str()))
+}
+
+/// Returns `indices: [T, K]`, i32 or i64, as the kernels read them; in i64 if they have to be copied, which candle can do.
+pub(crate) fn contiguous_indices(indices: &Tensor) -> Result<Tensor> {
+    if indices.is_contiguous() { Ok(indices.clone()) } else { indices_i64(indices)?.contiguous() }
 }
 
 /// Returns the tensor, copied only if the elements of its last dimension are not neighbours in memory.

@@ -95,7 +95,7 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Enqueues the kernel on the stream of `device`.
+    /// Enqueues the kernel on the stream of `device`; does nothing if the grid has no blocks.
     ///
     /// The caller sees to it that the arguments are those of the kernel, and that what the kernel addresses lies within
     /// its tensors.
@@ -108,6 +108,9 @@ impl<'a> Launch<'a> {
     }
 
     fn enqueue(&self, device: &CudaDevice, grid: [usize; 2], block: usize, shared: usize) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
         if let Some(value) = self.too_large {
             candle::bail!("{value} is too large for one of its parameters")
         }

@@ -28,7 +28,7 @@ impl DeviceLayout {
     /// Uploads a layout, unless this thread did so a few calls ago: all layers of a step share it.
     ///
     /// # Errors
-    /// If it has no rows, more than 2^32 of something, or the device fails.
+    /// If it has more than 2^32 of something, or the device fails.
     pub(crate) fn of(layout: &BatchLayout, device: &CudaDevice) -> Result<Self> {
         UPLOADED.with_borrow_mut(|uploaded| {
             let known = |(other, on, _): &(BatchLayout, CudaDevice, Self)| on.id() == device.id() && other == layout;
@@ -55,8 +55,7 @@ impl DeviceLayout {
             Err(_) => candle::bail!("layout: {value} does not fit 32 bits"),
         };
         let (mut spans, mut pages, mut base) = (Vec::new(), Vec::new(), 0);
-        let filled = layout.spans.iter().filter(|span| !span.tokens.is_empty() || span.context() > 0);
-        for span in filled {
+        for span in &layout.spans {
             if !span.tokens.is_empty() {
                 spans.push([narrow(span.tokens.start)?, narrow(span.start)?, narrow(pages.len())?, narrow(base)?]);
                 pages.extend_from_slice(&span.block_table);
@@ -64,15 +63,14 @@ impl DeviceLayout {
             base += span.context();
         }
         let count = spans.len();
-        if count == 0 {
-            candle::bail!("layout: no rows")
-        }
-        // Attention over expanded keys does without block tables; memory for nothing cannot be had.
+        // Without rows there are no spans, and attention over expanded keys does without block tables; memory for
+        // nothing cannot be had.
+        spans.resize(count.max(1), [0; 4]);
         pages.resize(pages.len().max(1), 0);
         let device = Device::Cuda(device.clone());
-        let pages_len = pages.len();
+        let (spans_len, pages_len) = (spans.len(), pages.len());
         Ok(Self {
-            spans: Tensor::from_vec(spans.into_flattened(), (count, 4), &device)?,
+            spans: Tensor::from_vec(spans.into_flattened(), (spans_len, 4), &device)?,
             pages: Tensor::from_vec(pages, pages_len, &device)?,
             count: count as i32,
         })

@@ -11,7 +11,7 @@ mod module;
 mod rows;
 mod tensors;
 
-pub(crate) use attention::{ATTENTION_BLOCK, ATTENTION_PAIRS, attention_kernel, unit_step};
+pub(crate) use attention::{ATTENTION_BLOCK, ATTENTION_PAIRS, attention_kernel, contiguous_indices, unit_step};
 pub(crate) use launch::{BLOCK, Launch, blocks, row_block};
 pub(crate) use layout::DeviceLayout;
 pub(crate) use module::{describe, modules};

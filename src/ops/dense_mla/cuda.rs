@@ -19,8 +19,8 @@ pub(super) fn dense_mla(
 ) -> Result<(Tensor, Tensor)> {
     let (tokens, heads, dim) = q.dims3()?;
     let kernel = match attention_kernel("dense_mla", q.dtype(), kv.dtype(), dim, value_dim) {
-        Some(kernel) if q.elem_count() > 0 => kernel,
-        _ => return super::reference::dense_mla(q, kv, layout, value_dim, softmax_scale),
+        Some(kernel) => kernel,
+        None => return super::reference::dense_mla(q, kv, layout, value_dim, softmax_scale),
     };
     let device = device_of(q)?;
     let layout = DeviceLayout::of(layout, device)?;

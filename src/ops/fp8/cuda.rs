@@ -67,17 +67,15 @@ pub(super) fn block_dequant(codes: &Tensor, scale_inv: &Tensor, block: usize) ->
 pub(super) fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> {
     let (device, count) = (device_of(x)?, x.dim(0)?);
     let packed = empty((count, row.bytes()), DType::U8, device)?;
-    if count > 0 && row.width() > 0 {
-        let (source, rows) = Rows::of(x)?;
-        Launch::new(&modules::FP8, format!("fp8_row_quant_{}", x.dtype().as_str()))
-            .rows("x", &source, rows)
-            .tensor("rows", &packed)
-            .int(row.quantized)
-            .int(row.plain)
-            .int(row.bytes())
-            .int(usize::from(ue8m0))
-            .run(device, [count, 1], row_block(row.width()).min(cuda::BLOCK), 0)?;
-    }
+    let (source, rows) = Rows::of(x)?;
+    Launch::new(&modules::FP8, format!("fp8_row_quant_{}", x.dtype().as_str()))
+        .rows("x", &source, rows)
+        .tensor("rows", &packed)
+        .int(row.quantized)
+        .int(row.plain)
+        .int(row.bytes())
+        .int(usize::from(ue8m0))
+        .run(device, [count, 1], row_block(row.width()).min(cuda::BLOCK), 0)?;
     Ok(packed)
 }
 
@@ -85,17 +83,15 @@ pub(super) fn row_quant(x: &Tensor, row: Fp8Row, ue8m0: bool) -> Result<Tensor> 
 pub(super) fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
     let (device, count) = (device_of(rows)?, rows.dim(0)?);
     let (out, elements) = (empty((count, row.width()), DType::F32, device)?, count * row.width());
-    if elements > 0 {
-        let rows = unit_step(rows)?;
-        Launch::new(&modules::FP8, "fp8_row_dequant")
-            .tensor("rows", &rows)
-            .long(rows.stride()[0])
-            .tensor("out", &out)
-            .int(row.width())
-            .int(row.quantized)
-            .long(elements)
-            .run(device, [blocks(elements, cuda::BLOCK), 1], cuda::BLOCK, 0)?;
-    }
+    let rows = unit_step(rows)?;
+    Launch::new(&modules::FP8, "fp8_row_dequant")
+        .tensor("rows", &rows)
+        .long(rows.stride()[0])
+        .tensor("out", &out)
+        .int(row.width())
+        .int(row.quantized)
+        .long(elements)
+        .run(device, [blocks(elements, cuda::BLOCK), 1], cuda::BLOCK, 0)?;
     Ok(out)
 }
 

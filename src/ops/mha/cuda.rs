@@ -19,7 +19,7 @@ pub(super) fn mha(
 ) -> Result<(Tensor, Tensor)> {
     let ((tokens, heads, dim), value_dim) = (q.dims3()?, v.dim(2)?);
     let kernel = match attention_kernel("mha", q.dtype(), k.dtype(), dim, value_dim) {
-        Some(kernel) if q.elem_count() > 0 && k.dtype() == v.dtype() => kernel,
+        Some(kernel) if k.dtype() == v.dtype() => kernel,
         _ => return super::reference::mha(q, k, v, layout, softmax_scale),
     };
     let device = device_of(q)?;

@@ -11,10 +11,10 @@ const WIDTHS: [(&str, usize); 2] = [("narrow", 128), ("wide", 256)];
 
 /// [`mqa_logits`](super::mqa_logits) of tensors on one GPU.
 pub(super) fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
-    let (tokens, _, dim) = q.dims3()?;
+    let (_, _, dim) = q.dims3()?;
     match WIDTHS.iter().find(|(_, width)| dim <= *width) {
-        Some((width, _)) if tokens > 0 => any_gpu(width, q, index_k, weights, layout),
-        _ => super::reference::mqa_logits(q, index_k, weights, layout),
+        Some((width, _)) => any_gpu(width, q, index_k, weights, layout),
+        None => super::reference::mqa_logits(q, index_k, weights, layout),
     }
 }
 

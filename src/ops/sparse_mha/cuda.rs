@@ -4,7 +4,8 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::cuda::{
-    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, device_of, empty, modules, unit_step,
+    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, contiguous_indices, device_of, empty, modules,
+    unit_step,
 };
 
 /// [`sparse_mha`](super::sparse_mha) of tensors on one GPU; a row that names one outside `k` is NaN.
@@ -17,11 +18,11 @@ pub(super) fn sparse_mha(
 ) -> Result<(Tensor, Tensor)> {
     let ((tokens, heads, dim), (keys, _, value_dim)) = (q.dims3()?, v.dims3()?);
     let kernel = match attention_kernel("sparse_mha", q.dtype(), k.dtype(), dim, value_dim) {
-        Some(kernel) if q.elem_count() > 0 && k.dtype() == v.dtype() => kernel,
+        Some(kernel) if k.dtype() == v.dtype() => kernel,
         _ => return super::reference::sparse_mha(q, k, v, indices, softmax_scale),
     };
     let device = device_of(q)?;
-    let (q, k, v, indices) = (unit_step(q)?, unit_step(k)?, unit_step(v)?, indices.contiguous()?);
+    let (q, k, v, indices) = (unit_step(q)?, unit_step(k)?, unit_step(v)?, contiguous_indices(indices)?);
     let out = empty((tokens, heads, value_dim), q.dtype(), device)?;
     let lse = empty((tokens, heads), DType::F32, device)?;
     let pairs = tokens * heads;

@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use crate::ops::indices_i64;
 use crate::ops::sparse_mla::attend;
 
 /// Elements of the gathered `[rows, K, H, Dq]` keys that are alive at a time without gradients.
@@ -25,7 +26,7 @@ pub fn sparse_mha(
         let out = Tensor::zeros((tokens, heads, value_dim), q.dtype(), q.device())?;
         return Ok((out, Tensor::full(f32::NEG_INFINITY, (tokens, heads), q.device())?));
     }
-    let indices = indices.to_dtype(DType::I64)?;
+    let indices = indices_i64(indices)?;
     let (dtype, q) = (q.dtype(), q.to_dtype(DType::F32)?);
     let (k, v) = (k.to_dtype(DType::F32)?.contiguous()?, v.to_dtype(DType::F32)?.contiguous()?);
     let step = (CHUNK_ELEMENTS / (chosen * heads * dim).max(1)).max(1);

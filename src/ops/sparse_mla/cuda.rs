@@ -4,7 +4,8 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::cuda::{
-    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, device_of, empty, modules, unit_step,
+    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, contiguous_indices, device_of, empty, modules,
+    unit_step,
 };
 
 /// [`sparse_mla`](super::sparse_mla) of tensors on one GPU; as in the reference there, a row that names a slot outside
@@ -18,8 +19,8 @@ pub(super) fn sparse_mla(
 ) -> Result<(Tensor, Tensor)> {
     let (_, _, dim) = q.dims3()?;
     match attention_kernel("sparse_mla", q.dtype(), kv.dtype(), dim, value_dim) {
-        Some(kernel) if q.elem_count() > 0 => any_gpu(kernel, q, kv, indices, value_dim, softmax_scale),
-        _ => super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
+        Some(kernel) => any_gpu(kernel, q, kv, indices, value_dim, softmax_scale),
+        None => super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
     }
 }
 
@@ -34,7 +35,7 @@ fn any_gpu(
 ) -> Result<(Tensor, Tensor)> {
     let device = device_of(q)?;
     let ((tokens, heads, dim), (slots, k)) = (q.dims3()?, (kv.dim(0)?, indices.dim(1)?));
-    let (q, kv, indices) = (unit_step(q)?, unit_step(kv)?, indices.contiguous()?);
+    let (q, kv, indices) = (unit_step(q)?, unit_step(kv)?, contiguous_indices(indices)?);
     let out = empty((tokens, heads, value_dim), q.dtype(), device)?;
     let lse = empty((tokens, heads), DType::F32, device)?;
     let pairs = tokens * heads;

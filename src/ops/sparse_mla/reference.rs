@@ -4,6 +4,7 @@ use candle::{D, DType, Device, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::fp8::{Fp8Row, float_rows};
+use crate::ops::indices_i64;
 
 /// Elements of the gathered `[rows, K, D]` keys that are alive at a time without gradients.
 const CHUNK_ELEMENTS: usize = 1 << 25;
@@ -25,7 +26,7 @@ pub fn sparse_mla(
         let out = Tensor::zeros((tokens, heads, value_dim), q.dtype(), q.device())?;
         return Ok((out, Tensor::full(f32::NEG_INFINITY, (tokens, heads), q.device())?));
     }
-    let indices = indices.to_dtype(DType::I64)?.contiguous()?;
+    let indices = indices_i64(indices)?.contiguous()?;
     if indices.device().is_cpu() {
         refuse_outside(&indices, slots)?;
     }
