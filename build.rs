@@ -68,7 +68,8 @@ fn compile() -> Result<(), String> {
         let target = ["-cubin", "-gencode=arch=compute_90a,code=sm_90a"];
         units.push_back(Unit { source, output: cubin, target });
     }
-    units.retain(|unit| changed(&unit.output) <= changed(&unit.source).max(newest));
+    let is_empty = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.len() == 0);
+    units.retain(|unit| is_empty(&unit.output) || changed(&unit.output) <= changed(&unit.source).max(newest));
     run(&nvcc, &kernels.join("common"), units)?;
     fs::write(out.join("kernels.rs"), table).map_err(|error| format!("kernels.rs: {error}"))
 }
