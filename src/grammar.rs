@@ -56,7 +56,7 @@ pub struct Parameters {
     pub json: String,
     /// What ends a value that is plain text.
     pub close: String,
-    /// What no string in a JSON value may hold, lest it be taken for the end of the value.
+    /// What no string in a JSON value may hold, since it would be read as the end of the value.
     pub forbidden: String,
     /// What begins a new group of parameters.
     pub group: String,

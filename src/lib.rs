@@ -2,8 +2,8 @@
 //!
 //! ## Rust version and features
 //!
-//! `cargo add deepseek-v32` needs Rust 1.95 or later and no feature; a C compiler only with `hub` or `client`, whose TLS
-//! needs one.
+//! The crate needs Rust 1.95 or later and no feature; a C compiler only with `hub`, `client` or `full`, whose TLS needs
+//! one.
 //!
 //! | feature | adds | turns on |
 //! |---|---|---|
@@ -19,7 +19,7 @@
 //!
 //! ## Modules
 //!
-//! Each module uses modules of lower layers only.
+//! Each module uses modules of lower layers only; within layer 4, `environment` uses `chat`.
 //!
 //! | layer | module | holds |
 //! |---|---|---|
@@ -56,6 +56,8 @@ pub mod weights;
 
 /// The tensors of the public interface are those of this version of candle.
 pub use candle_core as candle;
+/// `VarBuilder` and `VarMap` of the public interface are those of this version of candle-nn.
+pub use candle_nn;
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
 pub use model::Model as DeepSeekV32;

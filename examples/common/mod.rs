@@ -198,7 +198,7 @@ fn usage_line(message: &str) -> String {
     format!("{}...{}", String::from_iter(start), String::from_iter(end))
 }
 
-/// Starts the threads that everything runs on: left to itself, rayon would panic where they cannot be had.
+/// Starts the threads that everything runs on; rayon's own start would panic where they can't be started.
 fn start_threads() -> Result<()> {
     const VARIABLE: &str = "RAYON_NUM_THREADS";
     const MOST: usize = 4096;

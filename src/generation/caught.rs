@@ -13,7 +13,7 @@ pub(super) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, String> {
 
 /// Returns what `body` returns, a call of the `tokenizers` library.
 ///
-/// `tokenizers` checks little of `tokenizer.json`: many a normalizer, pre-tokenizer or decoder is taken as it stands and
+/// `tokenizers` checks little of `tokenizer.json`: most normalizers, pre-tokenizers and decoders are taken unchecked and
 /// panics at the first text that it cannot process (a `FixedLength` of 0, a `Strip` longer than the token, a garbled
 /// `Precompiled`). All of them are caught here. What a panic leaves half done there is a cache of words, which holds
 /// whole entries only.

@@ -14,12 +14,12 @@ pub struct EngineOptions {
     /// answers, then chunks of prompts, oldest first. More than `max_sequences * (1 + draft_tokens)`, so that
     /// neither answers nor prompts ever starve. Default 4096.
     pub step_tokens: usize,
-    /// Tokens that each prompt adds to the budget of a step that generates tokens of answers too, at least 1: all prompts
-    /// together get so many times their number, or what `prefill_per_decode` allows if that is more. It bounds how long a
-    /// few answers wait for their next token while a long prompt comes in; the prompt takes more steps for it. Many prompts
-    /// get larger steps, since more requests wait for them. The default suits a CPU; where a row costs little beside the
-    /// weights, as on a GPU, some hundreds do. A prompt of a model whose chunks cost more than their rows
-    /// ([`TokenModel::chunk_overhead`](super::TokenModel::chunk_overhead)) adds as many as that. Without answers, prompts get all of `step_tokens`. Default 16.
+    /// Least tokens that each prompt adds to a step that generates tokens of answers too, at least 1. All prompts together
+    /// get the sum of what they add, or what `prefill_per_decode` allows if that is more; without answers, they get all of
+    /// `step_tokens`. A small number keeps answers from waiting while a long prompt is read; many prompts get larger
+    /// steps. A prompt adds more if a chunk costs more than its rows
+    /// ([`TokenModel::chunk_overhead`](super::TokenModel::chunk_overhead)). The default suits a CPU; on a GPU, where a row
+    /// costs little compared with the weights, some hundreds do. Default 16.
     pub mixed_prefill_tokens: usize,
     /// Tokens of prompts that each row of an answer, drafts included, allows in the same step: with 2, many answers keep a
     /// third of the step's rows. Default 2.

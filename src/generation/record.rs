@@ -69,7 +69,7 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Routes {
-    /// The model's MoE layers, ascending, from 0. The MTP layer is none of them.
+    /// The model's MoE layers, ascending, from 0, without the MTP layer.
     pub layers: Vec<usize>,
     /// Experts of each token in each layer.
     pub experts_per_token: usize,

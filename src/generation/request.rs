@@ -79,7 +79,7 @@ impl Request {
 pub struct Token {
     /// Its id. Ids are never held back: they include the stop id and the tokens of a stop string.
     pub id: u32,
-    /// The text that became free with it (empty without a tokenizer): what a cut character or a possible stop
+    /// The text that can be given out with it (empty without a tokenizer): what a cut character or a possible stop
     /// string holds back comes with a later token or at the end.
     pub text: String,
     /// Its log-probabilities, if asked for.

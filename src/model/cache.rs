@@ -133,7 +133,7 @@ impl Cache {
     /// [`set_max_pages`](Self::set_max_pages) of the same number it never allocates again.
     ///
     /// # Errors
-    /// If the memory for `pages` can't be had on `device`.
+    /// If `device` lacks the memory for `pages`.
     pub fn new(cfg: &Config, format: CacheFormat, device: &Device, pages: usize) -> Result<Self> {
         let dtype = format.dtype();
         let mtp_layers = cfg.num_nextn_predict_layers.min(1);

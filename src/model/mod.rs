@@ -4,7 +4,7 @@
 //! [`BatchLayout`] that the [`Cache`] hands out. Prefill, chunked prefill, decode and
 //! batches of unequal length are the same call.
 //!
-//! This folder, `config.rs` and the ops' references depend on candle and serde alone.
+//! This folder, `config/`, `show.rs` and the ops' references depend on candle and serde alone.
 
 use candle::{DType, Device, Error, Result, Tensor};
 use candle_core as candle;
@@ -81,7 +81,7 @@ impl Model {
     /// As [`Model::new`], with a choice of arithmetic and of the cache's format; a [`Precision`] alone will do.
     ///
     /// # Errors
-    /// As [`Model::new`], and if [`Precision::Fp8`] can't be had: `index_head_dim` is not a power of two.
+    /// As [`Model::new`], and for [`Precision::Fp8`] if `index_head_dim` is not a power of two.
     pub fn with_options(cfg: &Config, options: impl Into<ModelOptions>, vb: VarBuilder) -> Result<Self> {
         let has_mtp = Mtp::is_in(cfg, &vb);
         Self::build(cfg, options.into(), has_mtp, vb)
@@ -154,7 +154,7 @@ impl Model {
     }
 
     /// Returns how many rows cost as much as what a chunk of a prefill adds: the keys and values of all heads of the
-    /// `context` tokens before it, which it expands anew. 0 where later rows attend to chosen positions alone.
+    /// `context` tokens before it, which it expands again. 0 where later rows attend to chosen positions alone.
     pub fn chunk_overhead(&self, context: usize) -> usize {
         self.form_rule.chunk_overhead(&self.config, context)
     }
@@ -163,7 +163,7 @@ impl Model {
     /// [`Model::options`].
     ///
     /// # Errors
-    /// If the memory can't be had.
+    /// If the device lacks the memory.
     pub fn new_cache(&self, pages: usize) -> Result<Cache> {
         self.new_cache_in(self.options.cache_format(self.dtype)?, pages)
     }
@@ -171,7 +171,7 @@ impl Model {
     /// As [`Model::new_cache`], in a format of the caller's choice.
     ///
     /// # Errors
-    /// If the memory can't be had.
+    /// If the device lacks the memory.
     pub fn new_cache_in(&self, format: CacheFormat, pages: usize) -> Result<Cache> {
         Cache::new(&self.config, format, &self.device, pages)
     }
@@ -184,6 +184,24 @@ impl Model {
     /// A row at a position below `index_topk` attends to all positions up to its own, a later one to those that the
     /// indexer chooses; the form of the computation follows [`Span::prefill`](crate::ops::layout::Span::prefill). So a
     /// row's numbers depend on its own sequence alone.
+    ///
+    /// ```
+    /// use deepseek_v32::candle::{DType, Device};
+    /// use deepseek_v32::candle_nn::VarMap;
+    /// use deepseek_v32::{Config, DeepSeekV32};
+    ///
+    /// let model = DeepSeekV32::init(&Config::tiny(), &VarMap::new(), 0, DType::F32, &Device::Cpu)?;
+    /// let mut cache = model.new_cache(0)?;
+    /// let (a, b) = (cache.create(), cache.create());
+    /// // A prompt of three tokens and one of two.
+    /// let layout = cache.append(&[(a, 3), (b, 2)])?;
+    /// let hidden = model.forward_batch(&[1, 2, 3, 4, 5], &layout, &mut cache, None)?;
+    /// // One more token of the first.
+    /// let layout = cache.append(&[(a, 1)])?;
+    /// let next = model.forward_batch(&[6], &layout, &mut cache, None)?;
+    /// assert_eq!((hidden.dims()[0], model.logits(&next)?.dims()[0]), (5, 1));
+    /// # Ok::<(), deepseek_v32::candle::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If an id is not below `vocab_size`, the number of ids is not the layout's, or the weights overflow in the model's

@@ -36,6 +36,24 @@ impl Model {
     /// variables, gradients flow from the result into all of them, keys included, but not through what is chosen: the
     /// positions of sparse attention, the experts and their correction bias. `trace` collects what was chosen.
     ///
+    /// ```
+    /// use deepseek_v32::candle::{DType, Device};
+    /// use deepseek_v32::candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap, loss};
+    /// use deepseek_v32::model::TrainingOptions;
+    /// use deepseek_v32::ops::layout::BatchLayout;
+    /// use deepseek_v32::{Config, DeepSeekV32, candle};
+    ///
+    /// let weights = VarMap::new();
+    /// let model = DeepSeekV32::init(&Config::tiny(), &weights, 0, DType::F32, &Device::Cpu)?;
+    /// let mut optimizer = AdamW::new(weights.all_vars(), ParamsAdamW::default())?;
+    /// // Two sequences, of four and two tokens; each row predicts the token after it.
+    /// let layout = BatchLayout::uncached(&[4, 2]);
+    /// let output = model.forward_training(&[1, 2, 3, 4, 5, 6], &layout, TrainingOptions::default(), None)?;
+    /// let next = candle::Tensor::new(&[2u32, 3, 4, 0, 6, 0], &Device::Cpu)?;
+    /// optimizer.backward_step(&loss::cross_entropy(&model.logits(&output.hidden)?, &next)?)?;
+    /// # Ok::<(), candle::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Model::forward_batch`]; if a sequence does not start at position 0; for [`Precision::Fp8`], whose rounding
     /// has no gradient.

@@ -102,7 +102,7 @@ impl SaveTensor for Stored<'_> {
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint to the directory `dir`, which is made if need be: every tensor byte for byte under its
+    /// Writes the checkpoint to the directory `dir`, which is created if it does not exist: every tensor byte for byte under its
     /// name, `config.json` as it was read, and the generation configuration and tokenizer files beside it.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Checkpoint {
     }
 }
 
-/// Writes `config_json` and `tensors` to the directory `dir`, which is made if need be: `model.safetensors`, or, if
+/// Writes `config_json` and `tensors` to the directory `dir`, which is created if it does not exist: `model.safetensors`, or, if
 /// they take more than `max_shard_bytes`, shards of at most that size (or of one larger tensor) and their index.
 /// Tensors are written in the order of their names.
 ///

@@ -1,5 +1,5 @@
-//! The bits of a row depend neither on how many rows a call has nor on its neighbours, for every op on CPU and every
-//! instruction set.
+//! The bits of a row depend neither on how many rows a call has nor on its neighbours, for the ops that compute on CPU and
+//! every instruction set.
 
 use candle_core::{DType, Device, Result, Tensor};
 use deepseek_v32::ops::fp8::{BLOCK, act_dequant, act_quant, block_quant};

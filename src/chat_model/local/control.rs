@@ -6,7 +6,7 @@ use crate::chat::{Json, Message, ToolCall, ToolChoice};
 use crate::generation::Tokenizer;
 
 /// What happens to control tokens (`<｜User｜>`, `</think>` and the like) that are written out in text from outside:
-/// in messages, tool results, tools, schemas. Never do they become control tokens.
+/// in messages, tool results, tools, schemas. They never become control tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ControlTokens {
     /// They are tokenized as any other text.

@@ -13,7 +13,7 @@ use crate::show::one_line;
 pub struct Detected {
     /// The format.
     pub version: Version,
-    /// What of the checkpoint says so, in words.
+    /// Which part of the checkpoint says so, as text.
     pub reason: String,
 }
 

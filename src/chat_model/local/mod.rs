@@ -30,7 +30,7 @@ pub use control::ControlTokens;
 pub use detect::{Detected, detect_version};
 pub use prompt::ChatPrompt;
 
-/// A checkpoint's engine, tokenizer and chat format. Clones speak to the same engine.
+/// A checkpoint's engine, tokenizer and chat format. Clones share the engine.
 #[derive(Debug, Clone)]
 pub struct LocalChat {
     name: String,
