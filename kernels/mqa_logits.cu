@@ -62,3 +62,6 @@ __device__ void mqa_logits(
 FOR_FLOAT_PAIRS(KERNEL)
 KERNEL(f32, float, u8, packed)
 KERNEL(bf16, bf16, u8, packed)
+KERNEL(f8e4m3, f8e4m3, f32, float)
+KERNEL(f8e4m3, f8e4m3, bf16, bf16)
+KERNEL(f8e4m3, f8e4m3, u8, packed)

@@ -1,6 +1,6 @@
 //! The lightning indexer: scores every cached token and keeps the `index_topk` best for each query.
 
-use candle::{Result, Tensor};
+use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
@@ -74,7 +74,12 @@ impl Indexer {
         let sparse = step.sparse().zip(step.sparse_rope.as_ref());
         if !step.index_scores {
             let Some((group, rope)) = sparse else { return Ok((None, None)) };
-            let (q, weights) = self.queries(&group.rows(&x)?, &group.rows(&qr)?, rope)?;
+            let (x, qr) = (group.rows(&x)?, group.rows(&qr)?);
+            // Beside a cache of codes the queries stay codes as well.
+            let (q, weights) = match index_k.dtype() {
+                DType::U8 if self.rounds() => self.coded_queries(&x, &qr, rope)?,
+                _ => self.queries(&x, &qr, rope)?,
+            };
             return Ok((Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?), None));
         }
         let (q, weights) = self.queries(&x, &qr, &step.rope)?;
@@ -97,25 +102,50 @@ impl Indexer {
 
     /// Index queries `[T, index_n_heads, index_head_dim]` and head weights `[T, index_n_heads]` f32, scaled.
     fn queries(&self, x: &Tensor, qr: &Tensor, rope: &RopeTables) -> Result<(Tensor, Tensor)> {
-        let q = self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))?;
-        let q = self.rotate(&q, rope)?;
-        // The head weights stay f32: rounding them flips near ties.
+        Ok((self.rotate(&self.vectors(qr)?, rope)?, self.head_weights(x)?))
+    }
+
+    /// [`Self::queries`] in FP8 precision as e4m3 codes, whose scales are in the head weights. The scores are the same to
+    /// the last bit: the scales are powers of two.
+    fn coded_queries(&self, x: &Tensor, qr: &Tensor, rope: &RopeTables) -> Result<(Tensor, Tensor)> {
+        let q = ops::hadamard(&self.rotate_exactly(&self.vectors(qr)?, rope)?)?;
+        let (codes, scale) = ops::fp8::act_quant(&q, self.head_dim, true)?;
+        Ok((codes, (self.head_weights(x)? * scale.squeeze(2)?)?))
+    }
+
+    /// Index queries `[T, index_n_heads, index_head_dim]` before they are rotated.
+    fn vectors(&self, qr: &Tensor) -> Result<Tensor> {
+        self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))
+    }
+
+    fn head_weights(&self, x: &Tensor) -> Result<Tensor> {
+        // They stay f32: rounding them flips near ties.
         let weights = self.weights_proj.forward_f32(x, self.mode)?;
-        Ok((q, (weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5))?))
+        weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5)
+    }
+
+    /// Whether index vectors go through the Hadamard transform and e4m3.
+    fn rounds(&self) -> bool {
+        matches!(self.mode, LinearMode::Fp8 { .. })
     }
 
     /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`; in FP8 precision the whole vector then goes
     /// through the Hadamard transform and e4m3.
     fn rotate(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
+        let x = self.rotate_exactly(x, rope)?;
+        if !self.rounds() {
+            return Ok(x);
+        }
+        // One power-of-two scale for each head's vector, whatever the format of the weights' scales.
+        round_to_fp8(&ops::hadamard(&x)?, self.head_dim, true)
+    }
+
+    /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`.
+    fn rotate_exactly(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
         let pe = x.narrow(2, 0, self.rope_dim)?;
         let pe = ops::rope(&pe, &rope.cos, &rope.sin, self.interleaved)?;
         let rest = x.narrow(2, self.rope_dim, self.head_dim - self.rope_dim)?;
-        let x = Tensor::cat(&[pe, rest], 2)?;
-        match self.mode {
-            LinearMode::Dequant | LinearMode::Bf16 => Ok(x),
-            // One power-of-two scale for each head's vector, whatever the format of the weights' scales.
-            LinearMode::Fp8 { .. } => round_to_fp8(&ops::hadamard(&x)?, self.head_dim, true),
-        }
+        Tensor::cat(&[pe, rest], 2)
     }
 }
 

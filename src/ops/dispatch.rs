@@ -63,6 +63,13 @@ impl FastPath {
         Self { dtypes: &[DType::F32, DType::BF16, DType::U32, DType::I32, DType::I64, DType::U8], tracked: false };
     /// A CUDA path that also reads the rows of an FP8 cache, for arguments that may be tracked.
     pub(crate) const CUDA_KEYS_TRACKED: Self = Self { tracked: true, ..Self::CUDA_KEYS };
+    /// A CUDA path that also reads FP8 and the rows of an FP8 cache.
+    pub(crate) const CUDA_FP8_KEYS: Self = Self {
+        dtypes: &[DType::F32, DType::BF16, DType::U32, DType::I32, DType::I64, DType::F8E4M3, DType::U8],
+        tracked: false,
+    };
+    /// A CUDA path that also reads FP8 and the rows of an FP8 cache, for arguments that may be tracked.
+    pub(crate) const CUDA_FP8_KEYS_TRACKED: Self = Self { tracked: true, ..Self::CUDA_FP8_KEYS };
 }
 
 impl Op {

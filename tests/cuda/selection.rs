@@ -1,7 +1,7 @@
 //! What is selected: experts, columns, slots. Exactly that of the CPU.
 
 use candle_core::{DType, Device, Tensor};
-use deepseek_v32::ops::fp8::{Fp8Row, row_quant};
+use deepseek_v32::ops::fp8::{Fp8Row, act_quant, row_quant};
 use deepseek_v32::ops::gate::GateConfig;
 use deepseek_v32::ops::layout::BatchLayout;
 use deepseek_v32::ops::{Backend, backend_report_on, backends_on, gate, indexer_topk, indices_i64, mqa_logits, topk};
@@ -12,6 +12,8 @@ use crate::{both, check, gpu};
 
 /// Weights of experts, and indexer scores: f32 rounding of some hundred additions.
 const TOLERANCE: f64 = 1e-5;
+/// Indexer scores of some ten from products in e4m3: tensor cores add them with about 14 bits.
+const E4M3_TOLERANCE: f64 = 3e-3;
 
 #[test]
 fn every_op_has_a_cuda_path() {
@@ -76,14 +78,25 @@ fn columns() {
         };
         draw.into_iter().enumerate().map(value).collect()
     };
+    let rows = |rows: usize, columns: usize| {
+        let rows_of: Vec<f32> = (0..rows).flat_map(|i| row(i % 7, columns)).collect();
+        Tensor::from_vec(rows_of, (rows, columns), &Device::Cpu).unwrap()
+    };
     for columns in [1, 31, 256, 1000, 5000, 70_000] {
-        let rows: Vec<f32> = (0..7).flat_map(|kind| row(kind, columns)).collect();
-        let logits = Tensor::from_vec(rows, (7, columns), &Device::Cpu).unwrap();
+        let logits = rows(7, columns);
         for k in [1, 2, 100, columns.saturating_sub(1).max(1), columns, columns + 3] {
             for logits in [logits.clone(), crate::common::strided(&logits)] {
                 let [cpu, gpu] = both(&device, &[&logits], |a| Ok(vec![topk(&a[0], k)?]));
                 assert!(ints(&gpu[0]) == ints(&cpu[0]), "{k} of {columns}");
             }
+        }
+    }
+    // A row by itself, and as the work of two, four and eight blocks.
+    for (count, columns) in [(140, 8200), (50, 9001), (20, 12_288), (3, 200_001)] {
+        let logits = rows(count, columns);
+        for k in [1, 2048, 4096, 4097] {
+            let [cpu, gpu] = both(&device, &[&logits], |a| Ok(vec![topk(&a[0], k)?]));
+            assert!(ints(&gpu[0]) == ints(&cpu[0]), "{k} of {columns} in {count} rows");
         }
     }
     let indices = Tensor::new(&[[1i32, -1], [i32::MIN, i32::MAX]], &device).unwrap();
@@ -130,6 +143,44 @@ fn scores_and_slots() {
                 scored(&layout, heads, dim, DType::F32).map(|x| (x * 2.0).unwrap().round().unwrap());
             for k in [1, 8, 64, 300] {
                 let [cpu, gpu] = both(&device, &[&q, &index_k, &weights], |a| {
+                    Ok(vec![indexer_topk(&a[0], &a[1], &a[2], &layout, k)?])
+                });
+                assert_eq!(ints(&gpu[0]), ints(&cpu[0]), "{batch:?} {heads} {dim} {k}");
+            }
+        }
+    }
+}
+
+/// Queries in e4m3 with their scales in the head weights, and the rows of an FP8 cache.
+#[test]
+fn scores_and_slots_of_codes() {
+    let Some(device) = gpu() else { return };
+    let batches =
+        [&BATCHES[..], &[&[(100, 1), (0, 1), (700, 1)], &[(100, 2), (0, 1)], &[(300, 4), (1200, 3)]]].concat();
+    for batch in batches {
+        let layout = common_attn::layout(&mut rng(7), batch);
+        for (heads, dim) in [(64, 128), (5, 128), (64, 64)] {
+            let row = Fp8Row { quantized: dim, plain: 0 };
+            let coded = |q: &Tensor, weights: &Tensor| {
+                let (codes, scale) = act_quant(q, dim, true).unwrap();
+                (codes, (weights * scale.squeeze(2).unwrap()).unwrap())
+            };
+            let [q, index_k, weights] = &scored(&layout, heads, dim, DType::F32);
+            let (codes, folded) = coded(q, weights);
+            let packed = row_quant(index_k, row, true).unwrap();
+            check("mqa_logits of codes", &device, E4M3_TOLERANCE, &[&codes, &packed, &folded], |a| {
+                Ok(vec![mqa_logits(&a[0], &a[1], &a[2], &layout)?])
+            });
+            // Of few values: the scores are exact, with ties.
+            let [q, index_k, weights] =
+                scored(&layout, heads, dim, DType::F32).map(|x| (x * 2.0).unwrap().round().unwrap());
+            let (codes, folded) = coded(&q, &weights);
+            let packed = row_quant(&index_k, row, true).unwrap();
+            check("exact mqa_logits of codes", &device, 0.0, &[&codes, &packed, &folded], |a| {
+                Ok(vec![mqa_logits(&a[0], &a[1], &a[2], &layout)?])
+            });
+            for k in [1, 64, 300] {
+                let [cpu, gpu] = both(&device, &[&codes, &packed, &folded], |a| {
                     Ok(vec![indexer_topk(&a[0], &a[1], &a[2], &layout, k)?])
                 });
                 assert_eq!(ints(&gpu[0]), ints(&cpu[0]), "{batch:?} {heads} {dim} {k}");

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
+use candle::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 use candle::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule};
 use candle::cuda_backend::cudarc::nvrtc::Ptx;
-use candle::{Device, Result};
+use candle::{CudaDevice, Device, Result};
 use candle_core as candle;
 
 /// The compute capability that the cubins are for.
@@ -69,6 +70,17 @@ fn load(context: &Arc<CudaContext>, module: &Module) -> Result<Arc<CudaModule>> 
         None => candle::bail!("a GPU of compute capability {capability:?} does not run it: it is for Hopper (9.0)"),
     };
     context.load_module(code).map_err(candle::Error::wrap)
+}
+
+/// Returns the number of multiprocessors of a device that the Hopper kernels run on; `None` for any other.
+pub(crate) fn multiprocessors_of_hopper(device: &CudaDevice) -> Result<Option<usize>> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    if context.compute_capability().map_err(candle::Error::wrap)? != CUBIN_CAPABILITY {
+        return Ok(None);
+    }
+    let count = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(candle::Error::wrap)?;
+    Ok(usize::try_from(count).ok())
 }
 
 /// Returns `cuda (NVIDIA H200, sm_90a cubins)`: a device's name and the form in which the kernels run on it.

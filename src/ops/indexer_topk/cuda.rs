@@ -5,7 +5,9 @@ use candle_core as candle;
 
 use crate::ops::cuda::{BLOCK, DeviceLayout, Launch, device_of, empty, modules};
 use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::mqa_logits::cuda::seen_logits;
 use crate::ops::mqa_logits::mqa_logits;
+use crate::ops::topk::cuda::topk_slots;
 use crate::ops::topk::topk;
 
 /// Scores that are in memory at a time.
@@ -36,12 +38,20 @@ pub(super) fn indexer_topk(
             part = rows_of(layout, row, rows);
             &part
         };
-        let logits = mqa_logits(&q.narrow(0, row, rows)?, &index_k, &weights.narrow(0, row, rows)?, chunk)?;
+        let (q, weights) = (q.narrow(0, row, rows)?, weights.narrow(0, row, rows)?);
+        let logits = match seen_logits(&q, &index_k, &weights, chunk, k)? {
+            Some(logits) => logits,
+            None => mqa_logits(&q, &index_k, &weights, chunk)?,
+        };
+        let (layout, slots) = (DeviceLayout::of(chunk, device)?, indices.narrow(0, row, rows)?);
+        if topk_slots(&logits, k, &layout, &slots)? {
+            continue;
+        }
         let positions = topk(&logits, k)?;
         Launch::new(&modules::INDEXER_SLOTS, "indexer_slots")
             .tensor("positions", &positions)
-            .layout(&DeviceLayout::of(chunk, device)?)
-            .tensor("slots", &indices.narrow(0, row, rows)?)
+            .layout(&layout)
+            .tensor("slots", &slots)
             .int(k)
             .run(device, [rows, 1], BLOCK, 0)?;
     }

@@ -12,7 +12,8 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "indexer_topk", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS_TRACKED };
+pub(crate) const OP: Op =
+    Op { name: "indexer_topk", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_FP8_KEYS_TRACKED };
 
 /// The slots of the `k` keys that score best for each query row, in ascending order of their position.
 ///

@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{DeviceLayout, Launch, blocks, device_of, empty, modules, unit_step};
+use crate::ops::cuda::{DeviceLayout, Launch, blocks, device_of, empty, modules, multiprocessors_of_hopper, unit_step};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// Widths of keys that the kernels of each name hold in registers.
@@ -11,15 +11,125 @@ const WIDTHS: [(&str, usize); 2] = [("narrow", 128), ("wide", 256)];
 
 /// [`mqa_logits`](super::mqa_logits) of tensors on one GPU.
 pub(super) fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
-    let (_, _, dim) = q.dims3()?;
-    match WIDTHS.iter().find(|(_, width)| dim <= *width) {
-        Some((width, _)) => any_gpu(width, q, index_k, weights, layout),
-        None => super::reference::mqa_logits(q, index_k, weights, layout),
+    let (tokens, _, dim) = q.dims3()?;
+    // Keys in e4m3 without scales are nothing that a cache holds.
+    let width = WIDTHS.iter().find(|(_, width)| dim <= *width && index_k.dtype() != DType::F8E4M3);
+    let Some((width, _)) = width else {
+        return super::reference::mqa_logits(q, index_k, weights, layout);
+    };
+    let logits = empty((tokens, layout.max_context()), DType::F32, device_of(q)?)?;
+    match hopper_takes(q, index_k)? {
+        Some(multiprocessors) => {
+            hopper(multiprocessors, q, index_k, weights, layout, Hidden::Infinite, &logits)?;
+        }
+        None => any_gpu(width, q, index_k, weights, layout, &logits)?,
     }
+    Ok(logits)
+}
+
+/// Scores for a selection of `k`: `[T, layout.max_context()]` f32, of which the scores of rows that see at most `k` positions,
+/// and those of positions that a row does not see, may be anything. `None` if no kernel leaves these out.
+pub(crate) fn seen_logits(
+    q: &Tensor,
+    index_k: &Tensor,
+    weights: &Tensor,
+    layout: &BatchLayout,
+    k: usize,
+) -> Result<Option<Tensor>> {
+    let Some(multiprocessors) = hopper_takes(q, index_k)? else { return Ok(None) };
+    let (tokens, columns) = (q.dim(0)?, layout.max_context());
+    // Rows begin at multiples of 16 bytes, as a selection likes them.
+    let logits = empty((tokens, columns.next_multiple_of(4)), DType::F32, device_of(q)?)?.narrow(1, 0, columns)?;
+    hopper(multiprocessors, q, index_k, weights, layout, Hidden::Anything { seen: k }, &logits)?;
+    Ok(Some(logits))
+}
+
+/// What is written where a row does not see a position.
+enum Hidden {
+    Infinite,
+    /// Nothing, nor for a row that sees at most so many positions.
+    Anything {
+        seen: usize,
+    },
+}
+
+/// Elements of a vector and heads that the kernel of Hopper takes.
+const HOPPER_DIM: usize = 128;
+const HOPPER_HEADS: usize = 64;
+/// Its threads.
+const HOPPER_BLOCK: usize = 384;
+/// Rows of `q` of a block of rows, and the shared memory that it needs.
+const HOPPER_QUERIES: [(usize, usize); 3] = [(1, 118_784), (2, 136_192), (4, 169_984)];
+
+/// Returns the multiprocessors of a GPU whose kernel takes these: `q` in e4m3 and the rows of an FP8 cache.
+fn hopper_takes(q: &Tensor, index_k: &Tensor) -> Result<Option<usize>> {
+    let (_, heads, dim) = q.dims3()?;
+    let (slots, row_bytes) = index_k.dims2()?;
+    // Whole pages are read, from multiples of 16 bytes on.
+    let is_cache = (q.dtype(), index_k.dtype()) == (DType::F8E4M3, DType::U8)
+        && index_k.stride() == [row_bytes, 1]
+        && slots.is_multiple_of(PAGE_SIZE)
+        && index_k.layout().start_offset().is_multiple_of(16);
+    if !is_cache || dim != HOPPER_DIM || !(1..=HOPPER_HEADS).contains(&heads) {
+        return Ok(None);
+    }
+    multiprocessors_of_hopper(device_of(q)?)
+}
+
+/// Products of the tensor cores in e4m3.
+fn hopper(
+    multiprocessors: usize,
+    q: &Tensor,
+    index_k: &Tensor,
+    weights: &Tensor,
+    layout: &BatchLayout,
+    hidden: Hidden,
+    logits: &Tensor,
+) -> Result<()> {
+    let (device, (tokens, heads, _)) = (device_of(q)?, q.dims3()?);
+    if tokens == 0 {
+        return Ok(());
+    }
+    let layout_rows = layout.spans.iter().map(|span| span.tokens.len()).max().unwrap_or(0);
+    let fitting = HOPPER_QUERIES.iter().find(|(queries, _)| layout_rows <= *queries);
+    let (queries, shared) = *fitting.unwrap_or(&HOPPER_QUERIES[2]);
+    let is_aligned = |tensor: &Tensor| {
+        let strides = tensor.stride();
+        strides[2] == 1 && [strides[0], strides[1], tensor.layout().start_offset()].iter().all(|n| n.is_multiple_of(16))
+    };
+    let q = if is_aligned(q) { q.clone() } else { q.force_contiguous()? };
+    let weights = weights.to_dtype(DType::F32)?.contiguous()?;
+    let layout_there = DeviceLayout::of(layout, device)?;
+    let (seen, fill) = match hidden {
+        Hidden::Infinite => (0, 1),
+        Hidden::Anything { seen } => (seen.min(layout.max_context()), 0),
+    };
+    Launch::new(&modules::SM90_MQA_LOGITS, format!("mqa_logits_f8e4m3_u8_x{queries}"))
+        .tensor("q", &q)
+        .long(q.stride()[0])
+        .long(q.stride()[1])
+        .tensor("index_k", index_k)
+        .tensor("weights", &weights)
+        .layout(&layout_there)
+        .tensor("logits", logits)
+        .long(logits.stride()[0])
+        .int(tokens)
+        .int(heads)
+        .int(logits.dim(1)?)
+        .int(seen)
+        .int(fill)
+        .run(device, [multiprocessors, 1], HOPPER_BLOCK, shared)
 }
 
 /// One block a row and a page of columns.
-fn any_gpu(width: &str, q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &BatchLayout) -> Result<Tensor> {
+fn any_gpu(
+    width: &str,
+    q: &Tensor,
+    index_k: &Tensor,
+    weights: &Tensor,
+    layout: &BatchLayout,
+    logits: &Tensor,
+) -> Result<()> {
     /// Threads of a block: eight keys for each of its warps are a page.
     const BLOCK: usize = PAGE_SIZE / 8 * 32;
 
@@ -28,22 +138,17 @@ fn any_gpu(width: &str, q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: 
     let layout = DeviceLayout::of(layout, device)?;
     let (q, index_k) = (unit_step(q)?, unit_step(index_k)?);
     let weights = weights.to_dtype(DType::F32)?.contiguous()?;
-    let logits = empty((tokens, columns), DType::F32, device)?;
-    Launch::new(
-        &modules::MQA_LOGITS,
-        format!("mqa_logits_{}_{}_{width}", q.dtype().as_str(), index_k.dtype().as_str()),
-    )
-    .tensor("q", &q)
-    .long(q.stride()[0])
-    .long(q.stride()[1])
-    .tensor("index_k", &index_k)
-    .long(index_k.stride()[0])
-    .tensor("weights", &weights)
-    .layout(&layout)
-    .tensor("logits", &logits)
-    .int(heads)
-    .int(dim)
-    .int(columns)
-    .run(device, [tokens, blocks(columns, PAGE_SIZE)], BLOCK, 0)?;
-    Ok(logits)
+    Launch::new(&modules::MQA_LOGITS, format!("mqa_logits_{}_{}_{width}", q.dtype().as_str(), index_k.dtype().as_str()))
+        .tensor("q", &q)
+        .long(q.stride()[0])
+        .long(q.stride()[1])
+        .tensor("index_k", &index_k)
+        .long(index_k.stride()[0])
+        .tensor("weights", &weights)
+        .layout(&layout)
+        .tensor("logits", logits)
+        .int(heads)
+        .int(dim)
+        .int(columns)
+        .run(device, [tokens, blocks(columns, PAGE_SIZE)], BLOCK, 0)
 }

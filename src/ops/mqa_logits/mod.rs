@@ -10,11 +10,11 @@ use crate::ops::layout::BatchLayout;
 
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 pub mod reference;
 mod score;
 
-pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU, cuda: FastPath::CUDA_KEYS };
+pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8_KEYS };
 
 /// The lightning indexer's score of every key for every query row:
 /// `logits[t, s] = sum over h of weights[t, h] * relu(q[t, h] . index_k[slot of s])`.

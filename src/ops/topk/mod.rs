@@ -8,7 +8,7 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 pub mod reference;
 
 pub(crate) const OP: Op = Op { name: "topk", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_TRACKED };
