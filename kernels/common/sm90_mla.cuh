@@ -1,0 +1,543 @@
+// Attention in MQA mode over listed rows for latents of 512 + 64 values and up to 128 heads, by a cluster of two blocks.
+//
+// Each block of the cluster holds half of the columns: 256 of the latent and 32 behind it. It gathers its half of every
+// listed row alone, so that a row comes from L2 once for all heads. A warpgroup takes 64 heads; the warpgroups of the same
+// heads in both blocks each multiply their halves, exchange the partial scores, compute the same softmax and sum up their
+// halves of the values. One more warpgroup gathers.
+#pragma once
+
+#include "attention.cuh"
+#include "fp8.cuh"
+#include "keys.cuh"
+#include "sm90.cuh"
+
+namespace sm90_mla {
+
+using namespace sm90;
+
+constexpr int LATENT = 512, ROPE = 64, DIM = LATENT + ROPE;
+constexpr int BLOCKS = 2; // of a cluster
+constexpr int HALF = LATENT / BLOCKS, HALF_ROPE = ROPE / BLOCKS;
+constexpr int TILE = 64; // keys of a step, and heads of a warpgroup
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// 64 rows of a block's columns: 4 panels of 64 columns (rows of 128 bytes), then one of 32 (rows of 64 bytes).
+constexpr int PANEL_COLUMNS = 64, PANELS = HALF / PANEL_COLUMNS;
+constexpr int PANEL_BYTES = TILE * PANEL_COLUMNS * 2;
+constexpr int TILE_BYTES = PANELS * PANEL_BYTES + TILE * HALF_ROPE * 2;
+// Partial scores of a warpgroup.
+constexpr int SCORES = TILE * TILE / WARPGROUP;
+constexpr int SCORE_BYTES = TILE * TILE * 4;
+
+// Largest growth of a row's peak, in powers of two, that is left to the sum instead of being scaled away.
+constexpr float SLACK = 8.f;
+
+// What a tile's gatherer tells about it.
+constexpr uint32_t LAST = 1, BAD = 2;
+struct TileNote {
+    uint32_t named[2]; // bit i % 32 of word i / 32: key i takes part
+    uint32_t flags;
+    uint32_t unused;
+};
+
+template <int GROUPS> struct Shared {
+    static constexpr int STAGES = GROUPS == 2 ? 3 : 4;
+    uint8_t q[GROUPS][TILE_BYTES];
+    uint8_t tiles[STAGES][TILE_BYTES];
+    float4 scores[GROUPS][SCORES / 4][WARPGROUP]; // from the other block
+    TileNote notes[STAGES];
+    uint64_t tile_full[STAGES], tile_free[STAGES];
+    uint64_t q_full, q_free;
+    uint64_t scores_full[GROUPS], scores_free[GROUPS];
+};
+
+template <class Keys> struct Arguments {
+    const bf16* q;
+    long long q_row, q_head;
+    const Keys* kv;
+    long long kv_stride;
+    const void* indices;
+    bf16* out;         // [tokens, heads, 512]
+    float* lse;        // [tokens, heads]
+    float* part_out;   // [tokens, heads, splits, 512]
+    float* part_lse;   // [tokens, heads, splits]
+    int items, heads, slots, k, is_i64, splits, prefetch; // items: pieces of work
+    float scale;
+};
+
+// A piece of work of a cluster: one token, up to 64 * GROUPS heads, some of the list's tiles.
+template <int GROUPS> struct Work {
+    int token, first_head, split, first_tile, last_tile;
+
+    template <class Keys> __device__ __forceinline__ Work(const Arguments<Keys>& a, int item) {
+        int head_groups = (a.heads + TILE * GROUPS - 1) / (TILE * GROUPS);
+        split = item % a.splits;
+        item /= a.splits;
+        first_head = item % head_groups * (TILE * GROUPS);
+        token = item / head_groups;
+        int tiles = (a.k + TILE - 1) / TILE, share = (tiles + a.splits - 1) / a.splits;
+        first_tile = split * share;
+        last_tile = max(min(first_tile + share, tiles) - 1, first_tile);
+    }
+};
+
+// A position in a ring of tiles, and the parity of the phases that its barriers are in.
+template <int STAGES> struct Ring {
+    int stage = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void next() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+};
+
+// The rows of a tile's keys, known to every lane of a warp: lane i holds keys i and i + 32; -1 = none.
+struct Listed {
+    int rows[2];
+    uint32_t named[2];
+    bool bad;
+
+    template <class Keys> __device__ __forceinline__ void read(const Arguments<Keys>& a, int token, int tile) {
+        int lane = threadIdx.x % WARP;
+        bool outside = false;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int at = tile * TILE + i * WARP + lane;
+            long long row = at < a.k ? index_at(a.indices, a.is_i64, (long long)token * a.k + at) : NO_ROW;
+            row = named_row(row, a.slots);
+            outside |= row == BAD_ROW;
+            rows[i] = row < 0 ? -1 : (int)row;
+            named[i] = __ballot_sync(ALL_LANES, row >= 0);
+        }
+        bad = __any_sync(ALL_LANES, outside);
+    }
+
+    __device__ __forceinline__ bool empty() const { return !(named[0] | named[1] | (uint32_t)bad); }
+    // The row of key `first + i`; `i` is known to the compiler, and `first` is below the next multiple of 32 above it.
+    __device__ __forceinline__ int row(int first, int i) const {
+        return __shfl_sync(ALL_LANES, rows[i / WARP], first + i % WARP);
+    }
+};
+
+// Where chunk c of 16 bytes of a row lies.
+__device__ __forceinline__ uint32_t panel_chunk(int row, int c) { return row * 128 + ((c ^ (row & 7)) << 4); }
+__device__ __forceinline__ uint32_t rope_chunk(int row, int c) {
+    return PANELS * PANEL_BYTES + row * 64 + ((c ^ (row >> 1 & 3)) << 4);
+}
+
+// Copies this block's columns of 64 rows of DIM numbers; `row(first, i)` is the address of row first + i, null for zeros.
+template <class Row> __device__ __forceinline__ void gather(uint32_t to, int block, int thread, Row row) {
+    int chunk = thread % 8, first = thread / 8;
+#pragma unroll
+    for (int i = 0; i < TILE; i += WARPGROUP / 8) {
+        const uint8_t* from = row(first, i);
+        uint32_t bytes = from ? 16 : 0;
+#pragma unroll
+        for (int p = 0; p < PANELS; p++) {
+            copy16(
+                to + p * PANEL_BYTES + panel_chunk(first + i, chunk),
+                from + block * HALF * 2 + p * 128 + chunk * 16, bytes);
+        }
+    }
+    chunk = thread % 4, first = thread / 4;
+#pragma unroll
+    for (int i = 0; i < TILE; i += WARPGROUP / 4) {
+        const uint8_t* from = row(first, i);
+        copy16(to + rope_chunk(first + i, chunk), from + (LATENT + block * HALF_ROPE) * 2 + chunk * 16, from ? 16 : 0);
+    }
+}
+
+// Gathers tiles of rows in bf16.
+struct PlainTile {
+    Listed listed;
+
+    __device__ __forceinline__ void begin(const Arguments<bf16>& a, int block, int thread) {
+        if (!a.prefetch) return;
+        // A thread has half of a row: of the latent, or of what follows.
+        int row = thread / WARP % 2 ? listed.rows[1] : listed.rows[0];
+        const bf16* from = a.kv + row * a.kv_stride;
+        if (row < 0) return;
+        if (thread / WARP < 2) prefetch_l2(from + block * HALF, HALF * 2);
+        else prefetch_l2(from + LATENT + block * HALF_ROPE, HALF_ROPE * 2);
+    }
+    __device__ __forceinline__ void finish(const Arguments<bf16>& a, int block, int thread, uint32_t to) {
+        gather(to, block, thread, [&](int first, int i) {
+            int row = listed.row(first, i);
+            return row < 0 ? nullptr : reinterpret_cast<const uint8_t*>(a.kv + row * a.kv_stride);
+        });
+    }
+};
+
+__device__ __forceinline__ uint32_t two_bf16(float low, float high) {
+    __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<uint32_t*>(&two);
+}
+
+// Eight e4m3 codes times a scale, in bf16.
+__device__ __forceinline__ uint4 widen(uint32_t low, uint32_t high, float scale) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint16_t codes = (i < 2 ? low : high) >> (i % 2 * 16);
+        uint32_t halves;
+        asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(codes));
+        float2 two = __half22float2(*reinterpret_cast<__half2*>(&halves));
+        words[i] = two_bf16(two.x * scale, two.y * scale);
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Gathers tiles of packed rows: 512 codes, 4 scales, 64 values in bf16.
+struct PackedTile {
+    static constexpr int SCALES = LATENT, PLAIN = LATENT + 4 * (LATENT / GROUP);
+    static constexpr int PASSES = TILE * HALF / 16 / WARPGROUP;
+    Listed listed;
+    uint4 codes[PASSES];
+    float scales[PASSES];
+
+    // Eight threads a group of 128 codes.
+    static constexpr int KEYS_A_PASS = WARPGROUP / 16;
+
+    __device__ __forceinline__ void begin(const Arguments<packed>& a, int block, int thread) {
+#pragma unroll
+        for (int i = 0; i < PASSES; i++) {
+            int group = block * 2 + thread / 8 % 2, row = listed.row(thread / 16, i * KEYS_A_PASS);
+            codes[i] = make_uint4(0, 0, 0, 0);
+            scales[i] = 0.f;
+            if (row >= 0) {
+                const packed* from = a.kv + row * a.kv_stride;
+                codes[i] = __ldg(reinterpret_cast<const uint4*>(from + group * GROUP + thread % 8 * 16));
+                scales[i] = __ldg(reinterpret_cast<const float*>(from + SCALES + group * 4));
+            }
+        }
+    }
+    __device__ __forceinline__ void finish(const Arguments<packed>& a, int block, int thread, uint32_t to) {
+        int chunk = thread % 4, first = thread / 4;
+#pragma unroll
+        for (int i = 0; i < TILE; i += WARPGROUP / 4) {
+            int row = listed.row(first, i);
+            const packed* from = a.kv + row * a.kv_stride + PLAIN + block * HALF_ROPE * 2 + chunk * 16;
+            copy16(to + rope_chunk(first + i, chunk), from, row < 0 ? 0 : 16);
+        }
+        // The threads of a row's second panel store their odd chunk first, so that eight threads meet no bank twice.
+        int part = thread % 8, second = part / 4, even = part % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < PASSES; i++) {
+            int key = thread / 16 + i * KEYS_A_PASS, group = thread / 8 % 2;
+            uint4 low = widen(codes[i].x, codes[i].y, scales[i]), high = widen(codes[i].z, codes[i].w, scales[i]);
+            uint32_t panel = to + (group * 2 + second) * PANEL_BYTES;
+            store16(panel + panel_chunk(key, even + second), second ? high : low);
+            store16(panel + panel_chunk(key, even + 1 - second), second ? low : high);
+        }
+        fence_products();
+    }
+};
+
+template <class Keys> struct TileOf;
+template <> struct TileOf<bf16> { using Tile = PlainTile; };
+template <> struct TileOf<packed> { using Tile = PackedTile; };
+
+// The warpgroup that gathers queries and keys.
+template <int GROUPS, class Keys>
+__device__ __forceinline__ void gatherer(const Arguments<Keys>& a, Shared<GROUPS>& shared, int block) {
+    using Tile = typename TileOf<Keys>::Tile;
+    int thread = threadIdx.x % WARPGROUP;
+    Ring<Shared<GROUPS>::STAGES> ring;
+    uint32_t q_parity = 0;
+    for (int item = blockIdx.x / BLOCKS; item < a.items; item += gridDim.x / BLOCKS) {
+        Work<GROUPS> work(a, item);
+        Tile tile;
+        int at = work.first_tile;
+        tile.listed.read(a, work.token, at);
+        while (tile.listed.empty() && at < work.last_tile) tile.listed.read(a, work.token, ++at);
+        tile.begin(a, block, thread);
+
+        wait(shared_address(&shared.q_free), q_parity ^ 1);
+        q_parity ^= 1;
+        const bf16* q = a.q + work.token * a.q_row;
+#pragma unroll
+        for (int group = 0; group < GROUPS; group++) {
+            gather(shared_address(shared.q[group]), block, thread, [&](int first, int i) {
+                int head = work.first_head + group * TILE + first + i;
+                return head < a.heads ? reinterpret_cast<const uint8_t*>(q + head * a.q_head) : nullptr;
+            });
+        }
+        arrive_after_copies(shared_address(&shared.q_full));
+
+        for (bool more = true; more; ring.next()) {
+            Listed next;
+            for (more = false; !more && at < work.last_tile; more = !next.empty()) next.read(a, work.token, ++at);
+            wait(shared_address(&shared.tile_free[ring.stage]), ring.parity ^ 1);
+            tile.finish(a, block, thread, shared_address(shared.tiles[ring.stage]));
+            uint32_t full = shared_address(&shared.tile_full[ring.stage]);
+            arrive_after_copies(full);
+            if (thread == 0) {
+                TileNote& note = shared.notes[ring.stage];
+                note.named[0] = tile.listed.named[0];
+                note.named[1] = tile.listed.named[1];
+                note.flags = (more ? 0 : LAST) | (tile.listed.bad ? BAD : 0);
+            }
+            // What was stored is seen by those who wait.
+            arrive(full);
+            if (more) {
+                tile.listed = next;
+                tile.begin(a, block, thread);
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// A warpgroup that takes 64 heads. A thread has two rows of every 16: lane / 4 and lane / 4 + 8.
+template <int GROUPS, class Keys>
+__device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROUPS>& shared, int block, int group) {
+    int thread = threadIdx.x % WARPGROUP, lane = thread % WARP, quad = lane % 4;
+    uint32_t q = shared_address(shared.q[group]);
+    uint32_t received = shared_address(&shared.scores[group][0][thread]);
+    uint32_t scores_full = shared_address(&shared.scores_full[group]);
+    uint32_t scores_free = shared_address(&shared.scores_free[group]);
+    // What has address x here has x + there in the other block.
+    uint32_t there = address_in_block(received, block ^ 1) - received;
+    float scale = a.scale * LOG2_E;
+
+    Ring<Shared<GROUPS>::STAGES> ring;
+    uint32_t q_parity = 0, sent_parity = 0, received_parity = 0;
+    float scores[SCORES], sum[HALF * TILE / WARPGROUP];
+    uint32_t named[2], flags;
+
+    // Enqueues scores = q k^T of a tile, once it has come.
+    auto multiply_keys = [&](const Ring<Shared<GROUPS>::STAGES>& at) {
+        wait(shared_address(&shared.tile_full[at.stage]), at.parity);
+        fence_products();
+        Matrix a = q, b = shared_address(shared.tiles[at.stage]);
+        products_begin();
+#pragma unroll
+        for (int p = 0; p < PANELS; p++) {
+#pragma unroll
+            for (int c = 0; c < PANEL_COLUMNS / 16; c++) {
+                uint32_t at = p * PANEL_BYTES + c * 32;
+                product_64x64(scores, a.at<ROWS_128, 1024>(at), b.at<ROWS_128, 1024>(at), p + c > 0);
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < HALF_ROPE / 16; c++) {
+            uint32_t at = PANELS * PANEL_BYTES + c * 32;
+            product_64x64(scores, a.at<ROWS_64, 512>(at), b.at<ROWS_64, 512>(at), true);
+        }
+        products_commit();
+    };
+    auto send = [&]() {
+        wait(scores_free, sent_parity ^ 1);
+        sent_parity ^= 1;
+#pragma unroll
+        for (int i = 0; i < SCORES; i += 4) send16(received + there + i * (WARPGROUP * 4), scores + i, scores_full + there);
+    };
+    auto read_note = [&](int stage) {
+        const volatile TileNote& note = shared.notes[stage];
+        named[0] = note.named[0], named[1] = note.named[1], flags = note.flags;
+    };
+
+    for (int item = blockIdx.x / BLOCKS; item < a.items; item += gridDim.x / BLOCKS) {
+        float peak[2] = {-INFINITY, -INFINITY}, total[2] = {0.f, 0.f};
+        bool bad = false;
+#pragma unroll
+        for (int i = 0; i < HALF * TILE / WARPGROUP; i++) sum[i] = 0.f;
+#pragma unroll
+        for (int i = 0; i < SCORES; i++) scores[i] = 0.f;
+
+        wait(shared_address(&shared.q_full), q_parity);
+        q_parity ^= 1;
+        multiply_keys(ring);
+        read_note(ring.stage);
+        products_wait<0>();
+        pin(scores);
+        send();
+
+        // The softmax of `scores` into p.
+        uint32_t p[TILE / 16][4];
+        auto soften = [&]() {
+            wait(scores_full, received_parity);
+            received_parity ^= 1;
+#pragma unroll
+            for (int i = 0; i < SCORES; i += 4) {
+                float4 part = load16(received + i * (WARPGROUP * 4));
+                scores[i] += part.x, scores[i + 1] += part.y, scores[i + 2] += part.z, scores[i + 3] += part.w;
+            }
+            __syncwarp();
+            if (lane == 0) arrive_there(scores_free + there);
+            if (thread == 0) arrive_expecting(scores_full, SCORE_BYTES);
+
+            bad |= (flags & BAD) != 0;
+            if ((named[0] & named[1]) != ALL_LANES) {
+#pragma unroll
+                for (int i = 0; i < TILE / 8; i++) {
+                    uint32_t bits = named[i / 4] >> (i % 4 * 8 + quad * 2);
+                    if (!(bits & 1)) scores[i * 4] = scores[i * 4 + 2] = -INFINITY;
+                    if (!(bits & 2)) scores[i * 4 + 1] = scores[i * 4 + 3] = -INFINITY;
+                }
+            }
+            float shift[2], shrink[2];
+            bool grown = false;
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float largest = scores[r * 2];
+#pragma unroll
+                for (int i = 0; i < TILE / 8; i++) {
+                    largest = fmaxf(largest, fmaxf(scores[i * 4 + r * 2], scores[i * 4 + r * 2 + 1]));
+                }
+                largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
+                largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 2));
+                largest *= scale;
+                shrink[r] = 1.f;
+                if (largest > peak[r] + SLACK) {
+                    shrink[r] = exp2_fast(peak[r] - largest);
+                    peak[r] = largest;
+                    grown = true;
+                }
+                shift[r] = peak[r] == -INFINITY ? 0.f : peak[r];
+            }
+            if (__any_sync(ALL_LANES, grown)) {
+#pragma unroll
+                for (int i = 0; i < HALF * TILE / WARPGROUP; i++) sum[i] *= shrink[i / 2 % 2];
+            }
+            float tile_total[2] = {0.f, 0.f};
+#pragma unroll
+            for (int i = 0; i < SCORES / 2; i++) {
+                int r = i % 2;
+                float low = exp2_fast(fmaf(scores[i * 2], scale, -shift[r]));
+                float high = exp2_fast(fmaf(scores[i * 2 + 1], scale, -shift[r]));
+                tile_total[r] += low + high;
+                p[i / 4][i % 4] = two_bf16(low, high);
+            }
+#pragma unroll
+            for (int r = 0; r < 2; r++) total[r] = total[r] * shrink[r] + tile_total[r];
+        };
+        // Enqueues sum += p v.
+        auto multiply_values = [&](int stage) {
+            Matrix v = shared_address(shared.tiles[stage]);
+            products_begin();
+#pragma unroll
+            for (int i = 0; i < TILE / 16; i++) {
+                product_64x256(sum, p[i], v.at<ROWS_128, 1024, PANEL_BYTES>(i * 2048));
+            }
+            products_commit();
+        };
+
+        // While a tile's values are multiplied, the next tile's scores go to the other block.
+        while (!(flags & LAST)) {
+            soften();
+            int stage = ring.stage;
+            ring.next();
+            pin(sum);
+            multiply_keys(ring);
+            multiply_values(stage);
+            read_note(ring.stage);
+            products_wait<1>();
+            pin(scores);
+            send();
+            products_wait<0>();
+            pin(sum);
+            if (lane == 0) arrive(shared_address(&shared.tile_free[stage]));
+        }
+        if (lane == 0) arrive(shared_address(&shared.q_free));
+        soften();
+        pin(sum);
+        multiply_values(ring.stage);
+        products_wait<0>();
+        pin(sum);
+        if (lane == 0) arrive(shared_address(&shared.tile_free[ring.stage]));
+        ring.next();
+
+        Work<GROUPS> work(a, item);
+        // Two rows of 256 columns a thread; lanes of a quad share them.
+        int warp_head = work.first_head + group * TILE + thread / WARP * 16 + lane / 4;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int head = warp_head + r * 8;
+            float all = total[r];
+            all += __shfl_xor_sync(ALL_LANES, all, 1);
+            all += __shfl_xor_sync(ALL_LANES, all, 2);
+            float divisor = bad ? NAN : all == 0.f ? 1.f : all;
+            float factor = 1.f / divisor;
+            float lse = bad ? NAN : peak[r] / LOG2_E + logf(all);
+            long long row = (long long)work.token * a.heads + head;
+            if (a.splits > 1) {
+                row = row * a.splits + work.split;
+                if (head < a.heads) {
+                    float* to = a.part_out + row * LATENT + block * HALF + quad * 2;
+#pragma unroll
+                    for (int i = 0; i < HALF / 8; i++) {
+                        float2 two = make_float2(sum[i * 4 + r * 2] * factor, sum[i * 4 + r * 2 + 1] * factor);
+                        *reinterpret_cast<float2*>(to + i * 8) = two;
+                    }
+                    if (block == 0 && quad == 0) a.part_lse[row] = lse;
+                }
+            } else {
+                // Even lanes take columns of even eights, odd lanes of odd eights: 8 bytes a store.
+                bf16* to = a.out + row * LATENT + block * HALF + (quad % 2) * 8 + (quad / 2) * 4;
+#pragma unroll
+                for (int i = 0; i < HALF / 8; i += 2) {
+                    uint32_t even = two_bf16(sum[i * 4 + r * 2] * factor, sum[i * 4 + r * 2 + 1] * factor);
+                    uint32_t odd = two_bf16(sum[i * 4 + 4 + r * 2] * factor, sum[i * 4 + 5 + r * 2] * factor);
+                    uint32_t other = __shfl_xor_sync(ALL_LANES, quad % 2 ? even : odd, 1);
+                    uint2 two = quad % 2 ? make_uint2(other, odd) : make_uint2(even, other);
+                    if (head < a.heads) *reinterpret_cast<uint2*>(to + i * 8) = two;
+                }
+                if (head < a.heads && block == 0 && quad == 0) a.lse[row] = lse;
+            }
+        }
+    }
+}
+
+// Registers of a multiplying and of a gathering thread where two warpgroups multiply.
+template <class Keys> struct Registers;
+template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 216, GATHERER = 80; };
+template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 96; };
+
+// The kernel of a cluster of two blocks of (GROUPS + 1) * 128 threads, for any number of clusters.
+template <int GROUPS, class Keys> __device__ __forceinline__ void attention(const Arguments<Keys>& a) {
+    extern __shared__ __align__(1024) uint8_t memory[];
+    Shared<GROUPS>& shared = *reinterpret_cast<Shared<GROUPS>*>(memory);
+    int block = cluster_block(), group = threadIdx.x / WARPGROUP;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < Shared<GROUPS>::STAGES; i++) {
+            barrier_init(shared_address(&shared.tile_full[i]), 2 * WARPGROUP);
+            barrier_init(shared_address(&shared.tile_free[i]), GROUPS * WARPGROUP / WARP);
+        }
+        barrier_init(shared_address(&shared.q_full), WARPGROUP);
+        barrier_init(shared_address(&shared.q_free), GROUPS * WARPGROUP / WARP);
+        for (int i = 0; i < GROUPS; i++) {
+            barrier_init(shared_address(&shared.scores_full[i]), 1);
+            barrier_init(shared_address(&shared.scores_free[i]), WARPGROUP / WARP);
+            arrive_expecting(shared_address(&shared.scores_full[i]), SCORE_BYTES);
+        }
+        barrier_init_done();
+    }
+    cluster_sync();
+    if (group == GROUPS) {
+        if (GROUPS == 2) give_registers<Registers<Keys>::GATHERER>();
+        gatherer<GROUPS, Keys>(a, shared, block);
+    } else {
+        if (GROUPS == 2) take_registers<Registers<Keys>::MULTIPLIER>();
+        multiplier<GROUPS, Keys>(a, shared, block, group);
+    }
+    // The other block may still write here.
+    cluster_sync();
+}
+
+} // namespace sm90_mla
+
+// Defines a kernel for 64 * GROUPS heads a cluster.
+#define SM90_MLA(name, GROUPS, Keys)                                                                                  \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((GROUPS + 1) * 128, 1) name(               \
+        const bf16* q, long long q_row, long long q_head, const Keys* kv, long long kv_stride, const void* indices,   \
+        bf16* out, float* lse, float* part_out, float* part_lse, int items, int heads, int slots, int k, int is_i64, \
+        int splits, int prefetch, float scale) {                                                                      \
+        sm90_mla::attention<GROUPS, Keys>(                                                                            \
+            {q, q_row, q_head, kv, kv_stride, indices, out, lse, part_out, part_lse, items, heads, slots, k, is_i64, \
+             splits, prefetch, scale});                                                                               \
+    }
