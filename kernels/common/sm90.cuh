@@ -41,7 +41,7 @@ __device__ __forceinline__ void arrive(uint32_t barrier) {
 
 // Arrives at a barrier of another block.
 __device__ __forceinline__ void arrive_there(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // Arrives, and makes the phase wait for this many bytes more.
@@ -59,7 +59,7 @@ __device__ __forceinline__ void wait(uint32_t barrier, uint32_t parity) {
     uint32_t over;
     do {
         asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
             "selp.u32 %0, 1, 0, p;\n}"
             : "=r"(over) : "r"(barrier), "r"(parity) : "memory");
     } while (!over);
@@ -97,6 +97,14 @@ __device__ __forceinline__ void store16(uint32_t to, uint4 x) {
 // Makes shared memory that was written by ordinary stores and `cp.async` known to warpgroup products.
 __device__ __forceinline__ void fence_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Barriers of threads of a block by number: one side waits until `threads` have come, the other goes on.
+__device__ __forceinline__ void meet(int barrier, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void announce(int barrier, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 template <int N> __device__ __forceinline__ void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
@@ -127,8 +135,10 @@ enum Swizzle : uint32_t { ROWS_128 = 1, ROWS_64 = 2 };
 struct Matrix {
     uint32_t address;
 
-    // The shuffle tells the compiler that a warp's lanes have the same address, which it then keeps in uniform registers.
-    __device__ __forceinline__ Matrix(uint32_t address) : address(__shfl_sync(0xffffffffu, address >> 4, 0)) {}
+    // Without the number of the block in the cluster, which an address has in its top byte. The shuffle tells the compiler
+    // that a warp's lanes have the same address, which it then keeps in uniform registers.
+    __device__ __forceinline__ Matrix(uint32_t address)
+        : address(__shfl_sync(0xffffffffu, (address & 0x3ffff) >> 4, 0)) {}
 
     // `GROUP` bytes lie between 8 rows and the next 8, `PANEL` bytes between panels of columns where the rows are the summed
     // dimension.

@@ -192,7 +192,7 @@ struct PackedTile {
     static constexpr int PASSES = TILE * HALF / 16 / WARPGROUP;
     Listed listed;
     uint4 codes[PASSES];
-    float scales[PASSES];
+    float scale; // lane i: of pass i % 8 of the lanes i / 8 * 8 .. + 8
 
     // Eight threads a group of 128 codes.
     static constexpr int KEYS_A_PASS = WARPGROUP / 16;
@@ -202,12 +202,17 @@ struct PackedTile {
         for (int i = 0; i < PASSES; i++) {
             int group = block * 2 + thread / 8 % 2, row = listed.row(thread / 16, i * KEYS_A_PASS);
             codes[i] = make_uint4(0, 0, 0, 0);
-            scales[i] = 0.f;
             if (row >= 0) {
-                const packed* from = a.kv + row * a.kv_stride;
-                codes[i] = __ldg(reinterpret_cast<const uint4*>(from + group * GROUP + thread % 8 * 16));
-                scales[i] = __ldg(reinterpret_cast<const float*>(from + SCALES + group * 4));
+                const packed* from = a.kv + row * a.kv_stride + group * GROUP + thread % 8 * 16;
+                codes[i] = __ldg(reinterpret_cast<const uint4*>(from));
             }
+        }
+        int pass = thread % 8, key = thread / 16 + pass % (PASSES / 2) * KEYS_A_PASS;
+        int first = listed.row(key, 0), second = listed.row(key, WARP), row = pass < PASSES / 2 ? first : second;
+        scale = 0.f;
+        if (row >= 0) {
+            const packed* from = a.kv + row * a.kv_stride + SCALES + (block * 2 + thread / 8 % 2) * 4;
+            scale = __ldg(reinterpret_cast<const float*>(from));
         }
     }
     __device__ __forceinline__ void finish(const Arguments<packed>& a, int block, int thread, uint32_t to) {
@@ -223,7 +228,8 @@ struct PackedTile {
 #pragma unroll
         for (int i = 0; i < PASSES; i++) {
             int key = thread / 16 + i * KEYS_A_PASS, group = thread / 8 % 2;
-            uint4 low = widen(codes[i].x, codes[i].y, scales[i]), high = widen(codes[i].z, codes[i].w, scales[i]);
+            float its = __shfl_sync(ALL_LANES, scale, i, 8);
+            uint4 low = widen(codes[i].x, codes[i].y, its), high = widen(codes[i].z, codes[i].w, its);
             uint32_t panel = to + (group * 2 + second) * PANEL_BYTES;
             store16(panel + panel_chunk(key, even + second), second ? high : low);
             store16(panel + panel_chunk(key, even + 1 - second), second ? low : high);
@@ -330,6 +336,14 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         }
         products_commit();
     };
+    // Two warpgroups take turns at products, so that one multiplies while the other has its softmax.
+    auto turn_begin = [&]() {
+        if (GROUPS == 2) meet(1 + group, 2 * WARPGROUP);
+    };
+    auto turn_end = [&]() {
+        if (GROUPS == 2) announce(2 - group, 2 * WARPGROUP);
+    };
+    if (group == 1) turn_end();
     auto send = [&]() {
         wait(scores_free, sent_parity ^ 1);
         sent_parity ^= 1;
@@ -351,7 +365,9 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 
         wait(shared_address(&shared.q_full), q_parity);
         q_parity ^= 1;
+        turn_begin();
         multiply_keys(ring);
+        turn_end();
         read_note(ring.stage);
         products_wait<0>();
         pin(scores);
@@ -433,8 +449,10 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
             int stage = ring.stage;
             ring.next();
             pin(sum);
+            turn_begin();
             multiply_keys(ring);
             multiply_values(stage);
+            turn_end();
             read_note(ring.stage);
             products_wait<1>();
             pin(scores);
@@ -446,7 +464,9 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         if (lane == 0) arrive(shared_address(&shared.q_free));
         soften();
         pin(sum);
+        turn_begin();
         multiply_values(ring.stage);
+        turn_end();
         products_wait<0>();
         pin(sum);
         if (lane == 0) arrive(shared_address(&shared.tile_free[ring.stage]));
@@ -495,8 +515,8 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 
 // Registers of a multiplying and of a gathering thread where two warpgroups multiply.
 template <class Keys> struct Registers;
-template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 216, GATHERER = 80; };
-template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 96; };
+template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 216, GATHERER = 72; };
+template <> struct Registers<packed> { static constexpr int MULTIPLIER = 216, GATHERER = 72; };
 
 // The kernel of a cluster of two blocks of (GROUPS + 1) * 128 threads, for any number of clusters.
 template <int GROUPS, class Keys> __device__ __forceinline__ void attention(const Arguments<Keys>& a) {
