@@ -61,7 +61,7 @@ template <class Keys> struct Arguments {
     float* lse;        // [tokens, heads]
     float* part_out;   // [tokens, heads, splits, 512]
     float* part_lse;   // [tokens, heads, splits]
-    int items, heads, slots, k, is_i64, splits, prefetch; // items: pieces of work
+    int items, heads, slots, k, is_i64, splits; // items: pieces of work
     float scale;
 };
 
@@ -96,25 +96,50 @@ struct Listed {
     uint32_t named[2];
     bool bad;
 
-    template <class Keys> __device__ __forceinline__ void read(const Arguments<Keys>& a, int token, int tile) {
-        int lane = threadIdx.x % WARP;
-        bool outside = false;
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int at = tile * TILE + i * WARP + lane;
-            long long row = at < a.k ? index_at(a.indices, a.is_i64, (long long)token * a.k + at) : NO_ROW;
-            row = named_row(row, a.slots);
-            outside |= row == BAD_ROW;
-            rows[i] = row < 0 ? -1 : (int)row;
-            named[i] = __ballot_sync(ALL_LANES, row >= 0);
-        }
-        bad = __any_sync(ALL_LANES, outside);
-    }
-
     __device__ __forceinline__ bool empty() const { return !(named[0] | named[1] | (uint32_t)bad); }
     // The row of key `first + i`; `i` is known to the compiler, and `first` is below the next multiple of 32 above it.
     __device__ __forceinline__ int row(int first, int i) const {
         return __shfl_sync(ALL_LANES, rows[i / WARP], first + i % WARP);
+    }
+};
+
+// Reads a list tile by tile; the entries of the tile after the one that was asked for are on their way.
+template <class Keys> struct List {
+    const Arguments<Keys>& a;
+    long long first;
+    int tile, last, rows[2];
+
+    __device__ __forceinline__ List(const Arguments<Keys>& a, int token, int first_tile, int last_tile)
+        : a(a), first((long long)token * a.k), tile(first_tile), last(last_tile) {
+        fetch();
+    }
+
+    __device__ __forceinline__ void fetch() {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int at = tile * TILE + i * WARP + threadIdx.x % WARP;
+            rows[i] = NO_ROW;
+            if (tile <= last && at < a.k) {
+                rows[i] = named_row(index_at(a.indices, a.is_i64, first + at), a.slots);
+            }
+        }
+    }
+
+    __device__ __forceinline__ bool more() const { return tile <= last; }
+
+    __device__ __forceinline__ Listed next() {
+        Listed listed;
+        bool outside = false;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            outside |= rows[i] == BAD_ROW;
+            listed.rows[i] = rows[i];
+            listed.named[i] = __ballot_sync(ALL_LANES, rows[i] >= 0);
+        }
+        listed.bad = __any_sync(ALL_LANES, outside);
+        tile++;
+        fetch();
+        return listed;
     }
 };
 
@@ -148,18 +173,12 @@ template <class Row> __device__ __forceinline__ void gather(uint32_t to, int blo
 
 // Gathers tiles of rows in bf16.
 struct PlainTile {
-    Listed listed;
+    // Begins with a work's first tile.
+    __device__ __forceinline__ void begin(const Arguments<bf16>& a, const Listed& listed, int block, int thread) {}
 
-    __device__ __forceinline__ void begin(const Arguments<bf16>& a, int block, int thread) {
-        if (!a.prefetch) return;
-        // A thread has half of a row: of the latent, or of what follows.
-        int row = thread / WARP % 2 ? listed.rows[1] : listed.rows[0];
-        const bf16* from = a.kv + row * a.kv_stride;
-        if (row < 0) return;
-        if (thread / WARP < 2) prefetch_l2(from + block * HALF, HALF * 2);
-        else prefetch_l2(from + LATENT + block * HALF_ROPE, HALF_ROPE * 2);
-    }
-    __device__ __forceinline__ void finish(const Arguments<bf16>& a, int block, int thread, uint32_t to) {
+    // Fills a tile, and begins with the next.
+    __device__ __forceinline__ void fill(
+        const Arguments<bf16>& a, const Listed& listed, const Listed& next, int block, int thread, uint32_t to) {
         gather(to, block, thread, [&](int first, int i) {
             int row = listed.row(first, i);
             return row < 0 ? nullptr : reinterpret_cast<const uint8_t*>(a.kv + row * a.kv_stride);
@@ -190,32 +209,34 @@ __device__ __forceinline__ uint4 widen(uint32_t low, uint32_t high, float scale)
 struct PackedTile {
     static constexpr int SCALES = LATENT, PLAIN = LATENT + 4 * (LATENT / GROUP);
     static constexpr int PASSES = TILE * HALF / 16 / WARPGROUP;
-    Listed listed;
-    uint4 codes[PASSES];
+    static constexpr int KEYS_A_PASS = WARPGROUP / 16;
+    uint4 codes[PASSES]; // eight threads a group of 128 codes
     float scale; // lane i: of pass i % 8 of the lanes i / 8 * 8 .. + 8
 
-    // Eight threads a group of 128 codes.
-    static constexpr int KEYS_A_PASS = WARPGROUP / 16;
-
-    __device__ __forceinline__ void begin(const Arguments<packed>& a, int block, int thread) {
-#pragma unroll
-        for (int i = 0; i < PASSES; i++) {
-            int group = block * 2 + thread / 8 % 2, row = listed.row(thread / 16, i * KEYS_A_PASS);
-            codes[i] = make_uint4(0, 0, 0, 0);
-            if (row >= 0) {
-                const packed* from = a.kv + row * a.kv_stride + group * GROUP + thread % 8 * 16;
-                codes[i] = __ldg(reinterpret_cast<const uint4*>(from));
-            }
-        }
-        int pass = thread % 8, key = thread / 16 + pass % (PASSES / 2) * KEYS_A_PASS;
-        int first = listed.row(key, 0), second = listed.row(key, WARP), row = pass < PASSES / 2 ? first : second;
-        scale = 0.f;
+    __device__ __forceinline__ void load_codes(
+        const Arguments<packed>& a, const Listed& listed, int block, int thread, int pass) {
+        int row = listed.row(thread / 16, pass * KEYS_A_PASS);
+        codes[pass] = make_uint4(0, 0, 0, 0);
         if (row >= 0) {
-            const packed* from = a.kv + row * a.kv_stride + SCALES + (block * 2 + thread / 8 % 2) * 4;
-            scale = __ldg(reinterpret_cast<const float*>(from));
+            const packed* from = a.kv + row * a.kv_stride + block * HALF + thread / 8 % 2 * GROUP + thread % 8 * 16;
+            codes[pass] = __ldg(reinterpret_cast<const uint4*>(from));
         }
     }
-    __device__ __forceinline__ void finish(const Arguments<packed>& a, int block, int thread, uint32_t to) {
+    __device__ __forceinline__ float load_scale(const Arguments<packed>& a, const Listed& listed, int block, int thread) {
+        int pass = thread % 8, key = thread / 16 + pass % (PASSES / 2) * KEYS_A_PASS;
+        int low = listed.row(key, 0), high = listed.row(key, WARP), row = pass < PASSES / 2 ? low : high;
+        const packed* from = a.kv + row * a.kv_stride + SCALES + (block * 2 + thread / 8 % 2) * 4;
+        return row < 0 ? 0.f : __ldg(reinterpret_cast<const float*>(from));
+    }
+
+    __device__ __forceinline__ void begin(const Arguments<packed>& a, const Listed& listed, int block, int thread) {
+#pragma unroll
+        for (int i = 0; i < PASSES; i++) load_codes(a, listed, block, thread, i);
+        scale = load_scale(a, listed, block, thread);
+    }
+
+    __device__ __forceinline__ void fill(
+        const Arguments<packed>& a, const Listed& listed, const Listed& next, int block, int thread, uint32_t to) {
         int chunk = thread % 4, first = thread / 4;
 #pragma unroll
         for (int i = 0; i < TILE; i += WARPGROUP / 4) {
@@ -223,17 +244,20 @@ struct PackedTile {
             const packed* from = a.kv + row * a.kv_stride + PLAIN + block * HALF_ROPE * 2 + chunk * 16;
             copy16(to + rope_chunk(first + i, chunk), from, row < 0 ? 0 : 16);
         }
+        float next_scale = load_scale(a, next, block, thread);
         // The threads of a row's second panel store their odd chunk first, so that eight threads meet no bank twice.
         int part = thread % 8, second = part / 4, even = part % 4 * 2;
+        uint32_t panel = to + (thread / 8 % 2 * 2 + second) * PANEL_BYTES;
 #pragma unroll
         for (int i = 0; i < PASSES; i++) {
-            int key = thread / 16 + i * KEYS_A_PASS, group = thread / 8 % 2;
+            int key = thread / 16 + i * KEYS_A_PASS;
             float its = __shfl_sync(ALL_LANES, scale, i, 8);
             uint4 low = widen(codes[i].x, codes[i].y, its), high = widen(codes[i].z, codes[i].w, its);
-            uint32_t panel = to + (group * 2 + second) * PANEL_BYTES;
+            load_codes(a, next, block, thread, i);
             store16(panel + panel_chunk(key, even + second), second ? high : low);
             store16(panel + panel_chunk(key, even + 1 - second), second ? low : high);
         }
+        scale = next_scale;
         fence_products();
     }
 };
@@ -251,11 +275,12 @@ __device__ __forceinline__ void gatherer(const Arguments<Keys>& a, Shared<GROUPS
     uint32_t q_parity = 0;
     for (int item = blockIdx.x / BLOCKS; item < a.items; item += gridDim.x / BLOCKS) {
         Work<GROUPS> work(a, item);
+        List<Keys> list(a, work.token, work.first_tile, work.last_tile);
+        // Tiles without rows are left out, but one stays.
+        Listed listed = list.next();
+        while (listed.empty() && list.more()) listed = list.next();
         Tile tile;
-        int at = work.first_tile;
-        tile.listed.read(a, work.token, at);
-        while (tile.listed.empty() && at < work.last_tile) tile.listed.read(a, work.token, ++at);
-        tile.begin(a, block, thread);
+        tile.begin(a, listed, block, thread);
 
         wait(shared_address(&shared.q_free), q_parity ^ 1);
         q_parity ^= 1;
@@ -270,24 +295,22 @@ __device__ __forceinline__ void gatherer(const Arguments<Keys>& a, Shared<GROUPS
         arrive_after_copies(shared_address(&shared.q_full));
 
         for (bool more = true; more; ring.next()) {
-            Listed next;
-            for (more = false; !more && at < work.last_tile; more = !next.empty()) next.read(a, work.token, ++at);
+            Listed next = list.next();
+            while (next.empty() && list.more()) next = list.next();
+            more = !next.empty();
             wait(shared_address(&shared.tile_free[ring.stage]), ring.parity ^ 1);
-            tile.finish(a, block, thread, shared_address(shared.tiles[ring.stage]));
+            tile.fill(a, listed, next, block, thread, shared_address(shared.tiles[ring.stage]));
             uint32_t full = shared_address(&shared.tile_full[ring.stage]);
             arrive_after_copies(full);
             if (thread == 0) {
                 TileNote& note = shared.notes[ring.stage];
-                note.named[0] = tile.listed.named[0];
-                note.named[1] = tile.listed.named[1];
-                note.flags = (more ? 0 : LAST) | (tile.listed.bad ? BAD : 0);
+                note.named[0] = listed.named[0];
+                note.named[1] = listed.named[1];
+                note.flags = (more ? 0 : LAST) | (listed.bad ? BAD : 0);
             }
             // What was stored is seen by those who wait.
             arrive(full);
-            if (more) {
-                tile.listed = next;
-                tile.begin(a, block, thread);
-            }
+            listed = next;
         }
     }
 }
@@ -373,9 +396,9 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         pin(scores);
         send();
 
-        // The softmax of `scores` into p.
+        // The softmax of `scores` into p, while the values of the tile before, at stage `before`, are multiplied.
         uint32_t p[TILE / 16][4];
-        auto soften = [&]() {
+        auto soften = [&](int before) {
             wait(scores_full, received_parity);
             received_parity ^= 1;
 #pragma unroll
@@ -416,6 +439,10 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
                 }
                 shift[r] = peak[r] == -INFINITY ? 0.f : peak[r];
             }
+            // The values of the tile before are in the sum.
+            products_wait<0>();
+            pin(sum);
+            if (before >= 0 && lane == 0) arrive(shared_address(&shared.tile_free[before]));
             if (__any_sync(ALL_LANES, grown)) {
 #pragma unroll
                 for (int i = 0; i < HALF * TILE / WARPGROUP; i++) sum[i] *= shrink[i / 2 % 2];
@@ -443,26 +470,23 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
             products_commit();
         };
 
-        // While a tile's values are multiplied, the next tile's scores go to the other block.
+        int before = -1;
         while (!(flags & LAST)) {
-            soften();
-            int stage = ring.stage;
+            soften(before);
+            before = ring.stage;
             ring.next();
             pin(sum);
             turn_begin();
             multiply_keys(ring);
-            multiply_values(stage);
+            multiply_values(before);
             turn_end();
             read_note(ring.stage);
             products_wait<1>();
             pin(scores);
             send();
-            products_wait<0>();
-            pin(sum);
-            if (lane == 0) arrive(shared_address(&shared.tile_free[stage]));
         }
         if (lane == 0) arrive(shared_address(&shared.q_free));
-        soften();
+        soften(before);
         pin(sum);
         turn_begin();
         multiply_values(ring.stage);
@@ -474,7 +498,9 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 
         Work<GROUPS> work(a, item);
         // Two rows of 256 columns a thread; lanes of a quad share them.
-        int warp_head = work.first_head + group * TILE + thread / WARP * 16 + lane / 4;
+        int again = threadIdx.x; // Not to be kept in registers all the while.
+        asm volatile("" : "+r"(again));
+        int warp_head = work.first_head + again / WARP * 16 + again % WARP / 4;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int head = warp_head + r * 8;
@@ -516,7 +542,7 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 // Registers of a multiplying and of a gathering thread where two warpgroups multiply.
 template <class Keys> struct Registers;
 template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 216, GATHERER = 72; };
-template <> struct Registers<packed> { static constexpr int MULTIPLIER = 216, GATHERER = 72; };
+template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 88; };
 
 // The kernel of a cluster of two blocks of (GROUPS + 1) * 128 threads, for any number of clusters.
 template <int GROUPS, class Keys> __device__ __forceinline__ void attention(const Arguments<Keys>& a) {
@@ -556,8 +582,8 @@ template <int GROUPS, class Keys> __device__ __forceinline__ void attention(cons
     extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((GROUPS + 1) * 128, 1) name(               \
         const bf16* q, long long q_row, long long q_head, const Keys* kv, long long kv_stride, const void* indices,   \
         bf16* out, float* lse, float* part_out, float* part_lse, int items, int heads, int slots, int k, int is_i64, \
-        int splits, int prefetch, float scale) {                                                                      \
+        int splits, float scale) {                                                                      \
         sm90_mla::attention<GROUPS, Keys>(                                                                            \
             {q, q_row, q_head, kv, kv_stride, indices, out, lse, part_out, part_lse, items, heads, slots, k, is_i64, \
-             splits, prefetch, scale});                                                                               \
+             splits, scale});                                                                               \
     }
