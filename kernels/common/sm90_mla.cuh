@@ -107,7 +107,7 @@ struct Listed {
 template <class Keys> struct List {
     const Arguments<Keys>& a;
     long long first;
-    int tile, last, rows[2];
+    int tile, last, entries[2];
 
     __device__ __forceinline__ List(const Arguments<Keys>& a, int token, int first_tile, int last_tile)
         : a(a), first((long long)token * a.k), tile(first_tile), last(last_tile) {
@@ -118,10 +118,10 @@ template <class Keys> struct List {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int at = tile * TILE + i * WARP + threadIdx.x % WARP;
-            rows[i] = NO_ROW;
-            if (tile <= last && at < a.k) {
-                rows[i] = named_row(index_at(a.indices, a.is_i64, first + at), a.slots);
-            }
+            entries[i] = NO_ROW;
+            if (tile > last || at >= a.k) continue;
+            if (a.is_i64) entries[i] = named_row(static_cast<const long long*>(a.indices)[first + at], a.slots);
+            else entries[i] = static_cast<const int*>(a.indices)[first + at];
         }
     }
 
@@ -132,9 +132,10 @@ template <class Keys> struct List {
         bool outside = false;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            outside |= rows[i] == BAD_ROW;
-            listed.rows[i] = rows[i];
-            listed.named[i] = __ballot_sync(ALL_LANES, rows[i] >= 0);
+            int row = (int)named_row(entries[i], a.slots);
+            outside |= row == BAD_ROW;
+            listed.rows[i] = row;
+            listed.named[i] = __ballot_sync(ALL_LANES, row >= 0);
         }
         listed.bad = __any_sync(ALL_LANES, outside);
         tile++;
@@ -315,6 +316,12 @@ __device__ __forceinline__ void gatherer(const Arguments<Keys>& a, Shared<GROUPS
     }
 }
 
+// Registers of a multiplying and of a gathering thread where two warpgroups multiply, and whether those are enough to
+// multiply a tile's scores ahead.
+template <class Keys> struct Registers;
+template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 232, GATHERER = 40; static constexpr bool AHEAD = true; };
+template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 88; static constexpr bool AHEAD = false; };
+
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -324,6 +331,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // A warpgroup that takes 64 heads. A thread has two rows of every 16: lane / 4 and lane / 4 + 8.
 template <int GROUPS, class Keys>
 __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROUPS>& shared, int block, int group) {
+    constexpr bool AHEAD = Registers<Keys>::AHEAD || GROUPS == 1, TURNS = GROUPS == 2 && !AHEAD;
     int thread = threadIdx.x % WARPGROUP, lane = thread % WARP, quad = lane % 4;
     uint32_t q = shared_address(shared.q[group]);
     uint32_t received = shared_address(&shared.scores[group][0][thread]);
@@ -335,11 +343,11 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 
     Ring<Shared<GROUPS>::STAGES> ring;
     uint32_t q_parity = 0, sent_parity = 0, received_parity = 0;
-    float scores[SCORES], sum[HALF * TILE / WARPGROUP];
+    float scores[SCORES], next[SCORES], sum[HALF * TILE / WARPGROUP];
     uint32_t named[2], flags;
 
-    // Enqueues scores = q k^T of a tile, once it has come.
-    auto multiply_keys = [&](const Ring<Shared<GROUPS>::STAGES>& at) {
+    // Enqueues x = q k^T of a tile, once it has come.
+    auto multiply_keys = [&](float(&x)[SCORES], const Ring<Shared<GROUPS>::STAGES>& at) {
         wait(shared_address(&shared.tile_full[at.stage]), at.parity);
         fence_products();
         Matrix a = q, b = shared_address(shared.tiles[at.stage]);
@@ -349,29 +357,29 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 #pragma unroll
             for (int c = 0; c < PANEL_COLUMNS / 16; c++) {
                 uint32_t at = p * PANEL_BYTES + c * 32;
-                product_64x64(scores, a.at<ROWS_128, 1024>(at), b.at<ROWS_128, 1024>(at), p + c > 0);
+                product_64x64(x, a.at<ROWS_128, 1024>(at), b.at<ROWS_128, 1024>(at), p + c > 0);
             }
         }
 #pragma unroll
         for (int c = 0; c < HALF_ROPE / 16; c++) {
             uint32_t at = PANELS * PANEL_BYTES + c * 32;
-            product_64x64(scores, a.at<ROWS_64, 512>(at), b.at<ROWS_64, 512>(at), true);
+            product_64x64(x, a.at<ROWS_64, 512>(at), b.at<ROWS_64, 512>(at), true);
         }
         products_commit();
     };
     // Two warpgroups take turns at products, so that one multiplies while the other has its softmax.
     auto turn_begin = [&]() {
-        if (GROUPS == 2) meet(1 + group, 2 * WARPGROUP);
+        if (TURNS) meet(1 + group, 2 * WARPGROUP);
     };
     auto turn_end = [&]() {
-        if (GROUPS == 2) announce(2 - group, 2 * WARPGROUP);
+        if (TURNS) announce(2 - group, 2 * WARPGROUP);
     };
-    if (group == 1) turn_end();
-    auto send = [&]() {
+    if (TURNS && group == 1) turn_end();
+    auto send = [&](const float(&x)[SCORES]) {
         wait(scores_free, sent_parity ^ 1);
         sent_parity ^= 1;
 #pragma unroll
-        for (int i = 0; i < SCORES; i += 4) send16(received + there + i * (WARPGROUP * 4), scores + i, scores_full + there);
+        for (int i = 0; i < SCORES; i += 4) send16(received + there + i * (WARPGROUP * 4), x + i, scores_full + there);
     };
     auto read_note = [&](int stage) {
         const volatile TileNote& note = shared.notes[stage];
@@ -389,12 +397,12 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         wait(shared_address(&shared.q_full), q_parity);
         q_parity ^= 1;
         turn_begin();
-        multiply_keys(ring);
+        multiply_keys(scores, ring);
         turn_end();
         read_note(ring.stage);
         products_wait<0>();
         pin(scores);
-        send();
+        send(scores);
 
         // The softmax of `scores` into p, while the values of the tile before, at stage `before`, are multiplied.
         uint32_t p[TILE / 16][4];
@@ -439,10 +447,12 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
                 }
                 shift[r] = peak[r] == -INFINITY ? 0.f : peak[r];
             }
-            // The values of the tile before are in the sum.
-            products_wait<0>();
-            pin(sum);
-            if (before >= 0 && lane == 0) arrive(shared_address(&shared.tile_free[before]));
+            if (!AHEAD) {
+                // The values of the tile before are in the sum.
+                products_wait<0>();
+                pin(sum);
+                if (before >= 0 && lane == 0) arrive(shared_address(&shared.tile_free[before]));
+            }
             if (__any_sync(ALL_LANES, grown)) {
 #pragma unroll
                 for (int i = 0; i < HALF * TILE / WARPGROUP; i++) sum[i] *= shrink[i / 2 % 2];
@@ -472,18 +482,37 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
 
         int before = -1;
         while (!(flags & LAST)) {
-            soften(before);
-            before = ring.stage;
-            ring.next();
-            pin(sum);
-            turn_begin();
-            multiply_keys(ring);
-            multiply_values(before);
-            turn_end();
-            read_note(ring.stage);
-            products_wait<1>();
-            pin(scores);
-            send();
+            if (AHEAD) {
+                // The next tile's scores are multiplied during this tile's softmax, and sent during its second product.
+                before = ring.stage;
+                ring.next();
+                multiply_keys(next, ring);
+                soften(before);
+                pin(sum);
+                multiply_values(before);
+                read_note(ring.stage);
+                products_wait<1>();
+                pin(next);
+                send(next);
+                products_wait<0>();
+                pin(sum);
+                if (lane == 0) arrive(shared_address(&shared.tile_free[before]));
+#pragma unroll
+                for (int i = 0; i < SCORES; i++) scores[i] = next[i];
+            } else {
+                soften(before);
+                before = ring.stage;
+                ring.next();
+                pin(sum);
+                turn_begin();
+                multiply_keys(scores, ring);
+                multiply_values(before);
+                turn_end();
+                read_note(ring.stage);
+                products_wait<1>();
+                pin(scores);
+                send(scores);
+            }
         }
         if (lane == 0) arrive(shared_address(&shared.q_free));
         soften(before);
@@ -500,7 +529,7 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         // Two rows of 256 columns a thread; lanes of a quad share them.
         int again = threadIdx.x; // Not to be kept in registers all the while.
         asm volatile("" : "+r"(again));
-        int warp_head = work.first_head + again / WARP * 16 + again % WARP / 4;
+        int warp_head = work.first_head + again / WARP * 16 + again % WARP / 4, quad = again % 4;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int head = warp_head + r * 8;
@@ -538,11 +567,6 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         }
     }
 }
-
-// Registers of a multiplying and of a gathering thread where two warpgroups multiply.
-template <class Keys> struct Registers;
-template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 216, GATHERER = 72; };
-template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 88; };
 
 // The kernel of a cluster of two blocks of (GROUPS + 1) * 128 threads, for any number of clusters.
 template <int GROUPS, class Keys> __device__ __forceinline__ void attention(const Arguments<Keys>& a) {
