@@ -9,7 +9,7 @@
 #include "attention.cuh"
 #include "fp8.cuh"
 #include "keys.cuh"
-#include "sm90.cuh"
+#include "sm90_wgmma.cuh"
 
 namespace sm90_mla {
 
@@ -51,6 +51,9 @@ template <int GROUPS> struct Shared {
     uint64_t scores_full[GROUPS], scores_free[GROUPS];
 };
 
+// Must match `SHARED` in src/ops/sparse_mla/sm90.rs.
+static_assert(sizeof(Shared<1>) == 200864 && sizeof(Shared<2>) == 217232, "shared memory of a block");
+
 template <class Keys> struct Arguments {
     const bf16* q;
     long long q_row, q_head;
@@ -90,13 +93,13 @@ template <int STAGES> struct Ring {
     }
 };
 
-// The rows of a tile's keys, known to every lane of a warp: lane i holds keys i and i + 32; -1 = none.
+// The rows of a tile's keys, known to every lane of a warp: lane i holds keys i and i + 32; below 0 = none.
 struct Listed {
     int rows[2];
     uint32_t named[2];
-    bool bad;
+    uint32_t bad;
 
-    __device__ __forceinline__ bool empty() const { return !(named[0] | named[1] | (uint32_t)bad); }
+    __device__ __forceinline__ bool empty() const { return !(named[0] | named[1] | bad); }
     // The row of key `first + i`; `i` is known to the compiler, and `first` is below the next multiple of 32 above it.
     __device__ __forceinline__ int row(int first, int i) const {
         return __shfl_sync(ALL_LANES, rows[i / WARP], first + i % WARP);
@@ -118,7 +121,7 @@ template <class Keys> struct List {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int at = tile * TILE + i * WARP + threadIdx.x % WARP;
-            entries[i] = NO_ROW;
+            entries[i] = -1;
             if (tile > last || at >= a.k) continue;
             if (a.is_i64) entries[i] = named_row(static_cast<const long long*>(a.indices)[first + at], a.slots);
             else entries[i] = static_cast<const int*>(a.indices)[first + at];
@@ -132,7 +135,7 @@ template <class Keys> struct List {
         bool outside = false;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int row = (int)named_row(entries[i], a.slots);
+            int row = named_row(entries[i], a.slots);
             outside |= row == BAD_ROW;
             listed.rows[i] = row;
             listed.named[i] = __ballot_sync(ALL_LANES, row >= 0);
@@ -319,8 +322,14 @@ __device__ __forceinline__ void gatherer(const Arguments<Keys>& a, Shared<GROUPS
 // Registers of a multiplying and of a gathering thread where two warpgroups multiply, and whether those are enough to
 // multiply a tile's scores ahead.
 template <class Keys> struct Registers;
-template <> struct Registers<bf16> { static constexpr int MULTIPLIER = 232, GATHERER = 40; static constexpr bool AHEAD = true; };
-template <> struct Registers<packed> { static constexpr int MULTIPLIER = 208, GATHERER = 88; static constexpr bool AHEAD = false; };
+template <> struct Registers<bf16> {
+    static constexpr int MULTIPLIER = 232, GATHERER = 40;
+    static constexpr bool AHEAD = true;
+};
+template <> struct Registers<packed> {
+    static constexpr int MULTIPLIER = 208, GATHERER = 88;
+    static constexpr bool AHEAD = false;
+};
 
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
@@ -331,7 +340,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // A warpgroup that takes 64 heads. A thread has two rows of every 16: lane / 4 and lane / 4 + 8.
 template <int GROUPS, class Keys>
 __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROUPS>& shared, int block, int group) {
-    constexpr bool AHEAD = Registers<Keys>::AHEAD || GROUPS == 1, TURNS = GROUPS == 2 && !AHEAD;
+    constexpr bool AHEAD = Registers<Keys>::AHEAD || GROUPS == 1, TURNS = GROUPS == 2;
     int thread = threadIdx.x % WARPGROUP, lane = thread % WARP, quad = lane % 4;
     uint32_t q = shared_address(shared.q[group]);
     uint32_t received = shared_address(&shared.scores[group][0][thread]);
@@ -367,7 +376,7 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
         }
         products_commit();
     };
-    // Two warpgroups take turns at products, so that one multiplies while the other has its softmax.
+    // Two warpgroups take turns at products, so that one multiplies while the other has its softmax or sends.
     auto turn_begin = [&]() {
         if (TURNS) meet(1 + group, 2 * WARPGROUP);
     };
@@ -486,7 +495,9 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
                 // The next tile's scores are multiplied during this tile's softmax, and sent during its second product.
                 before = ring.stage;
                 ring.next();
+                turn_begin();
                 multiply_keys(next, ring);
+                turn_end();
                 soften(before);
                 pin(sum);
                 multiply_values(before);

@@ -18,6 +18,11 @@ pub(super) fn sparse_mla(
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
     let (_, _, dim) = q.dims3()?;
+    if q.elem_count() > 0
+        && let Some(result) = super::sm90::sparse_mla(q, kv, indices, value_dim, softmax_scale)?
+    {
+        return Ok(result);
+    }
     match attention_kernel("sparse_mla", q.dtype(), kv.dtype(), dim, value_dim) {
         Some(kernel) => any_gpu(kernel, q, kv, indices, value_dim, softmax_scale),
         None => super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),

@@ -11,6 +11,8 @@ pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
+#[cfg(feature = "cuda")]
+mod sm90;
 
 pub(crate) use reference::{attend, causal_mask};
 
@@ -30,7 +32,8 @@ pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED, c
 /// - result: `out` `[T, H, value_dim]`, dtype of `q`, and `softmax_lse` `[T, H]` f32, the natural logarithm of the sum of
 ///   the exponentials of the scaled scores
 ///
-/// A row without any slot gives zeros and `-inf`. A row's bits do not depend on the other rows of the batch.
+/// A row without any slot gives zeros and `-inf`. A row's bits do not depend on the other rows of the batch; on a GPU they
+/// may depend on their number.
 ///
 /// # Errors
 /// A wrong rank, dtype or size, a slot outside the cache, a scale that is not finite.
