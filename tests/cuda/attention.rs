@@ -100,6 +100,54 @@ fn in_latent_space() {
     assert_eq!((none.0.dims(), none.1.dims()), (&[0, 4, 48][..], &[0, 4][..]));
 }
 
+/// Lists that name rows, then none: whole tiles of 64 in the middle of odd rows, and all of the third row.
+fn lists_with_gaps(tokens: usize, k: usize, rows: usize) -> Tensor {
+    let mut rng = rng(12);
+    let entry = |i: usize| match (i / k, i % k) {
+        (2, _) => -1,
+        (row, at) if row % 2 == 1 && (64..256).contains(&at) => -1,
+        _ => rng.random_range(0..rows as i32),
+    };
+    Tensor::from_vec((0..tokens * k).map(entry).collect(), (tokens, k), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn over_latents_as_wide_as_those_of_v32() {
+    let Some(device) = gpu() else { return };
+    let (dim, value_dim) = (576, 512);
+    let latents = tensor(2, &[SLOTS, dim], DType::F32);
+    let packed = row_quant(&latents, Fp8Row { quantized: value_dim, plain: dim - value_dim }, false).unwrap();
+    let tolerance = TOLERANCES[1].1;
+    for kv in [latents.to_dtype(DType::BF16).unwrap(), packed] {
+        // Heads of one and of two warpgroups and of several clusters; lists of one tile and of many, cut and whole.
+        for (tokens, heads, k) in [(1, 1, 1), (4, 64, 65), (4, 65, 640), (1, 128, 2048), (140, 3, 130), (3, 130, 700)] {
+            let chosen = if k == 1 { indices(tokens, k, SLOTS) } else { lists_with_gaps(tokens, k, SLOTS) };
+            for q in views(&tensor(1, &[tokens, heads, dim], DType::BF16)) {
+                for chosen in [chosen.clone(), chosen.to_dtype(DType::I64).unwrap()] {
+                    check("sparse_mla", &device, tolerance, &[&q, &kv, &chosen], |a| {
+                        let (out, lse) = sparse_mla(&a[0], &a[1], &a[2], value_dim, 0.1)?;
+                        Ok(vec![out, lse])
+                    });
+                }
+            }
+        }
+        // A slot outside the cache spoils its row alone, and the same call gives the same bits.
+        let chosen: Vec<_> = (0..4 * 128).map(|i| [7, 5, SLOTS as i32, -2][i / 128 * usize::from(i % 128 == 100)]).collect();
+        let chosen = Tensor::from_vec(chosen, (4, 128), &device).unwrap();
+        let q = tensor(1, &[4, 9, dim], DType::BF16).to_device(&device).unwrap();
+        let kv = kv.to_device(&device).unwrap();
+        let (out, lse) = sparse_mla(&q, &kv, &chosen, value_dim, 0.1).unwrap();
+        let spoilt = |tensor: &Tensor| -> Vec<bool> {
+            let rows = tensor.to_dtype(DType::F32).unwrap().flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+            rows.iter().map(|row| row.iter().all(|x| x.is_nan())).collect()
+        };
+        assert_eq!((spoilt(&out), spoilt(&lse)), (vec![false, false, true, true], vec![false, false, true, true]));
+        let kept = |out: &Tensor| to_f64(&out.narrow(0, 0, 2).unwrap().to_device(&Device::Cpu).unwrap());
+        assert_eq!(kept(&out), kept(&sparse_mla(&q, &kv, &chosen, value_dim, 0.1).unwrap().0));
+        assert!(kept(&out).iter().all(|x| x.is_finite()));
+    }
+}
+
 #[test]
 fn the_dense_form_has_the_bits_of_the_sparse_one() {
     let Some(device) = gpu() else { return };
