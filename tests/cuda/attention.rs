@@ -132,7 +132,8 @@ fn over_latents_as_wide_as_those_of_v32() {
             }
         }
         // A slot outside the cache spoils its row alone, and the same call gives the same bits.
-        let chosen: Vec<_> = (0..4 * 128).map(|i| [7, 5, SLOTS as i32, -2][i / 128 * usize::from(i % 128 == 100)]).collect();
+        let chosen: Vec<_> =
+            (0..4 * 128).map(|i| [7, 5, SLOTS as i32, -2][i / 128 * usize::from(i % 128 == 100)]).collect();
         let chosen = Tensor::from_vec(chosen, (4, 128), &device).unwrap();
         let q = tensor(1, &[4, 9, dim], DType::BF16).to_device(&device).unwrap();
         let kv = kv.to_device(&device).unwrap();

@@ -3,7 +3,7 @@
 use candle::{CudaDevice, DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{Launch, device_of, empty, modules, multiprocessors_of_hopper};
+use crate::ops::cuda::{Launch, contiguous_indices, device_of, empty, modules, multiprocessors_of_hopper};
 
 /// Width of a key, and of its value.
 const DIM: usize = 576;
@@ -82,7 +82,7 @@ pub(super) fn sparse_mla(
     }
     let clusters = (multiprocessors / BLOCKS).max(1);
     let plan = Plan::new(tokens, heads, indices.dim(1)?, clusters);
-    run(device, plan, clusters, &q, kv, &indices.contiguous()?, softmax_scale).map(Some)
+    run(device, plan, clusters, &q, kv, &contiguous_indices(indices)?, softmax_scale).map(Some)
 }
 
 /// Whether the rows of a tensor begin at multiples of 16 bytes and lie in one piece each.
@@ -173,7 +173,10 @@ mod tests {
                 for k in [1, 64, 65, 2048] {
                     let plan = Plan::new(tokens, heads, k, CLUSTERS);
                     assert_eq!(plan.items, tokens * heads.div_ceil(64 * plan.groups) * plan.splits);
-                    assert!(plan.splits == 1 || plan.splits <= k.div_ceil(64) && plan.items <= 4 * CLUSTERS, "{plan:?}");
+                    assert!(
+                        plan.splits == 1 || plan.splits <= k.div_ceil(64) && plan.items <= 4 * CLUSTERS,
+                        "{plan:?}"
+                    );
                 }
             }
         }
