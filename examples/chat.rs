@@ -107,8 +107,8 @@ fn run(args: Args) -> Result<()> {
     };
     if let Some(prompt) = args.prompt {
         return match chat.say(&prompt)? {
-            Stop::Answer => Ok(()),
-            stop => Err(NoAnswer(stop_name(stop)).into()),
+            None => Ok(()),
+            Some(why) => Err(NoAnswer(why).into()),
         };
     }
     let interactive = std::io::stdin().is_terminal();
@@ -250,7 +250,7 @@ impl<W: Write> Chat<W> {
     }
 
     /// One turn: what the person says, the model's answer and the tools it calls on the way.
-    fn say(&mut self, text: &str) -> Result<Stop> {
+    fn say(&mut self, text: &str) -> Result<Option<String>> {
         let mut messages = self.messages.clone();
         if messages.is_empty() && !self.system.is_empty() {
             messages.push(Message::system(&self.system));
@@ -260,8 +260,9 @@ impl<W: Write> Chat<W> {
         let mut printer = Printer::new(&mut self.out);
         let _answering = Answering::new(printer.cancel());
         let agent = Agent::new(self.model.clone(), tools).with_options(self.options.clone());
-        let Outcome { messages, stop, usage, .. } =
-            agent.with_cancel(printer.cancel()).run(messages, &mut |event| printer.event(event))?;
+        let outcome = agent.with_cancel(printer.cancel()).run(messages, &mut |event| printer.event(event))?;
+        let is_empty = outcome.message.as_ref().is_none_or(|message| message.content.trim().is_empty());
+        let Outcome { messages, stop, usage, .. } = outcome;
         if stop == Stop::ContextFull {
             printer.line("[ended: context_full: what you said does not fit and is not kept; /new begins anew]");
         } else {
@@ -275,7 +276,11 @@ impl<W: Write> Chat<W> {
             usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens
         ));
         printer.finish()?;
-        Ok(stop)
+        Ok(match stop {
+            Stop::Answer if is_empty => Some("the model wrote nothing".to_string()),
+            Stop::Answer => None,
+            stop => Some(stop_name(stop)),
+        })
     }
 }
 

@@ -104,8 +104,10 @@ impl From<WireCall> for ToolCall {
         // Arguments are a text, or an object that is written out. Clients write a call without any in several ways.
         let arguments = match wire.function.arguments {
             Json::Null => "{}".to_string(),
-            Json::String(text) if text.trim().is_empty() => "{}".to_string(),
-            Json::String(text) => text,
+            Json::String(text) => match text.strip_prefix('\u{feff}').unwrap_or(&text) {
+                blank if blank.trim().is_empty() => "{}".to_string(),
+                text => text.to_string(),
+            },
             other => other.to_string(),
         };
         Self { id: wire.id.and_then(id), name: wire.function.name, arguments }

@@ -253,6 +253,20 @@ fn refuse_other_architectures(o: Object) -> Result<()> {
     o.only_bool("attention_bias", false)?;
     o.only_bool("mlp_bias", false)?;
     o.only_bool("rope_interleave", true)?;
+    for key in ["swiglu_limit", "final_logit_softcapping", "attn_logit_softcapping"] {
+        if let Some(value) = o.get(key) {
+            return Err(o.error(key, format!("{} is not supported, only null is", describe(value))));
+        }
+    }
+    for key in ["partial_rotary_factor", "logits_scaling", "embedding_multiplier", "residual_multiplier"] {
+        if let Some(value) = o.get(key).filter(|value| value.as_f64() != Some(1.0)) {
+            return Err(o.error(key, format!("{} is not supported, only 1 is", describe(value))));
+        }
+    }
+    let slides = o.bool("use_sliding_window")? != Some(false);
+    if let Some(value) = o.get("sliding_window").filter(|_| slides) {
+        return Err(o.error("sliding_window", format!("{} is not supported, only null is", describe(value))));
+    }
     for value in o.list("layer_types")?.unwrap_or_default() {
         let name = value.as_str().ok_or_else(|| o.wrong_type("layer_types", "a list of strings", value))?;
         if ["sliding", "chunked", "linear", "mamba", "conv"].iter().any(|other| name.contains(other)) {

@@ -570,3 +570,23 @@ fn calls_that_cannot_be_read() {
     let parsed = parse(v3, &ParseOptions::new(Version::V3, Start::Content)).unwrap();
     assert_eq!((parsed.call_problem, parsed.unread.as_deref()), (Some(CallProblem::Arguments), Some(v3)));
 }
+
+/// Where tools were offered, what stands in a name's place and holds markup or JSON is no name, unless it is a tool's.
+#[test]
+fn a_name_holds_no_markup() {
+    let tools = [Tool::new("get_weather", "", Json::Null), Tool::new("a>b", "", Json::Null)];
+    let elements = |name: &str| format!("<tool_call>{name}<arg_key>city</arg_key><arg_value>b</arg_value></tool_call>");
+    let dsml = |name: &str| block(&format!("<｜DSML｜invoke name=\"{name}\">\n</｜DSML｜invoke>"));
+    for (version, call) in [(Version::Glm, &elements as &dyn Fn(&str) -> String), (Version::V32, &dsml)] {
+        let options = ParseOptions::new(version, Start::Content).with_tools(tools.clone());
+        for name in ["{\"name\": \"f\"}", "get_weather\">\n<｜orig", "\"get_weather\"", "a\nb", "a>c"] {
+            let parsed = parse(&call(name), &options).unwrap();
+            let problem = (parsed.call_problem, parsed.message.tool_calls.len());
+            assert_eq!((problem, parsed.unread), ((Some(CallProblem::Name), 0), Some(call(name))), "{version} {name}");
+        }
+        for name in ["get_weather", "a>b", "unknown"] {
+            let parsed = parse(&call(name), &options).unwrap();
+            assert_eq!((parsed.message.tool_calls[0].name.as_str(), parsed.call_problem), (name, None), "{version}");
+        }
+    }
+}

@@ -31,6 +31,14 @@ fn calls_without_arguments() {
             assert_eq!(found, works, "{name}, {version}");
         }
     }
+    // A byte order mark before them counts as nothing.
+    let call = |arguments: &str| {
+        let json = format!(
+            "{{\"role\": \"assistant\", \"tool_calls\": [{{\"id\": \"1\", \"type\": \"function\", \"function\": {{\"name\": \"f\", \"arguments\": \"{arguments}\"}}}}]}}"
+        );
+        serde_json::from_str::<Message>(&json).unwrap().tool_calls[0].arguments.clone()
+    };
+    assert_eq!([call("\u{feff}{}"), call("\u{feff}")], ["{}", "{}"]);
     // Arguments as an object are written out; a call made in Rust may have blank ones, too.
     let text = |arguments: &str| {
         let mut message = Message::assistant("");

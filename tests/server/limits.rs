@@ -106,6 +106,7 @@ fn wrong_values_are_refused_by_name() {
         (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema.schema"),
         (json!({"thinking": {"type": "maybe"}}), "thinking"),
         (json!({"chat_template_kwargs": {"thinking": "yes"}}), "chat_template_kwargs"),
+        (json!({"chat_template_kwargs": {"clear_thinking": false}}), "chat_template_kwargs.clear_thinking"),
         (json!({"reasoning_effort": 3}), "reasoning_effort"),
         (json!({"reasoning_effort": "banana"}), "reasoning_effort"),
         (json!({"functions": []}), "functions"),

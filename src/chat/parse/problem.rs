@@ -7,6 +7,9 @@ pub enum CallProblem {
     /// The opening tag of a call has no name.
     #[error("the opening tag of the call has no name")]
     NoName,
+    /// What stands for the name of a call holds tags, line breaks or JSON, and is no offered tool's name.
+    #[error("what stands where the call's name belongs is no name")]
+    Name,
     /// The opening tag of a parameter has no name, or is not closed.
     #[error("the opening tag of a parameter is not complete")]
     Parameter,

@@ -283,9 +283,8 @@ impl StreamParser {
         self.advance(at + 1);
         match name {
             Some(name) => {
-                self.name_call(name);
-                self.state = State::Body;
-                if self_closing {
+                self.name_call(name, State::Body);
+                if self_closing && self.call.is_some() {
                     self.close_call();
                 }
             }

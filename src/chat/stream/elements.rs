@@ -56,10 +56,7 @@ impl StreamParser {
                 self.scanned = at;
                 match which {
                     0 | 1 if name.is_empty() => self.abort(CallProblem::NoName),
-                    0 | 1 => {
-                        self.name_call(name);
-                        self.state = State::Body;
-                    }
+                    0 | 1 => self.name_call(name, State::Body),
                     2 => self.abort(CallProblem::NoEnd),
                     _ => self.abort(CallProblem::CutOff),
                 }

@@ -410,7 +410,13 @@ impl StreamParser {
     }
 
     /// The call has a name.
-    fn name_call(&mut self, name: String) {
+    /// Gives the call in progress its name and goes on to `next`, or drops the call if that is no name.
+    fn name_call(&mut self, name: String, next: State) {
+        let is_offered = self.tools.is_empty() || self.tools.iter().any(|tool| tool.name() == name);
+        if !is_offered && !may_be_name(&name) {
+            return self.abort(CallProblem::Name);
+        }
+        self.state = next;
         if let Some(call) = &mut self.call {
             call.index = self.calls;
             self.calls += 1;
@@ -453,4 +459,9 @@ fn emit(out: &mut Vec<Delta>, delta: Delta) {
         ) if *index == same => fragment.push_str(&more),
         (_, delta) => out.push(delta),
     }
+}
+
+/// Whether a text can be the name of a tool that was not offered: markup and JSON cannot.
+fn may_be_name(text: &str) -> bool {
+    !text.starts_with(['{', '"']) && !text.contains(|c: char| c.is_control() || matches!(c, '<' | '>'))
 }

@@ -70,10 +70,7 @@ impl StreamParser {
                 self.advance(at + tokens.before_arguments.len());
                 self.scanned = self.at;
                 match name {
-                    Some(name) => {
-                        self.name_call(name);
-                        self.state = State::Arguments;
-                    }
+                    Some(name) => self.name_call(name, State::Arguments),
                     None => self.abort(CallProblem::NoName),
                 }
                 Step::On

@@ -9,6 +9,7 @@ use super::sampling::Common;
 use super::unserved;
 use crate::chat::{Json, Message, Role, ToolChoice};
 use crate::chat_model::ChatRequest;
+use crate::show::one_line;
 
 /// Most alternatives that are reported beside a token.
 pub const MAX_TOP_LOGPROBS: usize = 20;
@@ -242,13 +243,24 @@ fn thinking(fields: &Fields<'_>) -> Result<Option<bool>, ApiError> {
     })?;
     let enable = fields.bool("enable_thinking")?;
     let expected = "an object in which `thinking` or `enable_thinking` is true or false";
+    let mut others = Vec::new();
+    let serves = |key: &str, value: &Json| match key {
+        "thinking" | "enable_thinking" => true,
+        "add_generation_prompt" => *value == Json::Bool(true),
+        _ => *value == Json::Null,
+    };
     let template = fields.read("chat_template_kwargs", expected, |json| {
-        let Json::Object(_) = json else { return None };
+        let Json::Object(entries) = json else { return None };
+        others.extend(entries.iter().filter(|(key, value)| !serves(key, value)).map(|(key, _)| key.clone()));
         match json.get("thinking").or_else(|| json.get("enable_thinking")) {
             None | Some(Json::Null) => Some(None),
             Some(value) => as_bool(value).map(Some),
         }
     })?;
+    if let Some(key) = others.first() {
+        let field = format!("chat_template_kwargs.{}", one_line(key));
+        return Err(ApiError::field(field, "is not served: only `thinking` and `enable_thinking` are"));
+    }
     let expected = "\"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\" or \"max\"";
     let effort = fields.read("reasoning_effort", expected, effort_of)?;
     let expected = "an object in which `effort` is a text and `enabled` is true or false";
