@@ -101,6 +101,7 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("repeat_last_n", Numbers(&[-1.0]), SAMPLING),
     ("typical_p", Numbers(&[1.0]), SAMPLING),
     ("tfs_z", Numbers(&[1.0]), SAMPLING),
+    ("tfs", Numbers(&[1.0]), SAMPLING),
     ("top_a", Empty, SAMPLING),
     ("top_n_sigma", Numbers(&[-1.0, 0.0]), SAMPLING),
     ("adaptive_target", Numbers(&[-1.0]), SAMPLING),
@@ -116,6 +117,9 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("watermarking", Empty, SAMPLING),
     // Where the answer ends.
     ("stop_regex", Empty, STOPS),
+    ("stop_sequences", Empty, "is called `stop` here"),
+    ("max_output_tokens", Null, "is called `max_tokens` here"),
+    ("max_thinking_tokens", Null, BUDGET),
     ("no_stop_trim", Empty, STOPS),
     ("include_stop_str_in_output", Empty, STOPS),
     ("max_new_tokens", Null, "is called `max_tokens` here"),
