@@ -110,6 +110,9 @@ fn wrong_values_are_refused_by_name() {
         (json!({"reasoning_effort": 3}), "reasoning_effort"),
         (json!({"reasoning_effort": "banana"}), "reasoning_effort"),
         (json!({"functions": []}), "functions"),
+        (json!({"stop_sequences": ["x"]}), "stop_sequences"),
+        (json!({"max_output_tokens": 5}), "max_output_tokens"),
+        (json!({"tfs": 0.5}), "tfs"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"continue_final_message": true}), "continue_final_message"),
     ] {
