@@ -6,7 +6,9 @@ use crate::agent::AgentError;
 use crate::chat::{ChatError, GrammarError, ToolError};
 use crate::chat_model::ChatModelError;
 use crate::config::ConfigError;
+use crate::distributed::DistributedError;
 use crate::generation::GenerationError;
+use crate::training::TrainingError;
 use crate::weights::WeightsError;
 
 pub use crate::show::{one_line, one_line_path};
@@ -42,6 +44,12 @@ pub enum Error {
     /// An agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Ranks could not tell each other something.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
+    /// Training failed.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -27,11 +27,13 @@
 //! | 0 | [`grammar`] | what an answer must look like, as data |
 //! | 1 | [`ops`] | the tensor functions of the hot path, each with a reference and a fast form |
 //! | 2 | [`weights`] | checkpoints to tensors and back |
+//! | 2 | [`distributed`] | what the ranks of a data-parallel run tell each other |
 //! | 3 | [`model`] | the candle modules and their cache |
 //! | 4 | [`generation`] | token ids in, token ids out |
 //! | 4 | [`chat`] | messages to text, text to messages |
 //! | 4 | [`environment`] | tools that run |
 //! | 5 | [`chat_model`] | models that chat, local or behind a server |
+//! | 5 | [`training`] | losses, optimizers and data |
 //! | 6 | [`agent`] | the loop between model and tools |
 //! | 7 | `server` (feature) | OpenAI's protocol over HTTP |
 //! | top | [`error`], [`prelude`] | the root error, which gathers those of the modules; the types that most programs use |
@@ -41,6 +43,7 @@ pub mod agent;
 pub mod chat;
 pub mod chat_model;
 pub mod config;
+pub mod distributed;
 pub mod environment;
 pub mod error;
 mod foreign;
@@ -52,6 +55,7 @@ pub mod prelude;
 #[cfg(feature = "server")]
 pub mod server;
 mod show;
+pub mod training;
 pub mod weights;
 
 /// The tensors of the public interface are those of this version of candle.

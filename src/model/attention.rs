@@ -4,12 +4,13 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::indexer::{Indexer, round_to_fp8};
+use super::indexer::{IndexVectors, Indexer, IndexerOutput, round_to_fp8};
 use super::keys::KeySource;
 use super::linear::linear;
 use super::norm::RmsNorm;
 use super::rope::RopeTables;
 use super::step::{AttentionForm, Contexts, RowGroup, Step};
+use super::training::IndexerInputs;
 use crate::config::Config;
 use crate::ops;
 use crate::ops::fp8::Fp8Row;
@@ -36,6 +37,8 @@ pub(super) struct AttentionOutput {
     pub(super) chosen: Option<Tensor>,
     /// The indexer's scores, `[T, longest context]` f32, if the step asks for them and the layer has an indexer.
     pub(super) index_scores: Option<Tensor>,
+    /// What the indexer's loss is computed from, if the step asks for it and the layer has an indexer.
+    pub(super) indexer_inputs: Option<IndexerInputs>,
 }
 
 /// The attention of one layer.
@@ -103,9 +106,13 @@ impl Attention {
         let q_pe = q.narrow(2, self.nope_dim, self.rope_dim)?;
         let q_pe = ops::rope(&q_pe, &step.rope.cos, &step.rope.sin, true)?;
         let kv = source.kv(self.latent_rows(x, &step.rope)?, step)?;
-        let (chosen, index_scores) = match (&self.indexer, &qr) {
+        let IndexerOutput { chosen, scores: index_scores, vectors } = match (&self.indexer, &qr) {
             (Some(indexer), Some(qr)) => indexer.forward(x, qr, step, source)?,
-            _ => (shared, None),
+            _ => IndexerOutput { chosen: shared, ..IndexerOutput::default() },
+        };
+        let indexer_inputs = match vectors {
+            Some(vectors) => Some(self.indexer_inputs(vectors, &q, &q_pe, &kv, chosen.clone())?),
+            None => None,
         };
         let mut outs = Vec::with_capacity(step.groups.len());
         for group in &step.groups {
@@ -117,7 +124,32 @@ impl Attention {
             _ => step.join(outs)?,
         };
         let out = out.reshape(((), self.heads * self.v_dim))?.to_dtype(x.dtype())?;
-        Ok(AttentionOutput { out: self.o_proj.forward(&out, self.mode)?, chosen, index_scores })
+        Ok(AttentionOutput { out: self.o_proj.forward(&out, self.mode)?, chosen, index_scores, indexer_inputs })
+    }
+
+    /// The indexer's vectors beside what this attention computed, without its gradients: queries `[T, heads, nope + rope]`
+    /// of which `q_pe` is the rotated end, and the rows of all slots.
+    fn indexer_inputs(
+        &self,
+        vectors: IndexVectors,
+        q: &Tensor,
+        q_pe: &Tensor,
+        kv: &Tensor,
+        chosen: Option<Tensor>,
+    ) -> Result<IndexerInputs> {
+        let IndexVectors { q: index_q, index_k, weights } = vectors;
+        let q_nope = q.detach().narrow(2, 0, self.nope_dim)?;
+        let kv_b_proj = LinearWeight { weight: self.kv_b_proj.weight.detach(), ..self.kv_b_proj.clone() };
+        let q_latent = ops::absorb_query(&q_nope, &kv_b_proj, self.v_dim)?;
+        Ok(IndexerInputs {
+            index_q,
+            index_k,
+            weights,
+            q: Tensor::cat(&[&q_latent, &q_pe.detach()], 2)?,
+            kv: kv.detach(),
+            softmax_scale: self.softmax_scale,
+            chosen,
+        })
     }
 
     /// The rows of a group: `q_nope: [n, heads, nope]` and rotated `q_pe: [n, heads, rope]` over the slots of

@@ -31,6 +31,29 @@ pub(super) struct Indexer {
     mode: LinearMode,
 }
 
+/// What an indexer gives back.
+#[derive(Debug, Default)]
+pub(super) struct IndexerOutput {
+    /// The slots of the best-scored tokens for the step's sparse rows, `[sparse rows, index_topk]`, padded with -1;
+    /// `None` if there are no such rows.
+    pub(super) chosen: Option<Tensor>,
+    /// The scores of all rows, `[T, longest context]` f32, -inf beyond a row's position, if the step asks for them.
+    pub(super) scores: Option<Tensor>,
+    /// What the scores are made of, if the step asks for it.
+    pub(super) vectors: Option<IndexVectors>,
+}
+
+/// What an indexer's scores are made of.
+#[derive(Debug, Clone)]
+pub(super) struct IndexVectors {
+    /// Index queries, `[T, index_n_heads, index_head_dim]`.
+    pub(super) q: Tensor,
+    /// Index keys by slot, `[slots, index_head_dim]`.
+    pub(super) index_k: Tensor,
+    /// Weights of the index heads, scaled, `[T, index_n_heads]` f32.
+    pub(super) weights: Tensor,
+}
+
 impl Indexer {
     pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
         let linear = |in_dim, out_dim, vb| linear(in_dim, out_dim, cfg.initializer_range, vb);
@@ -53,37 +76,29 @@ impl Indexer {
         })
     }
 
-    /// The slots `[sparse rows, index_topk]` of the best-scored tokens for the step's sparse rows, padded with -1, or
-    /// `None` if there are no such rows; and, if the step asks for them, the scores of all rows, `[T, longest context]`
-    /// f32, -inf beyond a row's position.
+    /// Chooses slots for the step's sparse rows, and gives what else the step asks for.
     ///
     /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent. No gradient flows into them: the
     /// indexer learns from its scores alone, and the model does not learn from them.
     ///
     /// # Source
     /// DeepSeek-V3.2-Exp, section 2.1: the indexer's input is detached.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        qr: &Tensor,
-        step: &Step,
-        source: KeySource,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    pub(super) fn forward(&self, x: &Tensor, qr: &Tensor, step: &Step, source: KeySource) -> Result<IndexerOutput> {
         let (x, qr) = (x.detach(), qr.detach());
         let index_k = source.index_k(self.keys(&x, &step.rope)?, step)?;
         let sparse = step.sparse().zip(step.sparse_rope.as_ref());
-        if !step.index_scores {
-            let Some((group, rope)) = sparse else { return Ok((None, None)) };
+        if !step.index_scores && !step.indexer_inputs {
+            let Some((group, rope)) = sparse else { return Ok(IndexerOutput::default()) };
             let (x, qr) = (group.rows(&x)?, group.rows(&qr)?);
             // Beside a cache of codes the queries stay codes as well.
             let (q, weights) = match index_k.dtype() {
                 DType::U8 if self.rounds() => self.coded_queries(&x, &qr, rope)?,
                 _ => self.queries(&x, &qr, rope)?,
             };
-            return Ok((Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?), None));
+            let chosen = ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?;
+            return Ok(IndexerOutput { chosen: Some(chosen), ..IndexerOutput::default() });
         }
         let (q, weights) = self.queries(&x, &qr, &step.rope)?;
-        let scores = ops::mqa_logits(&q, &index_k, &weights, step.layout)?;
         let chosen = match sparse {
             Some((group, _)) => {
                 let (q, weights) = (group.rows(&q)?, group.rows(&weights)?);
@@ -91,7 +106,15 @@ impl Indexer {
             }
             None => None,
         };
-        Ok((chosen, Some(scores)))
+        let scores = match step.index_scores {
+            true => Some(ops::mqa_logits(&q, &index_k, &weights, step.layout)?),
+            false => None,
+        };
+        Ok(IndexerOutput {
+            chosen,
+            scores,
+            vectors: step.indexer_inputs.then_some(IndexVectors { q, index_k, weights }),
+        })
     }
 
     /// Index keys `[T, index_head_dim]` of `x: [T, hidden_size]`.

@@ -7,9 +7,10 @@ use candle_nn::VarBuilder;
 use super::attention::{Attention, AttentionOutput};
 use super::keys::KeySource;
 use super::mlp::Mlp;
-use super::moe::Moe;
+use super::moe::{Moe, MoeOutput};
 use super::norm::RmsNorm;
 use super::step::Step;
+use super::training::IndexerInputs;
 use crate::config::{Config, MlpType};
 use crate::ops::linear::LinearMode;
 
@@ -36,6 +37,10 @@ pub(super) struct LayerOutput {
     pub(super) chosen: Option<Tensor>,
     /// The scores of its indexer, `[T, longest context]` f32, if the step asks for them.
     pub(super) index_scores: Option<Tensor>,
+    /// What its indexer's loss is computed from, if the step asks for it.
+    pub(super) indexer_inputs: Option<IndexerInputs>,
+    /// The logits of its router, `[T, n_routed_experts]` f32; `None` in dense layers.
+    pub(super) router_logits: Option<Tensor>,
     /// The experts it used, `[T, num_experts_per_tok]` u32.
     pub(super) expert_indices: Option<Tensor>,
 }
@@ -65,15 +70,15 @@ impl Layer {
         let attention = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, source, shared)?;
         let x = (x + &attention.out)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
-        let (mlp_out, expert_indices) = match &self.mlp {
-            FeedForward::Dense(mlp) => (mlp.forward(&normed)?, None),
+        let (mlp_out, router_logits, expert_indices) = match &self.mlp {
+            FeedForward::Dense(mlp) => (mlp.forward(&normed)?, None, None),
             FeedForward::Sparse(moe) => {
-                let (y, expert_indices) = moe.forward(&normed)?;
-                (y, Some(expert_indices))
+                let MoeOutput { out, router_logits, expert_indices } = moe.forward(&normed)?;
+                (out, Some(router_logits), Some(expert_indices))
             }
         };
         let hidden = (x + mlp_out)?;
-        let AttentionOutput { chosen, index_scores, .. } = attention;
-        Ok(LayerOutput { hidden, chosen, index_scores, expert_indices })
+        let AttentionOutput { chosen, index_scores, indexer_inputs, .. } = attention;
+        Ok(LayerOutput { hidden, chosen, index_scores, indexer_inputs, router_logits, expert_indices })
     }
 }

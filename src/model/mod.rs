@@ -36,7 +36,7 @@ mod training;
 pub use cache::{Cache, CacheFormat, SequenceId};
 pub use options::{ModelOptions, Precision};
 pub use trace::Trace;
-pub use training::{TrainingOptions, TrainingOutput};
+pub use training::{IndexerInputs, TrainingOptions, TrainingOutput};
 
 use adapter::Adapter;
 use finite::FiniteCheck;
@@ -46,6 +46,7 @@ use mtp::Mtp;
 use norm::RmsNorm;
 use rope::Rope;
 use step::{FormRule, Step};
+use training::Collected;
 
 /// A causal language model of the DeepSeek-V3 family.
 #[derive(Debug)]
@@ -218,14 +219,15 @@ impl Model {
         self.run_main(&ids, &step, |layer| cache.layer(layer).map(KeySource::Cached), trace).map(|(hidden, _)| hidden)
     }
 
-    /// The layers and the final norm over `ids: [T]` u32: hidden states `[T, hidden_size]`, and the indexers' scores.
+    /// The layers and the final norm over `ids: [T]` u32: hidden states `[T, hidden_size]`, and what a training pass wants
+    /// of the layers.
     fn run_main<'a>(
         &self,
         ids: &Tensor,
         step: &Step,
         source: impl Fn(usize) -> Result<KeySource<'a>>,
         trace: Option<&mut Trace>,
-    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+    ) -> Result<(Tensor, Collected)> {
         let mut finite = FiniteCheck::default();
         let result = self.run_layers(ids, step, source, trace, &mut finite);
         // What overflowed is the cause of what failed after it.
@@ -240,21 +242,26 @@ impl Model {
         source: impl Fn(usize) -> Result<KeySource<'a>>,
         mut trace: Option<&mut Trace>,
         finite: &mut FiniteCheck,
-    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+    ) -> Result<(Tensor, Collected)> {
         let mut x = self.embed_tokens.index_select(ids, 0)?.to_dtype(self.dtype)?;
-        let (mut chosen, mut scores) = (None, Vec::with_capacity(self.layers.len()));
+        let (mut chosen, mut collected) = (None, Collected::default());
         for (i, layer) in self.layers.iter().enumerate() {
             let out = layer.forward(&x, step, source(i)?, chosen).map_err(|e| in_layer(i, e))?;
             finite.see(|| residual_stream(i), &out.hidden)?;
             if let Some(trace) = trace.as_deref_mut() {
                 self.record(trace, &out, step)?;
             }
+            collected.add(&out);
             (x, chosen) = (out.hidden, out.chosen);
-            scores.push(out.index_scores);
         }
         let hidden = self.norm.forward(&x)?;
         finite.see(|| "model.norm: the output".to_string(), &hidden)?;
-        Ok((hidden, scores))
+        Ok((hidden, collected))
+    }
+
+    /// The weight behind [`Model::logits`], `[vocab_size, hidden_size]`; that of the embedding where they are tied.
+    pub fn lm_head(&self) -> &LinearWeight {
+        &self.lm_head
     }
 
     /// Logits `[n, vocab_size]` f32 of hidden states `[n, hidden_size]` from [`Model::forward_batch`].
@@ -291,7 +298,8 @@ impl Model {
         self.run_mtp(&ids, hidden, &step, source, trace).map(|(hidden, _)| hidden)
     }
 
-    /// The MTP layer over `next_ids: [T]` u32 and `hidden: [T, hidden_size]`: hidden states, and its indexer's scores.
+    /// The MTP layer over `next_ids: [T]` u32 and `hidden: [T, hidden_size]`: hidden states, and what a training pass wants
+    /// of the layer.
     fn run_mtp(
         &self,
         next_ids: &Tensor,
@@ -299,7 +307,7 @@ impl Model {
         step: &Step,
         source: KeySource,
         trace: Option<&mut Trace>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
+    ) -> Result<(Tensor, Collected)> {
         let layer = self.layers.len();
         let (hidden, out) = self.mtp()?.forward(next_ids, hidden, step, source).map_err(|e| in_layer(layer, e))?;
         let mut finite = FiniteCheck::default();
@@ -308,7 +316,9 @@ impl Model {
         if let Some(trace) = trace {
             self.record(trace, &out, step)?;
         }
-        Ok((hidden, out.index_scores))
+        let mut collected = Collected::default();
+        collected.add(&out);
+        Ok((hidden, collected))
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
@@ -317,6 +327,15 @@ impl Model {
     /// If the model has no MTP layer or `hidden` has another shape.
     pub fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.mtp()?.logits(hidden)
+    }
+
+    /// The weight behind [`Model::mtp_logits`], `[vocab_size, hidden_size]`; that of [`Model::lm_head`] where the
+    /// checkpoint does not repeat it.
+    ///
+    /// # Errors
+    /// If the model has no MTP layer.
+    pub fn mtp_head(&self) -> Result<&LinearWeight> {
+        Ok(self.mtp()?.head())
     }
 
     fn mtp(&self) -> Result<&Mtp> {

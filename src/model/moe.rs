@@ -24,6 +24,16 @@ pub(super) struct Moe {
     mode: LinearMode,
 }
 
+/// What a mixture of experts gives back.
+pub(super) struct MoeOutput {
+    /// `[T, hidden_size]`.
+    pub(super) out: Tensor,
+    /// The router's logits, `[T, n_routed_experts]` f32.
+    pub(super) router_logits: Tensor,
+    /// The chosen experts, `[T, num_experts_per_tok]` u32, ascending by expert id.
+    pub(super) expert_indices: Tensor,
+}
+
 impl Moe {
     pub(super) fn new(cfg: &Config, mode: LinearMode, vb: VarBuilder) -> Result<Self> {
         let (hidden, width) = (cfg.hidden_size, cfg.moe_intermediate_size);
@@ -53,16 +63,15 @@ impl Moe {
         Ok(Self { gate, e_score_correction_bias, gate_config, experts, shared_experts, mode })
     }
 
-    /// `x: [T, hidden_size]` → output of the same shape and the chosen experts `[T, num_experts_per_tok]` u32,
-    /// ascending by expert id.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let logits = self.gate.forward_f32(x, self.mode)?;
+    /// `x: [T, hidden_size]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<MoeOutput> {
+        let router_logits = self.gate.forward_f32(x, self.mode)?;
         let (expert_indices, expert_weights) =
-            ops::gate(&logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
-        let mut y = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
+            ops::gate(&router_logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
+        let mut out = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
         if let Some(shared_experts) = &self.shared_experts {
-            y = (y + shared_experts.forward(x)?)?;
+            out = (out + shared_experts.forward(x)?)?;
         }
-        Ok((y, expert_indices))
+        Ok(MoeOutput { out, router_logits, expert_indices })
     }
 }

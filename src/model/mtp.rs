@@ -81,6 +81,10 @@ impl Mtp {
         Ok((self.norm.forward(&out.hidden)?, out))
     }
 
+    pub(super) fn head(&self) -> &LinearWeight {
+        &self.head
+    }
+
     /// `hidden: [n, hidden_size]` → logits `[n, vocab_size]` f32.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.head.forward(&hidden.to_dtype(DType::F32)?, LinearMode::Dequant)

@@ -236,6 +236,8 @@ pub(super) struct Step<'a> {
     pub(super) index_topk: Option<usize>,
     /// Whether the indexers also give their scores.
     pub(super) index_scores: bool,
+    /// Whether the layers also give what their indexers' losses are computed from.
+    pub(super) indexer_inputs: bool,
     /// The rows by form, in the order of their first rows.
     pub(super) groups: Vec<RowGroup>,
     /// The tables of the sparse rows, if there are any.
@@ -271,7 +273,8 @@ impl<'a> Step<'a> {
         let order = order(&groups, layout.tokens(), device)?;
         let slots = Tensor::from_vec(layout.slots(), layout.tokens(), device)?;
         let index_topk = rule.index_topk;
-        Ok(Self { layout, rope, slots, index_topk, index_scores: false, groups, sparse_rope, order })
+        let (index_scores, indexer_inputs) = (false, false);
+        Ok(Self { layout, rope, slots, index_topk, index_scores, indexer_inputs, groups, sparse_rope, order })
     }
 
     /// The sparse rows, if there are any.

@@ -4,6 +4,7 @@ use candle::{Result, Tensor};
 use candle_core as candle;
 
 use super::keys::{KeySource, RowSlots};
+use super::layer::LayerOutput;
 use super::step::Step;
 use super::{Model, Precision, Trace};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
@@ -15,6 +16,35 @@ pub struct TrainingOptions {
     pub dense_attention: bool,
     /// The indexers' scores are returned.
     pub index_scores: bool,
+    /// What the indexers' losses are computed from is returned. Unlike the scores it takes no memory that grows with the
+    /// square of a sequence's length.
+    pub indexer_inputs: bool,
+}
+
+/// What the loss of one layer's indexer is computed from: the vectors that its scores are made of, and the attention
+/// whose probabilities they are to predict.
+///
+/// Rows are those of the batch. Keys lie in the slots of its [`BatchLayout`]; the slots between sequences hold numbers
+/// without a meaning.
+#[derive(Debug, Clone)]
+pub struct IndexerInputs {
+    /// Index queries, `[T, index_n_heads, index_head_dim]`. Gradients reach the indexer's parameters and stop there, here
+    /// and in the next two.
+    pub index_q: Tensor,
+    /// Index keys by slot, `[slots, index_head_dim]`.
+    pub index_k: Tensor,
+    /// Weights of the index heads, with every scale, `[T, index_n_heads]` f32.
+    pub weights: Tensor,
+    /// The attention's queries in latent space, `[T, num_attention_heads, kv_lora_rank + qk_rope_head_dim]`, without a
+    /// gradient.
+    pub q: Tensor,
+    /// The attention's keys by slot, `[slots, kv_lora_rank + qk_rope_head_dim]`, without a gradient.
+    pub kv: Tensor,
+    /// Multiplies `q . kv` in the attention's softmax.
+    pub softmax_scale: f64,
+    /// The slots that the rows at positions from `index_topk` on attended to, `[such rows, index_topk]` i32, -1 = none.
+    /// All other rows attended to all positions up to their own; `None` where all rows did.
+    pub chosen: Option<Tensor>,
 }
 
 /// What a training pass gives back.
@@ -27,6 +57,34 @@ pub struct TrainingOutput {
     ///
     /// Their gradients reach the indexer's parameters only: its input is detached, and the selection has no gradient.
     pub index_scores: Vec<Option<Tensor>>,
+    /// For each layer that ran, what its indexer's loss is computed from; `None` in layers without an indexer, and where
+    /// [`TrainingOptions::indexer_inputs`] is not set.
+    pub indexer_inputs: Vec<Option<IndexerInputs>>,
+    /// For each layer that ran, the logits of its router, `[T, n_routed_experts]` f32; `None` in dense layers, and where
+    /// they are not tracked for gradients.
+    pub router_logits: Vec<Option<Tensor>>,
+}
+
+/// What is collected of the layers, one entry for each.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    index_scores: Vec<Option<Tensor>>,
+    indexer_inputs: Vec<Option<IndexerInputs>>,
+    router_logits: Vec<Option<Tensor>>,
+}
+
+impl Collected {
+    pub(super) fn add(&mut self, out: &LayerOutput) {
+        self.index_scores.push(out.index_scores.clone());
+        self.indexer_inputs.push(out.indexer_inputs.clone());
+        // Without gradients nobody asks for them, and all layers' together are large.
+        self.router_logits.push(out.router_logits.clone().filter(Tensor::track_op));
+    }
+
+    fn with(self, hidden: Tensor) -> TrainingOutput {
+        let Self { index_scores, indexer_inputs, router_logits } = self;
+        TrainingOutput { hidden, index_scores, indexer_inputs, router_logits }
+    }
 }
 
 impl Model {
@@ -69,14 +127,14 @@ impl Model {
     ) -> Result<TrainingOutput> {
         let ids = self.ids(ids, layout)?;
         let (step, slots) = self.training_step(layout, options)?;
-        let (hidden, index_scores) = self.run_main(&ids, &step, |_| Ok(KeySource::Rows(&slots)), trace)?;
-        Ok(TrainingOutput { hidden, index_scores })
+        let (hidden, collected) = self.run_main(&ids, &step, |_| Ok(KeySource::Rows(&slots)), trace)?;
+        Ok(collected.with(hidden))
     }
 
     /// Runs the MTP layer without a cache; the arguments are those of [`Model::forward_mtp`] and
     /// [`Model::forward_training`].
     ///
-    /// Returns hidden states after `shared_head.norm`, and the scores of the one layer.
+    /// Returns hidden states after `shared_head.norm`, and what was asked for of the one layer.
     ///
     /// # Errors
     /// As [`Model::forward_training`], and if the model has no MTP layer.
@@ -90,8 +148,8 @@ impl Model {
     ) -> Result<TrainingOutput> {
         let ids = self.ids(next_ids, layout)?;
         let (step, slots) = self.training_step(layout, options)?;
-        let (hidden, index_scores) = self.run_mtp(&ids, hidden, &step, KeySource::Rows(&slots), trace)?;
-        Ok(TrainingOutput { hidden, index_scores: vec![index_scores] })
+        let (hidden, collected) = self.run_mtp(&ids, hidden, &step, KeySource::Rows(&slots), trace)?;
+        Ok(collected.with(hidden))
     }
 
     fn training_step<'a>(&self, layout: &'a BatchLayout, options: TrainingOptions) -> Result<(Step<'a>, RowSlots)> {
@@ -103,6 +161,7 @@ impl Model {
         let slots = layout.spans.iter().map(|span| span.block_table.len() * PAGE_SIZE).sum();
         let mut step = Step::new(layout, slots, &rule, &self.rope, &self.device)?;
         step.index_scores = options.index_scores;
+        step.indexer_inputs = options.indexer_inputs;
         Ok((step, row_slots))
     }
 }

@@ -236,7 +236,7 @@ fn the_indexers_losses_have_the_recorded_gradients() {
     let named: HashMap<_, _> = variables(&varmap).into_iter().collect();
     for (case, dense_attention) in [("kl_dense", true), ("kl_sparse", false)] {
         let mut trace = Trace::default();
-        let options = TrainingOptions { dense_attention, index_scores: true };
+        let options = TrainingOptions { dense_attention, index_scores: true, ..TrainingOptions::default() };
         let out = model.forward_training(&ids, &layout, options, Some(&mut trace)).unwrap();
         let logits = model.logits(&out.hidden).unwrap();
         let expected = golden[&format!("{case}.logits")].flatten_to(1).unwrap();
