@@ -86,7 +86,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let dir = common::resolve(args.model.as_deref())?;
-    let config = GenerationConfig::load(&dir)?.unwrap_or_default();
+    let config = common::generation_config(&dir)?;
     let options = AgentOptions {
         thinking: args.thinking == Switch::On,
         params: params(&args, &config),

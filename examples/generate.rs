@@ -30,7 +30,7 @@ use deepseek_v32::generation::{
     Cancel, Completion, Engine, EngineOptions, GenerationError, LocalModel, Request, SamplingParams, Stats,
     StopConditions, Tokenizer,
 };
-use deepseek_v32::weights::{self, GenerationConfig};
+use deepseek_v32::weights;
 use serde_json::json;
 
 /// A user's question with tools at hand, in V3.2's chat format.
@@ -198,7 +198,7 @@ fn read_prompt(args: &Args) -> Result<String> {
 }
 
 fn request(args: &Args, dir: &Path, prompt: &str, tokenizer: &Tokenizer, config: &Config) -> Result<Request> {
-    let defaults = GenerationConfig::load(dir)?.unwrap_or_default();
+    let defaults = common::generation_config(dir)?;
     let recommended = SamplingParams::recommended(&defaults);
     let mut eos = if args.ignore_eos { Vec::new() } else { config.eos_token_id.clone() };
     eos.extend(defaults.eos_token_id.iter().filter(|_| !args.ignore_eos));

@@ -23,7 +23,6 @@ use deepseek_v32::chat_model::{ChatModel, ControlTokens, LocalChat};
 use deepseek_v32::error::one_line;
 use deepseek_v32::generation::{EngineOptions, SamplingParams};
 use deepseek_v32::server::{Server, ServerOptions};
-use deepseek_v32::weights::GenerationConfig;
 use tokio::net::TcpListener;
 
 #[derive(Debug, Parser)]
@@ -144,7 +143,7 @@ fn run(args: Args) -> Result<()> {
     if args.refuse_control_tokens {
         chat = chat.with_control_tokens(ControlTokens::Refuse);
     }
-    let recommended = GenerationConfig::load(&dir)?.unwrap_or_default();
+    let recommended = common::generation_config(&dir)?;
     let context = chat.context_length();
     if let Some(max) = args.max_context.filter(|&max| max > context) {
         bail!("--max-context is {max}: the model's context is {context}");

@@ -17,7 +17,7 @@ use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::error::{one_line, one_line_path};
 use deepseek_v32::generation::GenerationError;
 use deepseek_v32::model::{CacheFormat, Model, ModelOptions, Precision};
-use deepseek_v32::weights::{self, LoadOptions, Progress};
+use deepseek_v32::weights::{self, GenerationConfig, LoadOptions, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use terminal::{complain, escaped, takes_codes};
 
@@ -282,6 +282,16 @@ pub fn named(error: impl Into<AgentError>) -> anyhow::Error {
         }
         error => error.into(),
     }
+}
+
+/// The checkpoint's `generation_config.json`; names on stderr what of it is not applied.
+pub fn generation_config(dir: &Path) -> Result<GenerationConfig> {
+    let config = GenerationConfig::load(dir)?.unwrap_or_default();
+    if !config.not_applied.is_empty() {
+        let keys = config.not_applied.join(", ");
+        eprintln!("note: {} asks for {keys}, which is not applied", one_line_path(&dir.join(GenerationConfig::FILE)));
+    }
+    Ok(config)
 }
 
 /// The text of a file of at most 64 MB, without a byte order mark.

@@ -2,6 +2,7 @@
 
 use super::error::Result;
 use super::params::parameter;
+use crate::ops::layout::PAGE_SIZE;
 
 /// Options of an [`Engine`](super::Engine).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct EngineOptions {
     /// third of the step's rows. Default 2.
     pub prefill_per_decode: usize,
     /// Most cached tokens of all running sequences, each rounded up to whole pages of 64. A request waits until
-    /// its prompt and `max_tokens` fit, so a running sequence never loses its place. Default: no bound.
+    /// its prompt and `max_tokens` fit, so a running sequence never loses its place. At least 64. Default: no bound.
     pub max_cached_tokens: Option<usize>,
     /// Most tokens of ended requests that stay cached, in whole pages of 64, so that a prompt which begins as one of
     /// them does, need not go through the model again; those not used for longest go first. They count for
@@ -73,6 +74,9 @@ impl EngineOptions {
         }
         if self.mixed_prefill_tokens == 0 {
             return Err(parameter("mixed_prefill_tokens", 0, "at least 1"));
+        }
+        if let Some(max) = self.max_cached_tokens.filter(|&max| max < PAGE_SIZE) {
+            return Err(parameter("max_cached_tokens", max, "at least one page, 64"));
         }
         let answers = self.max_sequences.saturating_mul(self.draft_tokens.saturating_add(1));
         if self.step_tokens <= answers {

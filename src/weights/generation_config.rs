@@ -30,7 +30,33 @@ pub struct GenerationConfig {
     pub repetition_penalty: Option<f64>,
     /// Most tokens to generate; > 0.
     pub max_new_tokens: Option<usize>,
+    /// Keys that would change answers under `transformers` and that this crate does not apply, in the order of the file.
+    pub not_applied: Vec<String>,
 }
+
+/// Keys that this crate does not apply, each with the value that changes nothing, as JSON; null never does.
+const NOT_APPLIED: [(&str, &str); 20] = [
+    ("min_length", "0"),
+    ("min_new_tokens", "0"),
+    ("typical_p", "1"),
+    ("top_h", "null"),
+    ("epsilon_cutoff", "0"),
+    ("eta_cutoff", "0"),
+    ("num_beams", "1"),
+    ("penalty_alpha", "0"),
+    ("dola_layers", "null"),
+    ("guidance_scale", "1"),
+    ("no_repeat_ngram_size", "0"),
+    ("encoder_repetition_penalty", "1"),
+    ("bad_words_ids", "[]"),
+    ("sequence_bias", "{}"),
+    ("suppress_tokens", "[]"),
+    ("begin_suppress_tokens", "[]"),
+    ("forced_bos_token_id", "null"),
+    ("forced_eos_token_id", "null"),
+    ("exponential_decay_length_penalty", "null"),
+    ("stop_strings", "[]"),
+];
 
 impl GenerationConfig {
     /// The name of the file in a checkpoint's directory.
@@ -66,7 +92,8 @@ impl GenerationConfig {
         }
     }
 
-    /// Reads the text of a `generation_config.json`; unknown keys are ignored.
+    /// Reads the text of a `generation_config.json`. Keys that this crate does not apply are in
+    /// [`GenerationConfig::not_applied`] where they would change answers; others are ignored.
     ///
     /// # Errors
     /// A [`ConfigError`] naming the key that is of the wrong type or out of range.
@@ -100,9 +127,21 @@ impl GenerationConfig {
             max_new_tokens: typed(map, "max_new_tokens", "a whole number above 0", |value| {
                 whole(value).filter(|count| *count > 0)
             })?,
+            not_applied: map.iter().filter(|(key, value)| changes_answers(key, value)).map(|(key, _)| key.clone()).collect(),
         };
         Ok(config)
     }
+}
+
+/// Whether `key` is one of [`NOT_APPLIED`] with a value that matters.
+fn changes_answers(key: &str, value: &Value) -> bool {
+    let neutral = |text: &str| match (text.parse::<f64>(), value) {
+        (Ok(number), value) => value.as_f64() == Some(number),
+        (Err(_), Value::Array(list)) => text == "[]" && list.is_empty(),
+        (Err(_), Value::Object(map)) => text == "{}" && map.is_empty(),
+        _ => false,
+    };
+    !value.is_null() && NOT_APPLIED.iter().any(|(name, text)| *name == key && !neutral(text))
 }
 
 fn whole(value: &Value) -> Option<usize> {

@@ -478,6 +478,13 @@ fn generation_configs_are_optional_and_checked() {
     let text = r#"{"min_p": 0.1, "repetition_penalty": 1.05, "max_new_tokens": 9}"#;
     let config = GenerationConfig::from_json(text).unwrap();
     assert_eq!((config.min_p, config.repetition_penalty, config.max_new_tokens), (Some(0.1), Some(1.05), Some(9)));
+    let neutral = r#"{"num_beams": 1, "min_length": 0, "suppress_tokens": [], "typical_p": 1.0, "stop_strings": null}"#;
+    assert!(GenerationConfig::from_json(neutral).unwrap().not_applied.is_empty());
+    let text = r#"{"suppress_tokens": [3], "cache_implementation": "static", "num_beams": 4, "sequence_bias": {"a": 1}}"#;
+    assert_eq!(
+        GenerationConfig::from_json(text).unwrap().not_applied,
+        ["suppress_tokens", "num_beams", "sequence_bias"]
+    );
     for (key, wrong) in [
         ("min_p", "1.5"),
         ("repetition_penalty", "0"),

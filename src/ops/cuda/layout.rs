@@ -63,8 +63,8 @@ impl DeviceLayout {
             base += span.context();
         }
         let count = spans.len();
-        // Without rows there are no spans, and attention over expanded keys does without block tables; memory for
-        // nothing cannot be had.
+        // Without rows there are no spans, and attention over expanded keys does without block tables; an
+        // allocation of no bytes fails.
         spans.resize(count.max(1), [0; 4]);
         pages.resize(pages.len().max(1), 0);
         let device = Device::Cuda(device.clone());
