@@ -127,7 +127,11 @@ impl GenerationConfig {
             max_new_tokens: typed(map, "max_new_tokens", "a whole number above 0", |value| {
                 whole(value).filter(|count| *count > 0)
             })?,
-            not_applied: map.iter().filter(|(key, value)| changes_answers(key, value)).map(|(key, _)| key.clone()).collect(),
+            not_applied: map
+                .iter()
+                .filter(|(key, value)| changes_answers(key, value))
+                .map(|(key, _)| key.clone())
+                .collect(),
         };
         Ok(config)
     }

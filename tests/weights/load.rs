@@ -480,7 +480,8 @@ fn generation_configs_are_optional_and_checked() {
     assert_eq!((config.min_p, config.repetition_penalty, config.max_new_tokens), (Some(0.1), Some(1.05), Some(9)));
     let neutral = r#"{"num_beams": 1, "min_length": 0, "suppress_tokens": [], "typical_p": 1.0, "stop_strings": null}"#;
     assert!(GenerationConfig::from_json(neutral).unwrap().not_applied.is_empty());
-    let text = r#"{"suppress_tokens": [3], "cache_implementation": "static", "num_beams": 4, "sequence_bias": {"a": 1}}"#;
+    let text =
+        r#"{"suppress_tokens": [3], "cache_implementation": "static", "num_beams": 4, "sequence_bias": {"a": 1}}"#;
     assert_eq!(
         GenerationConfig::from_json(text).unwrap().not_applied,
         ["suppress_tokens", "num_beams", "sequence_bias"]
