@@ -7,6 +7,7 @@ use crate::chat::{ChatError, GrammarError, ToolError};
 use crate::chat_model::ChatModelError;
 use crate::config::ConfigError;
 use crate::distributed::DistributedError;
+use crate::evaluation::EvaluationError;
 use crate::generation::GenerationError;
 use crate::training::TrainingError;
 use crate::weights::WeightsError;
@@ -50,6 +51,9 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
+    /// A cost or a chart was refused.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

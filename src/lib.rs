@@ -35,6 +35,7 @@
 //! | 5 | [`chat_model`] | models that chat, local or behind a server |
 //! | 5 | [`training`] | losses, optimizers and data |
 //! | 6 | [`agent`] | the loop between model and tools |
+//! | 7 | [`evaluation`] | what a model costs |
 //! | 7 | `server` (feature) | OpenAI's protocol over HTTP |
 //! | top | [`error`], [`prelude`] | the root error, which gathers those of the modules; the types that most programs use |
 #![deny(missing_docs)]
@@ -46,6 +47,7 @@ pub mod config;
 pub mod distributed;
 pub mod environment;
 pub mod error;
+pub mod evaluation;
 mod foreign;
 pub mod generation;
 pub mod grammar;

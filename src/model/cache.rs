@@ -302,6 +302,27 @@ impl Cache {
         Ok((values(&layer.kv, layer.packing.map(|packing| packing.kv))?, index_k.transpose()?))
     }
 
+    /// Writes rows that were computed elsewhere, or made up, to the slots of `layout`'s rows `[T]` in one layer, as a step
+    /// of the model does: `kv: [T, kv_lora_rank + qk_rope_head_dim]`, the normalised latent and the rotated `k_pe`, and
+    /// `index_k: [T, index_head_dim]` where the layer has an indexer; f32, bf16 or f16, rounded to the cache's format.
+    ///
+    /// The MTP layer has the number after the last.
+    ///
+    /// # Errors
+    /// If there is no such layer, a shape or dtype is another, or index keys are missing or too many.
+    pub fn write(&mut self, layout: &BatchLayout, layer: usize, kv: &Tensor, index_k: Option<&Tensor>) -> Result<()> {
+        layout.check(layout.tokens(), self.pages() * PAGE_SIZE)?;
+        let cached = self.layer(layer)?;
+        let slots = Tensor::from_vec(layout.slots(), layout.tokens(), kv.device())?;
+        match (&cached.index_k, index_k) {
+            (Some(keys), Some(rows)) => cached.write_index_k(keys, rows, &slots)?,
+            (None, None) => {}
+            (Some(_), None) => candle::bail!("layer {layer} has an indexer, but no index keys were given"),
+            (None, Some(_)) => candle::bail!("layer {layer} has no indexer, but index keys were given"),
+        }
+        cached.write_kv(kv, &slots)
+    }
+
     pub(super) fn layer(&self, layer: usize) -> Result<&LayerCache> {
         match self.layers.get(layer) {
             Some(layer) => Ok(layer),

@@ -189,3 +189,31 @@ fn a_chunk_costs_its_context() {
     let topk = sparse.config().index_topk.unwrap();
     assert!(sparse.chunk_overhead(topk - 1) > 0 && sparse.chunk_overhead(topk) == 0);
 }
+
+#[test]
+fn rows_written_from_elsewhere_are_those_of_a_run() {
+    let layers = MODEL.config().num_hidden_layers + usize::from(MODEL.has_mtp());
+    let tokens: Vec<u32> = (0..90).map(|i| i * 7 % MODEL.config().vocab_size as u32).collect();
+    let mut first = MODEL.new_cache(0).unwrap();
+    let a = first.create();
+    run(&mut first, &[(a, tokens.clone())]);
+
+    let mut second = MODEL.new_cache(0).unwrap();
+    // Another sequence before it, so that the slots are others.
+    let (other, b) = (second.create(), second.create());
+    second.append(&[(other, 70)]).unwrap();
+    let layout = second.append(&[(b, tokens.len())]).unwrap();
+    for layer in 0..layers {
+        let (kv, index_k) = first.rows(a, layer).unwrap();
+        second.write(&layout, layer, &kv, index_k.as_ref()).unwrap();
+    }
+    close(&run(&mut second, &[(b, vec![5])])[0], &run(&mut first, &[(a, vec![5])])[0]);
+
+    let (kv, index_k) = first.rows(a, 0).unwrap();
+    let kv = kv.narrow(0, 0, tokens.len()).unwrap();
+    let error = second.write(&layout, 0, &kv, None).unwrap_err().to_string();
+    assert!(error.starts_with("layer 0 has an indexer, but no index keys were given"), "{error}");
+    let error = second.write(&layout, layers, &kv, index_k.as_ref()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("the cache has no layer {layers}")), "{error}");
+    assert!(second.write(&layout, 0, &kv.narrow(1, 1, 4).unwrap(), index_k.as_ref()).is_err());
+}

@@ -1,0 +1,5 @@
+//! Costs and charts.
+
+mod chart;
+mod cost;
+mod curve;
