@@ -14,6 +14,7 @@ mod malformed_support;
 
 mod chat;
 mod chat_template;
+mod cost_curves;
 mod dsa_loss;
 mod generate;
 mod malformed;
