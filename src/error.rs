@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::distributed::DistributedError;
 use crate::evaluation::EvaluationError;
 use crate::generation::GenerationError;
+use crate::rl::RlError;
 use crate::training::TrainingError;
 use crate::weights::WeightsError;
 
@@ -54,6 +55,9 @@ pub enum Error {
     /// A cost or a chart was refused.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    /// A loss of reinforcement learning was refused.
+    #[error(transparent)]
+    Rl(#[from] RlError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

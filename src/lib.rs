@@ -36,6 +36,7 @@
 //! | 5 | [`training`] | losses, optimizers and data |
 //! | 6 | [`agent`] | the loop between model and tools |
 //! | 7 | [`evaluation`] | what a model costs |
+//! | 7 | [`rl`] | reinforcement learning: the loss of GRPO |
 //! | 7 | `server` (feature) | OpenAI's protocol over HTTP |
 //! | top | [`error`], [`prelude`] | the root error, which gathers those of the modules; the types that most programs use |
 #![deny(missing_docs)]
@@ -54,6 +55,7 @@ pub mod grammar;
 pub mod model;
 pub mod ops;
 pub mod prelude;
+pub mod rl;
 #[cfg(feature = "server")]
 pub mod server;
 mod show;

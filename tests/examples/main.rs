@@ -21,5 +21,6 @@ mod malformed;
 mod malformed_config;
 mod parity;
 mod programs;
+mod rl_loss;
 mod terminal;
 mod tool_calling;
