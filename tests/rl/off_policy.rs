@@ -33,11 +33,13 @@ fn drifting(drifts: &[(f64, bool)], reward: f64) -> [Sequence; 2] {
     [of(drifts.iter().map(row).collect(), reward), of(vec![row(&(0.0, true))], -reward)]
 }
 
+/// Rows (drift, generated), reward, whether a delta of 0.3 masks.
+type Case = (&'static [(f64, bool)], f64, bool);
+
 #[test]
 fn negatives_above_delta_are_masked_and_no_others() {
-    let tool = (100.0, false);
-    // Rows (drift, generated), reward, whether delta = 0.3 masks.
-    let cases: [(&[(f64, bool)], f64, bool); 9] = [
+    const TOOL: (f64, bool) = (100.0, false);
+    let cases: [Case; 9] = [
         (&[(0.2, true), (0.5, true)], -1.0, true),
         (&[(0.2, true), (0.5, true)], 1.0, false),
         (&[(0.2, true), (0.3, true)], -1.0, false),
@@ -45,8 +47,8 @@ fn negatives_above_delta_are_masked_and_no_others() {
         // The policy moved towards it: one-sided.
         (&[(-2.0, true), (-0.5, true)], -1.0, false),
         // Rows of tools count neither in the sum nor in the length.
-        (&[(0.2, true), tool, (0.5, true)], -1.0, true),
-        (&[(0.2, true), tool, (0.3, true)], -1.0, false),
+        (&[(0.2, true), TOOL, (0.5, true)], -1.0, true),
+        (&[(0.2, true), TOOL, (0.3, true)], -1.0, false),
         (&[(0.4, true), (-90.0, false)], -1.0, true),
         // Not longer sequences, but those that drift more for each token.
         (&[(0.2, true); 12], -1.0, false),

@@ -13,8 +13,15 @@ const END: usize = 2;
 /// A policy over strings of {0, 1, END}: row 0 of its logits is for the first token, rows 1 and 2 follow tokens 0 and 1.
 struct Strings {
     logits: Vec<Vec<f64>>,
-    /// Each string's rows of logits and tokens, its probability and reward.
-    all: Vec<(Vec<(usize, u32)>, f64, f64)>,
+    all: Vec<Answer>,
+}
+
+/// A string.
+struct Answer {
+    /// Rows of logits and tokens.
+    steps: Vec<(usize, u32)>,
+    probability: f64,
+    reward: f64,
 }
 
 impl Strings {
@@ -22,15 +29,15 @@ impl Strings {
         let mut rng = common::rng(seed);
         let logits: Vec<_> = (0..3).map(|_| random_logits(&mut rng, 3, 1.0)).collect();
         let p: Vec<_> = logits.iter().map(|logits| softmax(logits)).collect();
-        let mut all = vec![(vec![(0, END as u32)], p[0][END], 0.3)];
+        let mut all = vec![Answer { steps: vec![(0, END as u32)], probability: p[0][END], reward: 0.3 }];
         for first in 0..END {
             for second in 0..3 {
                 let reward = (first as f64 - 0.4) * (second as f64 + 0.7);
-                all.push((
-                    vec![(0, first as u32), (first + 1, second as u32)],
-                    p[0][first] * p[first + 1][second],
+                all.push(Answer {
+                    steps: vec![(0, first as u32), (first + 1, second as u32)],
+                    probability: p[0][first] * p[first + 1][second],
                     reward,
-                ));
+                });
             }
         }
         Self { logits, all }
@@ -39,7 +46,7 @@ impl Strings {
     /// `grad J = sum p(s) R(s) sum_t (1[token] - p)`, `[9]`.
     fn policy_gradient(&self) -> Vec<f64> {
         let mut found = vec![0.0; 9];
-        for (steps, probability, reward) in &self.all {
+        for Answer { steps, probability, reward } in &self.all {
             for &(row, token) in steps {
                 for (id, p) in softmax(&self.logits[row]).iter().enumerate() {
                     let own = f64::from(u8::from(id == token as usize));
@@ -58,8 +65,8 @@ impl Strings {
         for group in 0..groups {
             let members: Vec<_> =
                 (0..size).map(|at| &self.all[group / self.all.len().pow(at) % self.all.len()]).collect();
-            let probability: f64 = members.iter().map(|member| member.1).product();
-            for (steps, _, reward) in members {
+            let probability: f64 = members.iter().map(|member| member.probability).product();
+            for Answer { steps, reward, .. } in members {
                 rows.extend(steps.iter().map(|&(row, _)| row as u32));
                 let row = |&(row, token): &(usize, u32)| Row {
                     logits: Vec::new(),
