@@ -85,15 +85,16 @@ impl Gradients {
     /// [`TrainingError::NotFinite`] names the first parameter whose gradient has a NaN or an infinity, or is too large to
     /// be squared.
     pub fn norm(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for (name, tensor) in &self.tensors {
-            let squares = tensor.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            if !squares.is_finite() {
-                return Err(TrainingError::NotFinite { name: format!("the gradient of {name}") });
-            }
-            sum += squares;
+        let squares = |tensor: &Tensor| tensor.sqr()?.sum_all()?.to_dtype(DType::F64);
+        let squares = self.tensors.values().map(squares).collect::<candle_core::Result<Vec<_>>>()?;
+        if squares.is_empty() {
+            return Ok(0.0);
         }
-        Ok(sum.sqrt())
+        let squares = Tensor::stack(&squares, 0)?.to_vec1::<f64>()?;
+        if let Some((name, _)) = self.tensors.keys().zip(&squares).find(|(_, square)| !square.is_finite()) {
+            return Err(TrainingError::NotFinite { name: format!("the gradient of {name}") });
+        }
+        Ok(squares.iter().sum::<f64>().sqrt())
     }
 
     /// Multiplies all gradients with `max_norm / norm` if [`Self::norm`] is larger than `max_norm`. Returns the norm that

@@ -79,13 +79,11 @@ fn in_chunks(
         head: head.weight.detach().to_dtype(compute)?,
         tracked: hidden.track_op() || head.weight.track_op(),
     };
-    let mut sum: Option<Tensor> = None;
+    let (mut sum, mut nll) = (None::<Tensor>, Vec::new());
     let (mut d_hidden, mut d_head) = (Vec::new(), None::<Tensor>);
     for rows in counted.chunks((elements / vocab_size).max(1)) {
         let chunk = chunks.chunk(rows, targets, weights)?;
-        for (&row, value) in rows.iter().zip(chunk.nll.to_dtype(DType::F64)?.to_vec1::<f64>()?) {
-            negative_log_likelihood[row as usize] = value;
-        }
+        nll.push(chunk.nll);
         sum = Some(added(sum, chunk.loss)?);
         if let Some((hidden, head)) = chunk.gradients {
             d_hidden.push(hidden);
@@ -96,6 +94,9 @@ fn in_chunks(
         Some(sum) => sum,
         None => Tensor::zeros((), compute, hidden.device())?,
     };
+    for (&row, value) in counted.iter().zip(Tensor::cat(&nll, 0)?.to_dtype(DType::F64)?.to_vec1::<f64>()?) {
+        negative_log_likelihood[row as usize] = value;
+    }
     let Some(d_head) = d_head else { return Ok(TokenLoss { loss, negative_log_likelihood }) };
     let index = Tensor::from_vec(counted.clone(), counted.len(), hidden.device())?;
     let d_hidden = chunks.hidden.zeros_like()?.index_add(&index, &Tensor::cat(&d_hidden, 0)?, 0)?;

@@ -17,15 +17,16 @@ use crate::support::{difference, flat, model, small, variables};
 const KL_TOLERANCE: f64 = 2e-5;
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
-struct Golden {
-    tensors: HashMap<String, Tensor>,
-    model: Model,
-    varmap: VarMap,
-    ids: Vec<u32>,
-    layout: BatchLayout,
+/// A checkpoint with recorded values.
+pub struct Golden {
+    pub tensors: HashMap<String, Tensor>,
+    pub model: Model,
+    pub varmap: VarMap,
+    pub ids: Vec<u32>,
+    pub layout: BatchLayout,
 }
 
-fn golden() -> Golden {
+pub fn golden() -> Golden {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/v32_mtp_train");
     let tensors = candle_core::safetensors::load(dir.join("golden.safetensors"), &Device::Cpu).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();

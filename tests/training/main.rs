@@ -3,8 +3,13 @@
 #[path = "../support/checkpoint_writer/mod.rs"]
 mod checkpoint_writer;
 
+mod balance;
+mod data;
 mod distributed;
 mod indexer_loss;
 mod indexer_model;
 mod language_model;
+mod objective;
+mod optimizer;
+mod sft;
 mod support;

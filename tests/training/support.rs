@@ -1,8 +1,11 @@
 //! Models and numbers that the tests share.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use deepseek_v32::config::Config;
+use deepseek_v32::generation::Tokenizer;
 use deepseek_v32::model::Model;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -29,6 +32,11 @@ pub fn model(config: &Config, seed: u64) -> (Model, VarMap) {
         variable.set(&Tensor::from_vec(values, variable.dims(), &Device::Cpu).unwrap()).unwrap();
     }
     (model, varmap)
+}
+
+/// The tokenizer of the embedded checkpoint.
+pub fn tiny_tokenizer() -> Tokenizer {
+    Tokenizer::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assets/tiny-v32")).unwrap()
 }
 
 /// In order of name.

@@ -18,8 +18,10 @@ use crate::model::IndexerInputs;
 use crate::ops::layout::{BatchLayout, Span};
 
 mod block;
+mod recall;
 
 pub use block::IndexerBlock;
+pub use recall::indexer_recall;
 
 use block::Keys;
 
@@ -130,24 +132,29 @@ pub fn indexer_loss_with(
     let tracked = arguments.iter().any(|argument| argument.track_op());
     let plain = |tensor: &Tensor| tensor.detach().to_dtype(compute)?.contiguous();
     let reader = block::Reader::new(batch, arguments.map(plain), compute)?;
-    let mut kl = vec![0.0; sizes.tokens];
-    let mut loss = Tensor::zeros((), compute, index_q.device())?;
+    let row_weights = Tensor::new(row_weights, index_q.device())?.to_dtype(compute)?;
+    let mut kl = Vec::new();
     let (mut d_q, mut d_weights) = (Vec::new(), Vec::new());
     let mut d_k = index_k.detach().to_dtype(compute)?.zeros_like()?;
     for part in parts(batch, &sizes) {
         let block = reader.block(&part)?;
         see(&block)?;
-        kl[part.rows.clone()].copy_from_slice(&block.kl.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-        let own = Tensor::new(&row_weights[part.rows.clone()], index_q.device())?.to_dtype(compute)?;
-        loss = (loss + (&block.kl * &own)?.sum_all()?)?;
         if tracked {
+            let own = row_weights.narrow(0, part.rows.start, part.rows.len())?;
             let gradients = reader.gradients(&part, &block, &own)?;
             d_q.push(gradients.index_q);
             d_weights.push(gradients.weights);
             d_k = d_k.index_add(&gradients.slots, &gradients.index_k, 0)?;
         }
+        kl.push(block.kl);
     }
-    if !tracked || sizes.tokens == 0 {
+    if sizes.tokens == 0 {
+        return Ok(IndexerLoss { loss: Tensor::zeros((), compute, index_q.device())?, kl: Vec::new() });
+    }
+    let kl = Tensor::cat(&kl, 0)?;
+    let loss = (&kl * row_weights)?.sum_all()?;
+    let kl = kl.to_dtype(DType::F64)?.to_vec1()?;
+    if !tracked {
         return Ok(IndexerLoss { loss, kl });
     }
     let gradients = [Tensor::cat(&d_q, 0)?, d_k, Tensor::cat(&d_weights, 0)?];
