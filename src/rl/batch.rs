@@ -10,6 +10,14 @@ use super::error::{Result, RlError};
 pub enum Policy {
     /// Logits `[T, V]` in f32, f64, bf16 or f16. Row t is the distribution that token t was drawn from.
     Logits(Tensor),
+    /// The logits `hidden · headᵀ` of hidden states `[T, hidden_size]` and an output weight `[V, hidden_size]`, which are
+    /// computed in chunks of rows and never held as a whole; see [`head_log_probs`](crate::rl::head_log_probs).
+    Hidden {
+        /// `[T, hidden_size]` in f32, f64, bf16 or f16.
+        hidden: Tensor,
+        /// `[V, hidden_size]`, the same dtypes.
+        head: Tensor,
+    },
     /// Log-probabilities `[T]` of the tokens in f32 or f64, after temperature and kept set. They were computed elsewhere.
     LogProbs(Tensor),
 }
@@ -160,6 +168,7 @@ impl Batch {
     pub(crate) fn check_rows(&self, enters: &[bool], config: &GrpoConfig) -> Result<()> {
         let (field, dims, expected) = match &self.policy {
             Policy::Logits(logits) => ("logits", logits.dims(), ["T", "V"].as_slice()),
+            Policy::Hidden { hidden, .. } => ("hidden", hidden.dims(), ["T", "hidden_size"].as_slice()),
             Policy::LogProbs(logp) => ("logp", logp.dims(), ["T"].as_slice()),
         };
         if dims.len() != expected.len() || dims[0] != self.rows() {

@@ -1,20 +1,20 @@
-//! Log-probabilities of tokens from logits: temperature, kept sets, chunks of rows.
+//! Log-probabilities of tokens: temperature, kept sets, chunks of rows.
 
-use std::sync::Arc;
-
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::batch::KeptSets;
 use super::error::{Result, RlError};
-use super::linked::linked;
+use super::linked::{linked, linked_pair};
+use super::rows::Rows;
+use crate::ops;
 
 /// Logits that are held at once in other forms, unless one row has more.
 const CHUNK_ELEMENTS: usize = 1 << 22;
 
-/// What [`log_probs`] returns for `T` rows.
+/// Log-probabilities of `T` rows.
 #[derive(Debug, Clone)]
 pub struct LogProbs {
-    /// `[T]` the log-probability of each row's token, in f64 for f64 logits, else f32; 0 in rows that do not enter.
+    /// `[T]` the log-probability of each row's token, in f64 for inputs in f64, else f32; 0 in rows that do not enter.
     pub logp: Tensor,
     /// `[T]` the entropy of each row's distribution in nats, without gradient; same dtype and rows.
     pub entropy: Tensor,
@@ -46,52 +46,85 @@ pub fn log_probs(
     kept: Option<&KeptSets>,
     temperature: f64,
 ) -> Result<LogProbs> {
-    log_probs_in_chunks(logits, tokens, enters, kept, temperature, CHUNK_ELEMENTS)
-}
-
-/// [`log_probs`] with `elements` logits in a chunk.
-pub(crate) fn log_probs_in_chunks(
-    logits: &Tensor,
-    tokens: &[u32],
-    enters: &[bool],
-    kept: Option<&KeptSets>,
-    temperature: f64,
-    elements: usize,
-) -> Result<LogProbs> {
     let (rows, vocab) = match *logits.dims() {
         [rows, vocab] if rows > 0 && vocab > 0 => (rows, vocab),
         ref dims => return Err(RlError::batch("logits", format!("shape {dims:?}, expected [T, V]"))),
     };
-    let dtype = match logits.dtype() {
-        DType::F64 => DType::F64,
-        DType::F32 | DType::BF16 | DType::F16 => DType::F32,
-        other => return Err(RlError::batch("logits", format!("dtype {other:?}, expected f32, f64, bf16 or f16"))),
+    let dtype = computed_in("logits", logits.dtype())?;
+    of_logits(logits, checked(rows, vocab, dtype, tokens, enters, kept, temperature)?)
+}
+
+/// [`log_probs`] of the logits `hidden · headᵀ`, which are never held as a whole: each chunk's are computed in the forward
+/// pass and again in the backward pass.
+///
+/// - `hidden`: `[T, hidden_size]` in f32, f64, bf16 or f16
+/// - `head`: `[V, hidden_size]`, the same dtypes: the weight of [`Model::lm_head`](crate::model::Model::lm_head)
+///
+/// Logits and softmax are f64 where `hidden` is, else f32. Gradients reach both. The gradient of rows that do not enter
+/// is 0, and their hidden states must be finite.
+///
+/// # Errors
+/// As [`log_probs`].
+pub fn head_log_probs(
+    hidden: &Tensor,
+    head: &Tensor,
+    tokens: &[u32],
+    enters: &[bool],
+    kept: Option<&KeptSets>,
+    temperature: f64,
+) -> Result<LogProbs> {
+    let (rows, width) = match *hidden.dims() {
+        [rows, width] if rows > 0 && width > 0 => (rows, width),
+        ref dims => return Err(RlError::batch("hidden", format!("shape {dims:?}, expected [T, hidden_size]"))),
     };
+    let vocab = match *head.dims() {
+        [vocab, found] if vocab > 0 && found == width => vocab,
+        ref dims => return Err(RlError::batch("head", format!("shape {dims:?}, expected [V, {width}]"))),
+    };
+    computed_in("head", head.dtype())?;
+    let dtype = computed_in("hidden", hidden.dtype())?;
+    of_hidden(hidden, head, checked(rows, vocab, dtype, tokens, enters, kept, temperature)?)
+}
+
+/// The dtype of softmax and log-probabilities.
+fn computed_in(field: &str, dtype: DType) -> Result<DType> {
+    match dtype {
+        DType::F64 => Ok(DType::F64),
+        DType::F32 | DType::BF16 | DType::F16 => Ok(DType::F32),
+        other => Err(RlError::batch(field, format!("dtype {other:?}, expected f32, f64, bf16 or f16"))),
+    }
+}
+
+/// Checks what the rows are drawn with.
+fn checked(
+    rows: usize,
+    vocab: usize,
+    dtype: DType,
+    tokens: &[u32],
+    enters: &[bool],
+    kept: Option<&KeptSets>,
+    temperature: f64,
+) -> Result<Rows> {
     if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(RlError::config(
-            "temperature",
-            format!("{temperature} was given, expected a finite number above 0"),
-        ));
+        let message = format!("{temperature} was given, expected a finite number above 0");
+        return Err(RlError::config("temperature", message));
     }
     let lengths = [("tokens", tokens.len()), ("enters", enters.len()), ("kept", kept.map_or(rows, KeptSets::rows))];
     if let Some((field, found)) = lengths.into_iter().find(|&(_, found)| found != rows) {
-        return Err(RlError::batch(field, format!("{found} values, expected {rows} as `logits` has rows")));
+        return Err(RlError::batch(field, format!("{found} values, expected {rows} as there are rows")));
     }
     for row in (0..rows).filter(|&row| enters[row]) {
         check_row(row, tokens[row], vocab, kept.and_then(|kept| kept.row(row)))?;
     }
-    let rows = Rows {
+    Ok(Rows {
         tokens: tokens.iter().zip(enters).map(|(&token, &enters)| if enters { token } else { 0 }).collect(),
-        enters: enters.into(),
+        enters: enters.to_vec(),
         kept: kept.cloned(),
         temperature,
         vocab,
         dtype,
-        chunk: (elements / vocab).max(1),
-    };
-    let (logp, entropy) = rows.forward(&logits.detach())?;
-    let logp = linked("log_probs", logits, &logp, move |logits, grad| rows.backward(&logits.detach(), grad))?;
-    Ok(LogProbs { logp, entropy })
+        chunk: (CHUNK_ELEMENTS / vocab).max(1),
+    })
 }
 
 /// Checks the token and the kept set of a row that enters.
@@ -110,109 +143,121 @@ fn check_row(row: usize, token: u32, vocab: usize, kept: Option<&[u32]>) -> Resu
     }
 }
 
-/// What the rows of `log_probs` are computed with, apart from the logits.
-struct Rows {
-    tokens: Vec<u32>,
-    enters: Arc<[bool]>,
-    kept: Option<KeptSets>,
-    temperature: f64,
-    vocab: usize,
-    dtype: DType,
-    /// Rows in a chunk.
-    chunk: usize,
-}
-
-/// Rows of a chunk, `c` of them.
-struct Chunk {
-    /// `[c, V]` logits over the temperature, less the row's greatest; -infinity outside of the kept set.
-    shifted: Tensor,
-    /// `[c, V]` u8, 1 at the row's token.
-    chosen: Tensor,
-    /// `[c, 1]` u8, 1 where the row enters.
-    enters: Tensor,
-}
-
-impl Rows {
-    /// First row and number of rows of each chunk.
-    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let rows = self.tokens.len();
-        (0..rows).step_by(self.chunk).map(move |start| (start, self.chunk.min(rows - start)))
-    }
-
-    fn chunk(&self, logits: &Tensor, start: usize, len: usize) -> candle_core::Result<Chunk> {
-        let (device, shape) = (logits.device(), (len, self.vocab));
-        let at = start..start + len;
-        let enters: Vec<u8> = self.enters[at.clone()].iter().map(|&enters| enters.into()).collect();
-        let all_enter = !enters.contains(&0);
-        let enters = Tensor::from_vec(enters, (len, 1), device)?;
-        let mut scaled = (logits.narrow(0, start, len)?.to_dtype(self.dtype)? / self.temperature)?;
-        if !all_enter {
-            scaled = enters.broadcast_as(shape)?.where_cond(&scaled, &scaled.zeros_like()?)?;
-        }
-        if let Some(kept) = self.kept_mask(at.clone()) {
-            let nothing = Tensor::full(f32::NEG_INFINITY, shape, device)?.to_dtype(self.dtype)?;
-            scaled = Tensor::from_vec(kept, shape, device)?.where_cond(&scaled, &nothing)?;
-        }
-        let shifted = scaled.broadcast_sub(&scaled.max_keepdim(D::Minus1)?)?;
-        let tokens = Tensor::from_slice(&self.tokens[at], (len, 1), device)?;
-        let ids = Tensor::arange(0, self.vocab as u32, device)?.reshape((1, self.vocab))?;
-        Ok(Chunk { shifted, chosen: ids.broadcast_eq(&tokens)?, enters })
-    }
-
-    /// `[c * V]` 1 where the id is kept; `None` if all are. Rows that do not enter keep all.
-    fn kept_mask(&self, at: std::ops::Range<usize>) -> Option<Vec<u8>> {
-        let kept = self.kept.as_ref()?;
-        let set = |row: usize| kept.row(row).filter(|_| self.enters[row]);
-        if at.clone().all(|row| set(row).is_none()) {
-            return None;
-        }
-        let mut mask = vec![1; at.len() * self.vocab];
-        for (mask, row) in mask.chunks_mut(self.vocab).zip(at) {
-            if let Some(ids) = set(row) {
-                mask.fill(0);
-                ids.iter().for_each(|&id| mask[id as usize] = 1);
-            }
-        }
-        Some(mask)
-    }
-
-    /// Log-probabilities and entropies, both `[T]`.
-    fn forward(&self, logits: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
-        /// Ids of an exponent below it have probability 0 in f64, too; keeps 0 times infinity out of the entropy.
-        const LEAST: f64 = -1e4;
-        let (mut logp, mut entropy) = (Vec::new(), Vec::new());
-        for (start, len) in self.chunks() {
-            let Chunk { shifted, chosen, enters } = self.chunk(logits, start, len)?;
-            let exp = shifted.exp()?;
-            let sum = exp.sum_keepdim(D::Minus1)?;
-            let zeros = sum.zeros_like()?;
-            let own = chosen.where_cond(&shifted, &shifted.zeros_like()?)?.sum_keepdim(D::Minus1)?;
-            let mean = ((exp * shifted.maximum(LEAST)?)?.sum_keepdim(D::Minus1)? / &sum)?;
-            let log_sum = sum.log()?;
-            logp.push(enters.where_cond(&(own - &log_sum)?, &zeros)?);
-            entropy.push(enters.where_cond(&(log_sum - mean)?, &zeros)?);
-        }
-        Ok((Tensor::cat(&logp, 0)?.squeeze(1)?, Tensor::cat(&entropy, 0)?.squeeze(1)?))
-    }
-
-    /// The gradient `[T, V]` of the logits from that of the log-probabilities, `[T]`: `(1[v = token] - p_v) / temperature`
-    /// times it. `1 - p` of the token is the sum of the others' probabilities, so that it is exact near 0.
-    fn backward(&self, logits: &Tensor, grad: &Tensor) -> candle_core::Result<Tensor> {
-        let result = logits.zeros_like()?;
-        let scaled = (grad.to_dtype(self.dtype)? / self.temperature)?.unsqueeze(1)?;
-        for (start, len) in self.chunks() {
-            let Chunk { shifted, chosen, enters } = self.chunk(logits, start, len)?;
-            let exp = shifted.exp()?;
-            let others = chosen.where_cond(&exp.zeros_like()?, &exp)?;
-            let others_sum = others.sum_keepdim(D::Minus1)?;
-            let grad = scaled.narrow(0, start, len)?;
-            let grad = enters.where_cond(&grad.contiguous()?, &grad.zeros_like()?)?;
-            let factor = (grad / exp.sum_keepdim(D::Minus1)?)?;
-            let own = (&factor * others_sum)?.broadcast_as(chosen.shape())?.contiguous()?;
-            let others = others.broadcast_mul(&factor.neg()?)?;
-            let rows = chosen.where_cond(&own, &others)?.to_dtype(logits.dtype())?;
-            result.slice_set(&rows.contiguous()?, 0, start)?;
-        }
+fn of_logits(logits: &Tensor, rows: Rows) -> Result<LogProbs> {
+    let values = logits.detach();
+    let (logp, entropy) = rows.forward(|at| values.narrow(0, at.start, at.len()))?;
+    let logp = linked("log_probs", logits, &logp, move |logits, grad| {
+        let logits = logits.detach();
+        let result = Tensor::zeros(logits.shape(), logits.dtype(), logits.device())?;
+        rows.backward(
+            grad,
+            |at| logits.narrow(0, at.start, at.len()),
+            |at, gradient| result.slice_set(&gradient.to_dtype(result.dtype())?.contiguous()?, 0, at.start),
+        )?;
         Ok(result)
+    })?;
+    Ok(LogProbs { logp, entropy })
+}
+
+fn of_hidden(hidden: &Tensor, head: &Tensor, rows: Rows) -> Result<LogProbs> {
+    let dtype = rows.dtype;
+    // Without tracking, in the dtype that is computed in.
+    let untracked = move |tensor: &Tensor| tensor.detach().to_dtype(dtype);
+    let logits = move |hidden: &Tensor, head: &Tensor| match dtype {
+        DType::F64 => hidden.matmul(&head.t()?),
+        _ => ops::linear(hidden, head, None),
+    };
+    let (values, weight) = (untracked(hidden)?, untracked(head)?);
+    let (logp, entropy) = rows.forward(|at| logits(&values.narrow(0, at.start, at.len())?, &weight))?;
+    let logp = linked_pair("head_log_probs", (hidden, head), &logp, move |(hidden, head), grad| {
+        let (values, weight) = (untracked(hidden)?, untracked(head)?);
+        let result = values.zeros_like()?;
+        let mut of_head: Option<Tensor> = None;
+        rows.backward(
+            grad,
+            |at| logits(&values.narrow(0, at.start, at.len())?, &weight),
+            |at, gradient| {
+                result.slice_set(&gradient.matmul(&weight)?, 0, at.start)?;
+                let part = gradient.t()?.matmul(&values.narrow(0, at.start, at.len())?)?;
+                of_head = Some(match of_head.take() {
+                    Some(sum) => (sum + part)?,
+                    None => part,
+                });
+                Ok(())
+            },
+        )?;
+        let of_head = of_head.map_or_else(|| weight.zeros_like(), Ok)?;
+        Ok((result.to_dtype(hidden.dtype())?, of_head.to_dtype(head.dtype())?))
+    })?;
+    Ok(LogProbs { logp, entropy })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// Greatest difference of sums in another order, in f64.
+    const TOLERANCE: f64 = 1e-13;
+    const VOCAB: usize = 7;
+    const ROWS: usize = 13;
+
+    fn numbers(rows: usize, columns: usize, step: f64) -> Var {
+        let values: Vec<f64> = (0..rows * columns).map(|i| 2.0 * (i as f64 * step).sin()).collect();
+        Var::from_tensor(&Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()).unwrap()
+    }
+
+    /// Every third row does not enter, every other one has a kept set.
+    fn rows(chunk: usize) -> Rows {
+        let tokens: Vec<u32> = (0..ROWS as u32).map(|row| row * 5 % VOCAB as u32).collect();
+        let enters: Vec<bool> = (0..ROWS).map(|row| row % 3 != 1).collect();
+        let set = |row: usize| {
+            (0..VOCAB as u32).filter(|&id| id == tokens[row] || (id as usize + row).is_multiple_of(3)).collect()
+        };
+        let kept: Vec<_> = (0..ROWS).map(|row| (row % 2 == 0).then(|| set(row))).collect();
+        let kept = KeptSets::from_rows(&kept).unwrap();
+        let rows = checked(ROWS, VOCAB, DType::F64, &tokens, &enters, Some(&kept), 0.8).unwrap();
+        Rows { chunk, ..rows }
+    }
+
+    /// Log-probabilities, entropies, and the gradients of these variables.
+    fn all(found: LogProbs, variables: &[&Var]) -> Vec<f64> {
+        let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let weights: Vec<f64> = (0..ROWS).map(|row| row as f64 * 0.3 - 1.0).collect();
+        let weighted = (&found.logp * Tensor::new(weights, &Device::Cpu).unwrap()).unwrap();
+        let gradients = weighted.sum_all().unwrap().backward().unwrap();
+        let mut all = [flat(&found.logp), flat(&found.entropy)].concat();
+        variables.iter().for_each(|variable| all.extend(flat(gradients.get(variable).unwrap())));
+        all
+    }
+
+    fn same(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < TOLERANCE, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn chunks_do_not_matter() {
+        let (logits, hidden, head) = (numbers(ROWS, VOCAB, 1.1), numbers(ROWS, 4, 0.7), numbers(VOCAB, 4, 1.3));
+        let of_logits = |chunk| all(of_logits(&logits, rows(chunk)).unwrap(), &[&logits]);
+        let of_hidden = |chunk| all(of_hidden(&hidden, &head, rows(chunk)).unwrap(), &[&hidden, &head]);
+        let (whole, whole_hidden) = (of_logits(ROWS), of_hidden(ROWS));
+        assert!(whole[2 * ROWS..].iter().any(|gradient| gradient.abs() > 0.1));
+        for chunk in [1, 2, 5, 12] {
+            same(&of_logits(chunk), &whole);
+            same(&of_hidden(chunk), &whole_hidden);
+        }
+    }
+
+    /// From hidden states they are those of the product.
+    #[test]
+    fn hidden_states_and_head_are_their_products_logits() {
+        let (hidden, head) = (numbers(ROWS, 4, 0.7), numbers(VOCAB, 4, 1.3));
+        let product = hidden.matmul(&head.t().unwrap()).unwrap();
+        let expected = all(of_logits(&product, rows(ROWS)).unwrap(), &[&hidden, &head]);
+        same(&all(of_hidden(&hidden, &head, rows(4)).unwrap(), &[&hidden, &head]), &expected);
     }
 }

@@ -9,7 +9,7 @@ use super::config::GrpoConfig;
 use super::error::{Result, RlError};
 use super::kl::divergence;
 use super::linked::linked;
-use super::logprob::log_probs;
+use super::logprob::{head_log_probs, log_probs};
 use super::metrics::{Metrics, Sums};
 use super::off_policy::masked;
 use super::surrogate::{Term, surrogate};
@@ -146,6 +146,11 @@ pub fn evaluate(batch: &Batch, plan: &Plan, config: &GrpoConfig) -> Result<Evalu
     })
 }
 
+/// A tensor `[T]` on the host.
+fn host(tensor: &Tensor) -> candle_core::Result<Vec<f64>> {
+    tensor.detach().to_dtype(DType::F64)?.to_vec1()
+}
+
 /// The policy's log-probabilities, on its device and on the host.
 struct LogP {
     /// `[T]` f32 or f64.
@@ -154,27 +159,34 @@ struct LogP {
     values: Vec<f64>,
     /// `[T]`, if there are logits.
     entropy: Option<Vec<f64>>,
-    /// Width of the logits, if there are any and kept sets are on.
+    /// Size of the vocabulary, if there are logits and kept sets are on.
     vocab: Option<usize>,
 }
 
 impl LogP {
     fn of(batch: &Batch, enters: &[bool], config: &GrpoConfig) -> Result<Self> {
-        let host = |tensor: &Tensor| tensor.detach().to_dtype(DType::F64)?.to_vec1::<f64>();
-        let (tensor, entropy, vocab) = match &batch.policy {
+        let kept = config.keep_sampling_mask.then_some(&batch.kept);
+        let (found, vocab) = match &batch.policy {
             Policy::Logits(logits) => {
-                let kept = config.keep_sampling_mask.then_some(&batch.kept);
-                let found = log_probs(logits, &batch.tokens, enters, kept, config.temperature)?;
-                (found.logp, Some(host(&found.entropy)?), kept.map(|_| logits.dims()[1]))
+                (log_probs(logits, &batch.tokens, enters, kept, config.temperature)?, logits.dim(1)?)
             }
-            Policy::LogProbs(logp) if matches!(logp.dtype(), DType::F32 | DType::F64) => (logp.clone(), None, None),
+            Policy::Hidden { hidden, head } => {
+                (head_log_probs(hidden, head, &batch.tokens, enters, kept, config.temperature)?, head.dim(0)?)
+            }
             Policy::LogProbs(logp) => {
-                return Err(RlError::batch("logp", format!("dtype {:?}, expected f32 or f64", logp.dtype())));
+                if !matches!(logp.dtype(), DType::F32 | DType::F64) {
+                    return Err(RlError::batch("logp", format!("dtype {:?}, expected f32 or f64", logp.dtype())));
+                }
+                return Self::checked(logp.clone(), None, None, enters);
             }
         };
+        Self::checked(found.logp, Some(host(&found.entropy)?), kept.map(|_| vocab), enters)
+    }
+
+    fn checked(tensor: Tensor, entropy: Option<Vec<f64>>, vocab: Option<usize>, enters: &[bool]) -> Result<Self> {
         let values = host(&tensor)?;
         let policy = Self { tensor, values, entropy, vocab };
-        for row in (0..batch.rows()).filter(|&row| enters[row]) {
+        for row in (0..enters.len()).filter(|&row| enters[row]) {
             policy.check(row, "the policy's log-probability", policy.values[row])?;
         }
         Ok(policy)

@@ -37,7 +37,7 @@
 //! | `batch.rs` | [`Batch`], [`KeptSets`] and their checks |
 //! | `json.rs` | [`LossCall`]: both read from JSON |
 //! | `advantage.rs` | [`Plan`]: advantages, which sequences count |
-//! | `logprob.rs` | [`log_probs`]: temperature, kept sets |
+//! | `logprob.rs`, `rows.rs` | [`log_probs`], [`head_log_probs`]: temperature, kept sets |
 //! | `surrogate.rs`, `kl.rs`, `off_policy.rs`, `aggregate.rs` | the terms of a token, the mask, the weights |
 //! | `loss.rs` | [`loss`], [`evaluate`] |
 //! | `metrics.rs` | [`Metrics`] |
@@ -55,6 +55,7 @@ mod logprob;
 mod loss;
 mod metrics;
 mod off_policy;
+mod rows;
 mod surrogate;
 
 pub use advantage::Plan;
@@ -63,6 +64,6 @@ pub use batch::{Batch, KeptSets, Policy};
 pub use config::{Advantage, Aggregation, GrpoConfig, Kl, Truncated};
 pub use error::{Result, RlError};
 pub use json::LossCall;
-pub use logprob::{LogProbs, log_probs};
+pub use logprob::{LogProbs, head_log_probs, log_probs};
 pub use loss::{Evaluation, evaluate, loss};
 pub use metrics::Metrics;

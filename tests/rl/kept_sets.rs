@@ -220,3 +220,31 @@ fn gradients_near_zero_keep_their_digits() {
     let expected = (-40f64).exp();
     assert!((gradient[0] / expected - 2.0).abs() < 1e-5 && (gradient[1] / expected + 1.0).abs() < 1e-5, "{gradient:?}");
 }
+
+/// Hidden states with the output weight, and their product, are the same policy: loss, metrics, both gradients.
+#[test]
+fn hidden_states_are_the_policy_of_their_logits() {
+    let sequences = common::random_sequences(6, 8, VOCAB);
+    let rows: usize = sequences.iter().map(|sequence| sequence.rows.len()).sum();
+    let mut rng = rng(6);
+    let mut random = |rows: usize| {
+        let values: Vec<Vec<f64>> = (0..rows).map(|_| random_logits(&mut rng, 4, 1.0)).collect();
+        Var::new(values, &Device::Cpu).unwrap()
+    };
+    let (hidden, head) = (random(rows), random(VOCAB));
+    let config = GrpoConfig { temperature: T, truncated: rl::Truncated::Drop, ..GrpoConfig::v32() };
+    for (dtype, tolerance) in [(DType::F64, TOLERANCE), (DType::F32, 1e-5)] {
+        let of = |policy| {
+            let (loss, metrics) = rl::loss(&common::batch(&sequences, policy), &config).unwrap();
+            (metrics, [common::gradient(&loss, &hidden), common::gradient(&loss, &head)])
+        };
+        let (a, b) = (hidden.to_dtype(dtype).unwrap(), head.to_dtype(dtype).unwrap());
+        let (expected, gradients) = of(Policy::Logits(a.matmul(&b.t().unwrap()).unwrap()));
+        let (found, found_gradients) = of(Policy::Hidden { hidden: a, head: b });
+        assert!((found.pg_loss - expected.pg_loss).abs() + (found.kl_loss - expected.kl_loss).abs() < tolerance);
+        assert_eq!((found.mean_kept, found.n_tok), (expected.mean_kept, expected.n_tok));
+        for (found, expected) in found_gradients.iter().zip(&gradients) {
+            assert!(common::norm(expected) > 1e-3 && greatest_difference(found, expected) < tolerance);
+        }
+    }
+}

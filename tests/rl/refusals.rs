@@ -163,6 +163,31 @@ fn fields_are_refused_by_name_and_place() {
     }
 }
 
+/// Logits of the reference are read where its log-probabilities are missing, and checked like the policy's.
+#[test]
+fn logits_of_the_reference_are_checked() {
+    let with = |logits: Value| {
+        let mut call = call();
+        let batch = call["batch"].as_object_mut().unwrap();
+        batch.remove("ref_logp").unwrap();
+        batch.insert("ref_logits".to_string(), logits);
+        ends(&call.to_string())
+    };
+    let row = [0.1, 0.2, 0.3, 0.4, 0.5];
+    assert!(with(json!([row, row, row, row])).unwrap().is_finite());
+    for (logits, expected) in [
+        (json!([row, row, row]), "batch.ref_logits: 3 rows, expected 4"),
+        (json!([row, row, row, [1.0]]), "batch.ref_logits[3]: 1 logits, expected 5"),
+        (json!([row, row, [0, 0, null, 0, 0], row]), "batch.ref_logits[2][2]: null"),
+        (json!("row"), "batch.ref_logits: \"row\", expected a list"),
+        // -infinity is no log-probability of the reference.
+        (json!([row, row, [1.7e308, 0.0, -1.7e308, 0.0, 0.0], row]), "batch.ref_logp[2]: -inf"),
+    ] {
+        let error = with(logits).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
 #[test]
 fn texts_that_are_no_call_are_refused() {
     for (text, part) in [
