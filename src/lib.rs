@@ -31,7 +31,7 @@
 //! | 3 | [`model`] | the candle modules and their cache |
 //! | 4 | [`generation`] | token ids in, token ids out |
 //! | 4 | [`chat`] | messages to text, text to messages |
-//! | 4 | [`environment`] | tools that run |
+//! | 4 | [`environment`] | tools that run, and worlds with a task and a verifier |
 //! | 5 | [`chat_model`] | models that chat, local or behind a server |
 //! | 5 | [`training`] | losses, optimizers and data |
 //! | 6 | [`agent`] | the loop between model and tools |

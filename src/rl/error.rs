@@ -1,6 +1,10 @@
 //! Errors of reinforcement learning.
 
-use crate::show::one_line;
+use std::path::PathBuf;
+
+use crate::agent::AgentError;
+use crate::chat_model::ChatModelError;
+use crate::show::{one_line, one_line_path};
 
 /// `std::result::Result` with [`RlError`].
 pub type Result<T> = std::result::Result<T, RlError>;
@@ -43,6 +47,28 @@ pub enum RlError {
         /// Where and why.
         message: String,
     },
+    /// A rollout is not whole, or a part of its reward is no number.
+    #[error("{}: {}", one_line(place), one_line(problem))]
+    Rollout {
+        /// The field, answer, task or reward at fault.
+        place: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// A file of rollouts cannot be read or written.
+    #[error("{}: {}", one_line_path(path), one_line(problem))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why; with the line or tensor at fault, if there is one.
+        problem: String,
+    },
+    /// The agent failed: its model refused a conversation, or broke down.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The system gives no thread.
+    #[error("no thread for a rollout: {0}")]
+    Thread(std::io::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -55,5 +81,11 @@ impl RlError {
 
     pub(crate) fn batch(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Batch { field: field.into(), message: message.into() }
+    }
+}
+
+impl From<ChatModelError> for RlError {
+    fn from(error: ChatModelError) -> Self {
+        Self::Agent(error.into())
     }
 }

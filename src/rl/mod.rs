@@ -41,6 +41,8 @@
 //! | `surrogate.rs`, `kl.rs`, `off_policy.rs`, `aggregate.rs` | the terms of a token, the mask, the weights |
 //! | `loss.rs` | [`loss`], [`evaluate`] |
 //! | `metrics.rs` | [`Metrics`] |
+//! | `reward/` | [`RewardMix`](reward::RewardMix) and its parts |
+//! | `rollout/` | [`collect`](rollout::collect): episodes, their files, and their rows |
 //! | `linked.rs` | a value with a gradient of its own |
 
 mod advantage;
@@ -55,6 +57,8 @@ mod logprob;
 mod loss;
 mod metrics;
 mod off_policy;
+pub mod reward;
+pub mod rollout;
 mod rows;
 mod surrogate;
 

@@ -11,3 +11,8 @@ mod learning;
 mod off_policy;
 mod policy_gradient;
 mod refusals;
+mod rewards;
+mod rollouts;
+
+#[path = "../support/agent_support/mod.rs"]
+mod agent_support;
