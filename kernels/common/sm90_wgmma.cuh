@@ -90,8 +90,24 @@ __device__ __forceinline__ float4 load16(uint32_t from) {
     return x;
 }
 
+__device__ __forceinline__ float2 load8(uint32_t from) {
+    float2 x;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");
+    return x;
+}
+
 __device__ __forceinline__ void store16(uint32_t to, uint4 x) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
+
+__device__ __forceinline__ void store4(uint32_t to, uint32_t x) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+
+// Adds four numbers to those at an address of 16 bytes in global memory.
+__device__ __forceinline__ void add16(float* to, float4 x) {
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w)
+                 : "memory");
 }
 
 // Makes shared memory that was written by ordinary stores and `cp.async` known to warpgroup products.
@@ -155,15 +171,47 @@ struct Matrix {
 // In the accumulators of a product [64, N], element (i, j) is x[j / 8 * 4 + i / 8 % 2 * 2 + j % 2] of lane
 // i % 8 * 4 + j / 2 % 4 of warp i / 16.
 
-// x [64, 64] = a [64, 16] b [64, 16]^T, both in shared memory with the summed dimension in a row; added to x if `add`.
+// x [64, 64] = a [64, 16] b [16, 64], both in shared memory; added to x if `add`. A_ROWS (B_ROWS): a (b) lies by rows of the
+// summed dimension, else that dimension is in a row.
+template <int A_ROWS, int B_ROWS>
 __device__ __forceinline__ void product_64x64(float (&x)[32], uint64_t a, uint64_t b, bool add) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, p, 1, 1, 0, 0;\n}"
+        "}, %32, %33, p, 1, 1, %35, %36;\n}"
         : F8(x, 0), F8(x, 8), F8(x, 16), F8(x, 24)
+        : "l"(a), "l"(b), "r"((int)add), "n"(A_ROWS), "n"(B_ROWS));
+}
+
+// x [64, N] = a [64, 16] b [N, 16]^T, both in shared memory with the summed dimension in a row; added to x if `add`. N = 128,
+// 64 or 32.
+__device__ __forceinline__ void product_rows(float (&x)[64], uint64_t a, uint64_t b, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+        "}, %64, %65, p, 1, 1, 0, 0;\n}"
+        : F8(x, 0), F8(x, 8), F8(x, 16), F8(x, 24),
+          F8(x, 32), F8(x, 40), F8(x, 48), F8(x, 56)
+        : "l"(a), "l"(b), "r"((int)add));
+}
+
+__device__ __forceinline__ void product_rows(float (&x)[32], uint64_t a, uint64_t b, bool add) {
+    product_64x64<0, 0>(x, a, b, add);
+}
+
+__device__ __forceinline__ void product_rows(float (&x)[16], uint64_t a, uint64_t b, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+        "}, %16, %17, p, 1, 1, 0, 0;\n}"
+        : F8(x, 0), F8(x, 8)
         : "l"(a), "l"(b), "r"((int)add));
 }
 
@@ -187,6 +235,27 @@ __device__ __forceinline__ void product_64x256(float (&x)[128], const uint32_t (
           F8(x, 64), F8(x, 72), F8(x, 80), F8(x, 88),
           F8(x, 96), F8(x, 104), F8(x, 112), F8(x, 120)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// The same with a in shared memory, the summed dimension in a row.
+__device__ __forceinline__ void product_64x256(float (&x)[128], uint64_t a, uint64_t b) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+        "}, %128, %129, p, 1, 1, 0, 1;\n}"
+        : F8(x, 0), F8(x, 8), F8(x, 16), F8(x, 24),
+          F8(x, 32), F8(x, 40), F8(x, 48), F8(x, 56),
+          F8(x, 64), F8(x, 72), F8(x, 80), F8(x, 88),
+          F8(x, 96), F8(x, 104), F8(x, 112), F8(x, 120)
+        : "l"(a), "l"(b));
 }
 
 #undef F8
