@@ -53,6 +53,12 @@ __device__ __forceinline__ float4 load16(uint32_t from) {
     return x;
 }
 
+__device__ __forceinline__ float load4(uint32_t from) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+    return x;
+}
+
 __device__ __forceinline__ float2 load8(uint32_t from) {
     float2 x;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");

@@ -14,6 +14,6 @@ mod tensors;
 pub(crate) use attention::{ATTENTION_BLOCK, ATTENTION_PAIRS, attention_kernel, contiguous_indices, unit_step};
 pub(crate) use launch::{BLOCK, Launch, blocks, row_block};
 pub(crate) use layout::DeviceLayout;
-pub(crate) use module::{describe, modules, multiprocessors_of_hopper};
+pub(crate) use module::{Module, describe, modules, multiprocessors_of_hopper};
 pub(crate) use rows::Rows;
 pub(crate) use tensors::{device_of, empty};

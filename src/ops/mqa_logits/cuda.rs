@@ -3,7 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{DeviceLayout, Launch, blocks, device_of, empty, modules, multiprocessors_of_hopper, unit_step};
+use crate::ops::cuda::{DeviceLayout, Launch, Module, blocks, device_of, empty, modules, multiprocessors_of_hopper, unit_step};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// Widths of keys that the kernels of each name hold in registers.
@@ -19,8 +19,8 @@ pub(super) fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout:
     };
     let logits = empty((tokens, layout.max_context()), DType::F32, device_of(q)?)?;
     match hopper_takes(q, index_k)? {
-        Some(multiprocessors) => {
-            hopper(multiprocessors, q, index_k, weights, layout, Hidden::Infinite, &logits)?;
+        Some(kernels) => {
+            hopper(&kernels, q, index_k, weights, layout, Hidden::Infinite, &logits)?;
         }
         None => any_gpu(width, q, index_k, weights, layout, &logits)?,
     }
@@ -36,11 +36,11 @@ pub(crate) fn seen_logits(
     layout: &BatchLayout,
     k: usize,
 ) -> Result<Option<Tensor>> {
-    let Some(multiprocessors) = hopper_takes(q, index_k)? else { return Ok(None) };
+    let Some(kernels) = hopper_takes(q, index_k)? else { return Ok(None) };
     let (tokens, columns) = (q.dim(0)?, layout.max_context());
     // Rows begin at multiples of 16 bytes, as a selection likes them.
     let logits = empty((tokens, columns.next_multiple_of(4)), DType::F32, device_of(q)?)?.narrow(1, 0, columns)?;
-    hopper(multiprocessors, q, index_k, weights, layout, Hidden::Anything { seen: k }, &logits)?;
+    hopper(&kernels, q, index_k, weights, layout, Hidden::Anything { seen: k }, &logits)?;
     Ok(Some(logits))
 }
 
@@ -53,32 +53,45 @@ enum Hidden {
     },
 }
 
-/// Elements of a vector and heads that the kernel of Hopper takes.
+/// Elements of a vector and heads that the kernels of Hopper take.
 const HOPPER_DIM: usize = 128;
 const HOPPER_HEADS: usize = 64;
-/// Its threads.
+/// Their threads.
 const HOPPER_BLOCK: usize = 384;
-/// Rows of `q` of a block of rows, and the shared memory that it needs.
-const HOPPER_QUERIES: [(usize, usize); 3] = [(1, 118_784), (2, 136_192), (4, 169_984)];
+/// Rows of `q` of a block of rows.
+const HOPPER_QUERIES: [usize; 3] = [1, 2, 4];
 
-/// Returns the multiprocessors of a GPU whose kernel takes these: `q` in e4m3 and the rows of an FP8 cache.
-fn hopper_takes(q: &Tensor, index_k: &Tensor) -> Result<Option<usize>> {
+/// The kernels of Hopper for one form of queries and keys.
+struct Hopper {
+    multiprocessors: usize,
+    module: &'static Module,
+    /// Shared memory for each of [`HOPPER_QUERIES`].
+    shared: [usize; 3],
+}
+
+/// Returns the kernels of Hopper that take these on their GPU: `q` in e4m3 and the rows of an FP8 cache, or both in bf16.
+fn hopper_takes(q: &Tensor, index_k: &Tensor) -> Result<Option<Hopper>> {
     let (_, heads, dim) = q.dims3()?;
-    let (slots, row_bytes) = index_k.dims2()?;
+    let (slots, row) = index_k.dims2()?;
+    let (module, shared) = match (q.dtype(), index_k.dtype()) {
+        (DType::F8E4M3, DType::U8) => (&modules::SM90_MQA_LOGITS, [118_784, 136_192, 169_984]),
+        (DType::BF16, DType::BF16) => (&modules::SM90_MQA_LOGITS_BF16, [230_400, 215_040, 232_448]),
+        _ => return Ok(None),
+    };
     // Whole pages are read, from multiples of 16 bytes on.
-    let is_cache = (q.dtype(), index_k.dtype()) == (DType::F8E4M3, DType::U8)
-        && index_k.stride() == [row_bytes, 1]
+    let is_cache = index_k.stride() == [row, 1]
         && slots.is_multiple_of(PAGE_SIZE)
-        && index_k.layout().start_offset().is_multiple_of(16);
+        && (index_k.layout().start_offset() * index_k.dtype().size_in_bytes()).is_multiple_of(16);
     if !is_cache || dim != HOPPER_DIM || !(1..=HOPPER_HEADS).contains(&heads) {
         return Ok(None);
     }
-    multiprocessors_of_hopper(device_of(q)?)
+    let multiprocessors = multiprocessors_of_hopper(device_of(q)?)?;
+    Ok(multiprocessors.map(|multiprocessors| Hopper { multiprocessors, module, shared }))
 }
 
-/// Products of the tensor cores in e4m3.
+/// Products of the tensor cores.
 fn hopper(
-    multiprocessors: usize,
+    kernels: &Hopper,
     q: &Tensor,
     index_k: &Tensor,
     weights: &Tensor,
@@ -91,11 +104,12 @@ fn hopper(
         return Ok(());
     }
     let layout_rows = layout.spans.iter().map(|span| span.tokens.len()).max().unwrap_or(0);
-    let fitting = HOPPER_QUERIES.iter().find(|(queries, _)| layout_rows <= *queries);
-    let (queries, shared) = *fitting.unwrap_or(&HOPPER_QUERIES[2]);
+    let which = HOPPER_QUERIES.iter().position(|queries| layout_rows <= *queries).unwrap_or(2);
+    let (queries, shared) = (HOPPER_QUERIES[which], kernels.shared[which]);
     let is_aligned = |tensor: &Tensor| {
-        let strides = tensor.stride();
-        strides[2] == 1 && [strides[0], strides[1], tensor.layout().start_offset()].iter().all(|n| n.is_multiple_of(16))
+        let (strides, size) = (tensor.stride(), tensor.dtype().size_in_bytes());
+        let begins = [strides[0], strides[1], tensor.layout().start_offset()];
+        strides[2] == 1 && begins.iter().all(|n| (n * size).is_multiple_of(16))
     };
     let q = if is_aligned(q) { q.clone() } else { q.force_contiguous()? };
     let weights = weights.to_dtype(DType::F32)?.contiguous()?;
@@ -104,7 +118,8 @@ fn hopper(
         Hidden::Infinite => (0, 1),
         Hidden::Anything { seen } => (seen.min(layout.max_context()), 0),
     };
-    Launch::new(&modules::SM90_MQA_LOGITS, format!("mqa_logits_f8e4m3_u8_x{queries}"))
+    let dtypes = format!("{}_{}", q.dtype().as_str(), index_k.dtype().as_str());
+    Launch::new(kernels.module, format!("mqa_logits_{dtypes}_x{queries}"))
         .tensor("q", &q)
         .long(q.stride()[0])
         .long(q.stride()[1])
@@ -118,7 +133,7 @@ fn hopper(
         .int(logits.dim(1)?)
         .int(seen)
         .int(fill)
-        .run(device, [multiprocessors, 1], HOPPER_BLOCK, shared)
+        .run(device, [kernels.multiprocessors, 1], HOPPER_BLOCK, shared)
 }
 
 /// One block a row and a page of columns.
