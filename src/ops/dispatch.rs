@@ -127,6 +127,31 @@ pub fn with_backend<R>(backend: Backend, body: impl FnOnce() -> R) -> R {
     body()
 }
 
+thread_local! {
+    static UNORDERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body`, in which gradients of the ops that are called from this thread may be added up in any order.
+///
+/// On a GPU that is faster, but the same call may give other bits each time. Without it, it gives the same ones. What
+/// counts is where the op is called, not where `backward` is.
+pub fn with_unordered_sums<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            UNORDERED.with(|unordered| unordered.set(self.0));
+        }
+    }
+    let _restore = Restore(UNORDERED.with(|unordered| unordered.replace(true)));
+    body()
+}
+
+/// Whether this thread is in [`with_unordered_sums`].
+#[cfg(feature = "cuda")]
+pub(crate) fn unordered_sums() -> bool {
+    UNORDERED.with(Cell::get)
+}
+
 /// What an op called from this thread with tensors of one device runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpBackends {

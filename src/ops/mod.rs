@@ -39,7 +39,7 @@ pub use absorb::{absorb_query, absorb_value};
 pub use cache_write::cache_write;
 pub use cpu::simd;
 pub use dense_mla::dense_mla;
-pub use dispatch::{Backend, OpBackends, with_backend};
+pub use dispatch::{Backend, OpBackends, with_backend, with_unordered_sums};
 pub use gate::gate;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;

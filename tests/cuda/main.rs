@@ -10,6 +10,7 @@ mod golden_support;
 mod attention;
 mod elementwise;
 mod fp8;
+mod gradients;
 mod linear;
 mod model;
 mod selection;

@@ -3,7 +3,9 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{DeviceLayout, Launch, Module, blocks, device_of, empty, modules, multiprocessors_of_hopper, unit_step};
+use crate::ops::cuda::{
+    DeviceLayout, Launch, Module, blocks, device_of, empty, modules, multiprocessors_of_hopper, unit_step,
+};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// Widths of keys that the kernels of each name hold in registers.

@@ -7,9 +7,10 @@ use crate::ops::cuda::{
     ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, contiguous_indices, device_of, empty, modules,
     unit_step,
 };
+use crate::ops::fp8::{Fp8Row, float_rows};
 
 /// [`sparse_mla`](super::sparse_mla) of tensors on one GPU; as in the reference there, a row that names a slot outside
-/// the cache is NaN.
+/// the cache is NaN, and so are the gradients of what it names.
 pub(super) fn sparse_mla(
     q: &Tensor,
     kv: &Tensor,
@@ -18,6 +19,16 @@ pub(super) fn sparse_mla(
     softmax_scale: f64,
 ) -> Result<(Tensor, Tensor)> {
     let (_, _, dim) = q.dims3()?;
+    if q.track_op() || kv.track_op() {
+        // A cache of packed rows has no gradient, but queries beside it do.
+        let kv = &float_rows(kv, Fp8Row { quantized: value_dim, plain: dim - value_dim })?;
+        let is_empty = q.elem_count() == 0 || kv.elem_count() == 0 || indices.elem_count() == 0 || value_dim == 0;
+        if is_empty || attention_kernel("sparse_mla", q.dtype(), kv.dtype(), dim, value_dim).is_none() {
+            return super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale);
+        }
+        let result = sparse_mla(&q.detach(), &kv.detach(), indices, value_dim, softmax_scale)?;
+        return super::backward::tracked(q, kv, indices, softmax_scale, result);
+    }
     if q.elem_count() > 0
         && let Some(result) = super::sm90::sparse_mla(q, kv, indices, value_dim, softmax_scale)?
     {

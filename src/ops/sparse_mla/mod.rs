@@ -7,16 +7,20 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::fp8::{Fp8Row, check_keys};
 
+#[cfg(feature = "cuda")]
+mod backward;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
 #[cfg(feature = "cuda")]
 mod sm90;
+#[cfg(feature = "cuda")]
+mod sm90_backward;
 
 pub(crate) use reference::{attend, causal_mask};
 
-pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS };
+pub(crate) const OP: Op = Op { name: "sparse_mla", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_KEYS_TRACKED };
 
 /// Multi-head latent attention in MQA mode (all heads share keys and values) over the slots that each row names.
 ///

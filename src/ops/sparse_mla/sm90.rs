@@ -6,14 +6,14 @@ use candle_core as candle;
 use crate::ops::cuda::{Launch, contiguous_indices, device_of, empty, modules, multiprocessors_of_hopper};
 
 /// Width of a key, and of its value.
-const DIM: usize = 576;
-const VALUE_DIM: usize = 512;
+pub(super) const DIM: usize = 576;
+pub(super) const VALUE_DIM: usize = 512;
 /// Heads of a warpgroup, and keys of a tile.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 /// Blocks of a cluster, each on a multiprocessor of its own.
 const BLOCKS: usize = 2;
 /// Threads of a warpgroup.
-const WARPGROUP: usize = 128;
+pub(super) const WARPGROUP: usize = 128;
 /// Shared memory of a block with one and with two warpgroups that multiply: `Shared` in `kernels/common/sm90_mla.cuh`.
 const SHARED: [usize; 2] = [200_864, 217_232];
 /// Parts that a list is cut into at the most.
@@ -86,7 +86,7 @@ pub(super) fn sparse_mla(
 }
 
 /// Whether the rows of a tensor begin at multiples of 16 bytes and lie in one piece each.
-fn aligned(tensor: &Tensor) -> bool {
+pub(super) fn aligned(tensor: &Tensor) -> bool {
     let size = tensor.dtype().size_in_bytes();
     let Some((step, strides)) = tensor.stride().split_last() else { return false };
     let (_, layout) = tensor.storage_and_layout();
