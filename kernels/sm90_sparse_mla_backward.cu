@@ -242,7 +242,8 @@ template <bool ADDED, bool PAIR, int FIRST, int LAST> struct KeyGradients {
             float4 more = load16(from + i * (WARPGROUP * 4));
             x[i] += more.x, x[i + 1] += more.y, x[i + 2] += more.z, x[i + 3] += more.w;
         }
-        pin(x);
+        // Waits for what was loaded: an arrival can overtake loads of shared memory that are still in flight.
+        fence_products();
         __syncwarp();
         if (threadIdx.x % WARP == 0) arrive_there(shared_address(&shared.consumed[GROUP]) + other_block());
         if (threadIdx.x % WARPGROUP == 0) arrive_expecting(barrier, MESSAGE_BYTES);
