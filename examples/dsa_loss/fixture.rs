@@ -90,12 +90,16 @@ impl Fixture {
             fixture.selected = Some(rows.collect::<Result<_>>()?);
         }
         for row in 0..tokens {
-            let attended = |key: &usize| fixture.attends(row, *key);
-            let mut keys = (0..tokens).filter(attended).peekable();
-            let has_keys = keys.peek().is_some();
-            let sum: f64 = keys.map(|key| fixture.mass[row * tokens + key]).sum();
+            let mass = |key: usize| fixture.mass[row * tokens + key];
+            let (keys, sum) = match &fixture.selected {
+                Some(selected) => (selected[row].len(), selected[row].iter().map(|&key| mass(key)).sum::<f64>()),
+                None => {
+                    let seen = (0..=row).filter(|&key| fixture.sees(row, key));
+                    seen.fold((0, 0.0), |(keys, sum), key| (keys + 1, sum + mass(key)))
+                }
+            };
             ensure!(
-                !has_keys || sum > 0.0 && sum.is_finite(),
+                keys == 0 || sum > 0.0 && sum.is_finite(),
                 "inputs.attn_probs: the probabilities of row {row} on its keys have the sum {sum}, expected more than 0"
             );
         }
@@ -108,12 +112,13 @@ impl Fixture {
             bail!("inputs.selected[{row}] is {}, expected a list", shown(keys));
         };
         let mut found = Vec::with_capacity(keys.len());
+        let mut taken = vec![false; self.tokens];
         for (at, key) in keys.iter().enumerate() {
             let key = match key.as_u64() {
                 Some(key) if key < self.tokens as u64 => key as usize,
                 _ => bail!("inputs.selected[{row}][{at}] is {}, expected a row below {}", shown(key), self.tokens),
             };
-            ensure!(!found.contains(&key), "inputs.selected[{row}] has the key {key} twice");
+            ensure!(!std::mem::replace(&mut taken[key], true), "inputs.selected[{row}] has the key {key} twice");
             found.push(key);
         }
         found.retain(|&key| self.sees(row, key));
@@ -122,10 +127,6 @@ impl Fixture {
 
     fn sees(&self, row: usize, key: usize) -> bool {
         key <= row && self.seq_id[key] == self.seq_id[row]
-    }
-
-    fn attends(&self, row: usize, key: usize) -> bool {
-        self.sees(row, key) && self.selected.as_ref().is_none_or(|selected| selected[row].contains(&key))
     }
 
     /// The rows, one sequence after the other.

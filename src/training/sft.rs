@@ -37,14 +37,31 @@ pub enum LearntTurns {
 }
 
 /// How conversations become examples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SftOptions {
-    /// The chat format.
+    /// The chat format, by its name.
+    #[serde(with = "version_name")]
     pub version: Version,
     /// Whether the model thinks.
     pub thinking: Thinking,
     /// What is learnt.
     pub turns: LearntTurns,
+}
+
+/// A [`Version`] as its name.
+mod version_name {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Version;
+
+    pub(super) fn serialize<S: Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(version.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// A conversation, one line of a file in OpenAI's format for fine-tuning: `{"messages": […], "tools": […]}`. Other keys

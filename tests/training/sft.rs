@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use deepseek_v32::chat::{Message, Version};
+use deepseek_v32::chat::{EncodeOptions, Message, Version, encode, order_results};
 use deepseek_v32::generation::Tokenizer;
 use deepseek_v32::training::Example;
 use deepseek_v32::training::sft::{Conversation, LearntTurns, SftOptions, Thinking, conversation, read_conversations};
@@ -93,7 +93,6 @@ fn recorded_conversations() {
 
 /// The stretches from outside of the whole prompt, as the encoder tells them.
 fn outside(conversation: &Conversation, thinking: Thinking) -> Vec<std::ops::Range<usize>> {
-    use deepseek_v32::chat::{EncodeOptions, encode, order_results};
     let mut messages = conversation.messages.clone();
     order_results(&mut messages).unwrap();
     let options = EncodeOptions::new(Version::V32).with_thinking(thinking == Thinking::Always);
@@ -167,6 +166,42 @@ fn written_ids_are_kept() {
     assert!(example.learnt[..prompt.len()].iter().all(|&learnt| !learnt));
     assert!(example.learnt[prompt.len()..example.ids.len() - 1].iter().all(|&learnt| learnt));
     assert!(!example.learnt[example.ids.len() - 1]);
+}
+
+/// Without thinking all formats learn the same.
+#[test]
+fn every_format_learns_its_answers() {
+    let tokenizer = tiny_tokenizer();
+    let whole = read(
+        json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "One?"},
+            {"role": "assistant", "content": "A1"},
+            {"role": "user", "content": "Two?"},
+            {"role": "assistant", "content": "A2"},
+        ]),
+        json!([]),
+    );
+    for version in Version::ALL {
+        let options = SftOptions { version, thinking: Thinking::Never, turns: LearntTurns::All };
+        let [example] = &conversation(&whole, &tokenizer, &options).unwrap()[..] else { panic!("{version}") };
+        assert_eq!(learnt(&tokenizer, example), format!("A1{EOS}A2{EOS}"), "{version}");
+        let rendered = EncodeOptions { add_generation_prompt: false, ..EncodeOptions::new(version) };
+        let prompt = encode(&whole.messages, &[], &rendered).unwrap();
+        assert_eq!(text(&tokenizer, example.ids.iter().copied()), prompt.text(), "{version}");
+    }
+}
+
+#[test]
+fn options_are_read_by_name() {
+    let read = |text: &str| serde_json::from_str::<SftOptions>(text);
+    let found = read(r#"{"version": "v3.1", "thinking": "never", "turns": "last"}"#).unwrap();
+    let expected = SftOptions { version: Version::V31, thinking: Thinking::Never, turns: LearntTurns::Last };
+    assert_eq!(found, expected);
+    assert_eq!(read(&serde_json::to_string(&found).unwrap()).unwrap(), expected);
+    assert_eq!(read("{}").unwrap(), SftOptions::default());
+    assert!(read(r#"{"version": "v9"}"#).unwrap_err().to_string().contains("v9"));
+    assert!(read(r#"{"turn": "last"}"#).unwrap_err().to_string().contains("unknown field `turn`"));
 }
 
 #[test]
