@@ -16,22 +16,31 @@ constexpr int KEYS = 4;
 #define NARROW 8, 4
 #define WIDE 18, 16
 
+// What a warp has summed up: values weighted by exp(score - largest), and the sum of the weights.
+template <int V_LANE> struct Attended {
+    float sum[V_LANE];
+    float largest, total;
+    bool bad;
+};
+
 // `q` is [dim], key i is keys[row(i) * key_stride ..][..dim], its value values[row(i) * value_stride ..][..value_dim].
-// Packed rows have value_dim quantized elements. `row(i)` gives the row, NO_ROW to leave i out, or BAD_ROW, which makes the result NaN. Writes out [value_dim] and lse;
-// zeros and -inf where there is no row.
+// Packed rows have value_dim quantized elements. `row(i)` gives the row, NO_ROW to leave i out, or BAD_ROW, which makes the result NaN.
+// Takes the keys begin..count.
 template <int Q_LANE, int V_LANE, class TQ, class TK, class Row>
-__device__ __forceinline__ void attend(
+__device__ __forceinline__ Attended<V_LANE> attend_keys(
     const TQ* q, int dim, const TK* keys, long long key_stride, const TK* values, long long value_stride, int value_dim,
-    int count, Row row, float scale, TQ* out, float* lse) {
+    int begin, int count, Row row, float scale) {
     int lane = threadIdx.x % WARP;
-    float query[Q_LANE], sum[V_LANE];
+    Attended<V_LANE> attended;
+    float (&sum)[V_LANE] = attended.sum;
+    float query[Q_LANE];
 #pragma unroll
     for (int c = 0; c < Q_LANE; c++) query[c] = lane + WARP * c < dim ? to_float(q[lane + WARP * c]) : 0.f;
 #pragma unroll
     for (int c = 0; c < V_LANE; c++) sum[c] = 0.f;
     float largest = -INFINITY, total = 0.f;
     bool bad = false;
-    for (int first = 0; first < count; first += KEYS) {
+    for (int first = begin; first < count; first += KEYS) {
         long long rows[KEYS];
         float scores[KEYS];
 #pragma unroll
@@ -73,12 +82,73 @@ __device__ __forceinline__ void attend(
             }
         }
     }
-    float divisor = bad ? NAN : total > 0.f ? total : 1.f;
+    attended.largest = largest;
+    attended.total = total;
+    attended.bad = bad;
+    return attended;
+}
+
+// Writes out [value_dim] and lse; zeros and -inf where there was no row.
+template <int V_LANE, class TQ>
+__device__ __forceinline__ void write_attended(const Attended<V_LANE>& attended, int value_dim, TQ* out, float* lse) {
+    int lane = threadIdx.x % WARP;
+    bool bad = attended.bad;
+    float divisor = bad ? NAN : attended.total > 0.f ? attended.total : 1.f;
 #pragma unroll
     for (int c = 0; c < V_LANE; c++) {
-        if (lane + WARP * c < value_dim) out[lane + WARP * c] = from_float<TQ>(sum[c] / divisor);
+        if (lane + WARP * c < value_dim) out[lane + WARP * c] = from_float<TQ>(attended.sum[c] / divisor);
     }
-    if (lane == 0) *lse = bad ? NAN : largest + logf(total);
+    if (lane == 0) *lse = bad ? NAN : attended.largest + logf(attended.total);
+}
+
+// Attention by one warp over the keys 0..count.
+template <int Q_LANE, int V_LANE, class TQ, class TK, class Row>
+__device__ __forceinline__ void attend(
+    const TQ* q, int dim, const TK* keys, long long key_stride, const TK* values, long long value_stride, int value_dim,
+    int count, Row row, float scale, TQ* out, float* lse) {
+    write_attended(
+        attend_keys<Q_LANE, V_LANE>(
+            q, dim, keys, key_stride, values, value_stride, value_dim, 0, count, row, scale),
+        value_dim, out, lse);
+}
+
+// The same by all warps of a block, each with a stretch of the keys; all threads must call it.
+template <int Q_LANE, int V_LANE, int WARPS, class TQ, class TK, class Row>
+__device__ __forceinline__ void attend_by_block(
+    const TQ* q, int dim, const TK* keys, long long key_stride, const TK* values, long long value_stride, int value_dim,
+    int count, Row row, float scale, TQ* out, float* lse) {
+    __shared__ float sums[WARPS][V_LANE * WARP], largests[WARPS], totals[WARPS];
+    __shared__ bool bads[WARPS];
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    int stretch = (count + WARPS * KEYS - 1) / (WARPS * KEYS) * KEYS, begin = min(warp * stretch, count);
+    Attended<V_LANE> own = attend_keys<Q_LANE, V_LANE>(
+        q, dim, keys, key_stride, values, value_stride, value_dim, begin, min(begin + stretch, count), row, scale);
+#pragma unroll
+    for (int c = 0; c < V_LANE; c++) sums[warp][lane + WARP * c] = own.sum[c];
+    if (lane == 0) {
+        largests[warp] = own.largest;
+        totals[warp] = own.total;
+        bads[warp] = own.bad;
+    }
+    __syncthreads();
+    if (warp > 0) return;
+    float peak = -INFINITY;
+    own.bad = false;
+    for (int other = 0; other < WARPS; other++) {
+        peak = fmaxf(peak, largests[other]);
+        own.bad |= bads[other];
+    }
+    own.largest = peak;
+    own.total = 0.f;
+#pragma unroll
+    for (int c = 0; c < V_LANE; c++) own.sum[c] = 0.f;
+    for (int other = 0; other < WARPS; other++) {
+        float factor = largests[other] == -INFINITY ? 0.f : expf(largests[other] - peak);
+        own.total += totals[other] * factor;
+#pragma unroll
+        for (int c = 0; c < V_LANE; c++) own.sum[c] += sums[other][lane + WARP * c] * factor;
+    }
+    write_attended(own, value_dim, out, lse);
 }
 
 // Entry j of a row's indices, i32 or i64.

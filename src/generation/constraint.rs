@@ -14,6 +14,11 @@ impl TokenSet {
         Self { words }
     }
 
+    /// Its bits, as [`Self::from_words`] takes them.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
     /// Whether it holds an id.
     pub fn contains(&self, id: u32) -> bool {
         self.words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)

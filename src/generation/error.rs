@@ -126,9 +126,13 @@ pub enum GenerationError {
         /// The size it has.
         got: String,
     },
+    /// The device has no memory left for what a step needs. The step was undone: a smaller request, or the same one when
+    /// others have ended, may work.
+    #[error("the device is out of memory: {}", one_line(_0))]
+    OutOfMemory(String),
     /// A tensor operation failed.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
 
     /// A grammar that cannot be held to.
     #[error("the grammar cannot be held to: {0}")]
@@ -195,3 +199,13 @@ pub enum GenerationError {
 
 /// `std::result::Result` with [`GenerationError`].
 pub type Result<T> = std::result::Result<T, GenerationError>;
+
+impl From<candle_core::Error> for GenerationError {
+    fn from(error: candle_core::Error) -> Self {
+        let text = error.to_string();
+        match text.contains("OUT_OF_MEMORY") || text.contains("out of memory") {
+            true => Self::OutOfMemory(text),
+            false => Self::Candle(error),
+        }
+    }
+}

@@ -42,6 +42,13 @@ pub fn largest(logits: &Tensor) -> Result<Vec<Largest>> {
         return Ok(values[start..end].chunks_exact(vocab_size).map(Largest::of).collect());
     }
     drop(storage);
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = logits.device() {
+        let largest = crate::ops::cuda::empty((logits.dim(0)?, 2), DType::U32, device)?;
+        crate::ops::cuda::write_largest(&logits, &largest)?;
+        let pairs = largest.flatten_all()?.to_vec1::<u32>()?;
+        return Ok(pairs.chunks_exact(2).map(|pair| Largest { id: pair[0], logit: f32::from_bits(pair[1]) }).collect());
+    }
     by_operations(&logits)
 }
 

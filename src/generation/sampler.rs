@@ -1,13 +1,14 @@
 //! From a row of logits to a token.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::constraint::TokenSet;
+use super::draw::{Draw, Drawn, LogitChange};
 use super::error::{GenerationError, Result};
 use super::largest::Largest;
 use super::params::SamplingParams;
@@ -180,6 +181,66 @@ impl Sampler {
         let id = self.greedy(largest)?;
         self.seen.push(id, true);
         Ok(Sampled { id, logprobs: None, kept: (kept && self.vocab_size > 1).then(|| vec![id]) })
+    }
+
+    /// The choice that [`Self::sample_among`] would make, for another to carry out, after the tokens `ahead`, which count
+    /// as chosen; [`Self::take_drawn`] takes the result.
+    pub(super) fn draw(&self, ahead: &[u32], allowed: Option<TokenSet>, report: Report) -> Draw {
+        let params = &self.params;
+        let (greedy, mut rng) = (params.is_greedy(), self.rng.clone());
+        let mut random = || if greedy { 0.0 } else { uniform(&mut rng) };
+        for _ in ahead {
+            random();
+        }
+        let uniform = random();
+        let changes = if ahead.is_empty() {
+            self.seen.changes(params)
+        } else {
+            let mut seen = self.seen.clone();
+            ahead.iter().for_each(|&id| seen.push(id, true));
+            seen.changes(params)
+        };
+        Draw {
+            changes,
+            repetition_penalty: params.repetition_penalty,
+            presence_penalty: params.presence_penalty,
+            frequency_penalty: params.frequency_penalty,
+            allowed,
+            greedy,
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            uniform,
+            logprobs: report.logprobs.is_some(),
+            kept: report.kept,
+        }
+    }
+
+    /// Takes what the latest [`Self::draw`] with nothing ahead gave, as [`Self::sample`] does what it chooses itself.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub(super) fn take_drawn(&mut self, drawn: &Drawn, report: Report) -> Result<Sampled> {
+        if let Some((id, value)) = drawn.fault {
+            check_logit(id as usize, value)?;
+        }
+        let id = match drawn.id {
+            Some(id) if (id as usize) < self.vocab_size => id,
+            Some(id) => {
+                let (expected, got) = (format!("an id below {}", self.vocab_size), id.to_string());
+                return Err(GenerationError::ModelOutput { what: "drawn token", expected, got });
+            }
+            None => return Err(GenerationError::NoCandidate { vocab_size: self.vocab_size }),
+        };
+        if !self.params.is_greedy() {
+            uniform(&mut self.rng);
+        }
+        self.seen.push(id, true);
+        let (logprob, sampled_logprob) = (drawn.logprob, drawn.sampled_logprob);
+        let logprobs = report.logprobs.map(|_| Logprobs { logprob, sampled_logprob, top: Vec::new() });
+        let kept = (report.kept && drawn.kept.len() < self.vocab_size).then(|| drawn.kept.clone());
+        Ok(Sampled { id, logprobs, kept })
     }
 
     fn changes_logits(&self) -> bool {
@@ -370,6 +431,18 @@ impl Seen {
                 self.in_window.remove(&oldest);
             }
         }
+    }
+
+    /// What the penalties and the bias change.
+    fn changes(&self, params: &SamplingParams) -> Vec<LogitChange> {
+        let mut changes = BTreeMap::new();
+        let mut of = |id: u32, change: &dyn Fn(&mut LogitChange)| {
+            change(changes.entry(id).or_insert(LogitChange { id, repeated: false, count: 0, bias: 0.0 }));
+        };
+        self.in_window.keys().for_each(|&id| of(id, &|change| change.repeated = true));
+        self.in_answer.iter().for_each(|(&id, &count)| of(id, &|change| change.count = count as u32));
+        params.logit_bias.iter().for_each(|(&id, &bias)| of(id, &|change| change.bias = bias));
+        changes.into_values().collect()
     }
 
     fn penalise(&self, params: &SamplingParams, values: &mut [f64]) {

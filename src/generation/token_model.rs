@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
+use super::draw::{Draw, Drawn};
 use super::largest::{Largest, largest};
 use super::record::RouteShape;
 use crate::model::Model;
@@ -117,6 +118,57 @@ pub trait TokenModel: Send {
         largest(&self.logits(hidden)?)
     }
 
+    /// [`Self::forward`] and the largest logit of each of `rows`, in one pass that waits for the model's device once: hidden
+    /// states `[T, hidden]`, valid until the next pass, and as many entries as `rows`. `None`, the default, if the model has
+    /// no such pass; the engine then takes it by parts.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    fn forward_largest(
+        &mut self,
+        _ids: &[u32],
+        _layout: &BatchLayout,
+        _rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        Ok(None)
+    }
+
+    /// As [`Self::forward_largest`], with the logits `[rows, vocab]` f32 of these rows, on the model's device.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    fn forward_logits(
+        &mut self,
+        _ids: &[u32],
+        _layout: &BatchLayout,
+        _rows: &[usize],
+    ) -> Result<Option<(Tensor, Tensor)>> {
+        Ok(None)
+    }
+
+    /// Chooses a token from each row of logits `[n, vocab]` of [`Self::forward_logits`], so that these need not be copied; as
+    /// many results as `draws`. `None`, the default, if the model leaves that to the engine.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn draw(&self, _logits: &Tensor, _draws: &[Draw]) -> Result<Option<Vec<Drawn>>> {
+        Ok(None)
+    }
+
+    /// As [`Self::forward_largest`], of the MTP layer: the arguments are those of [`Self::forward_mtp`].
+    ///
+    /// # Errors
+    /// As [`Self::forward_mtp`].
+    fn forward_mtp_largest(
+        &mut self,
+        _next_ids: &[u32],
+        _hidden: &Tensor,
+        _layout: &BatchLayout,
+        _rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        Ok(None)
+    }
+
     /// The MTP layer over rows whose slots exist: row i takes the id at its position + 1 and the hidden state
     /// `[T, hidden]` at its position (of [`Self::forward`], or of this function for a position beyond it).
     ///
@@ -208,6 +260,38 @@ impl<M: TokenModel> TokenModel for &mut M {
 
     fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         (**self).mtp_logits(hidden)
+    }
+
+    fn forward_largest(
+        &mut self,
+        ids: &[u32],
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        (**self).forward_largest(ids, layout, rows)
+    }
+
+    fn forward_logits(
+        &mut self,
+        ids: &[u32],
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Tensor)>> {
+        (**self).forward_logits(ids, layout, rows)
+    }
+
+    fn draw(&self, logits: &Tensor, draws: &[Draw]) -> Result<Option<Vec<Drawn>>> {
+        (**self).draw(logits, draws)
+    }
+
+    fn forward_mtp_largest(
+        &mut self,
+        next_ids: &[u32],
+        hidden: &Tensor,
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        (**self).forward_mtp_largest(next_ids, hidden, layout, rows)
     }
 
     fn argmax(&self, hidden: &Tensor) -> Result<Vec<Largest>> {

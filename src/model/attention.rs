@@ -29,6 +29,22 @@ enum QueryProjection {
     Latent { q_a_proj: LinearWeight, q_a_layernorm: RmsNorm, q_b_proj: LinearWeight },
 }
 
+/// The queries of some rows.
+struct Query<'a> {
+    /// `[n, heads, nope]`.
+    nope: Tensor,
+    /// `[n, heads, rope]`, not rotated yet.
+    pe: Tensor,
+    rope: &'a RopeTables,
+}
+
+impl Query<'_> {
+    /// The rotated part behind another, `[n, heads, ..]`.
+    fn rotated_behind(&self, rest: &Tensor) -> Result<Tensor> {
+        ops::rope_join(&self.pe, rest, &self.rope.cos, &self.rope.sin, true, false)
+    }
+}
+
 /// What attention gives back.
 pub(super) struct AttentionOutput {
     /// `[T, hidden_size]`.
@@ -103,74 +119,66 @@ impl Attention {
         shared: Option<Tensor>,
     ) -> Result<AttentionOutput> {
         let (q, qr) = self.project_query(x)?;
-        let q_pe = q.narrow(2, self.nope_dim, self.rope_dim)?;
-        let q_pe = ops::rope(&q_pe, &step.rope.cos, &step.rope.sin, true)?;
         let kv = source.kv(self.latent_rows(x, &step.rope)?, step)?;
         let IndexerOutput { chosen, scores: index_scores, vectors } = match (&self.indexer, &qr) {
             (Some(indexer), Some(qr)) => indexer.forward(x, qr, step, source)?,
             _ => IndexerOutput { chosen: shared, ..IndexerOutput::default() },
         };
         let indexer_inputs = match vectors {
-            Some(vectors) => Some(self.indexer_inputs(vectors, &q, &q_pe, &kv, chosen.clone())?),
+            Some(vectors) => Some(self.indexer_inputs(vectors, &q, &step.rope, &kv, chosen.clone())?),
             None => None,
         };
         let mut outs = Vec::with_capacity(step.groups.len());
         for group in &step.groups {
-            let q_nope = group.rows(&q)?.narrow(2, 0, self.nope_dim)?;
-            outs.push(self.attend(group, &q_nope, &group.rows(&q_pe)?, chosen.as_ref(), &kv)?);
+            outs.push(self.attend(group, &group.rows(&q)?, chosen.as_ref(), &kv)?);
         }
         let out = match outs.len() {
             0 => Tensor::zeros((0, self.heads, self.v_dim), q.dtype(), q.device())?,
             _ => step.join(outs)?,
         };
-        let out = out.reshape(((), self.heads * self.v_dim))?.to_dtype(x.dtype())?;
+        let out = ops::cast(&out.reshape(((), self.heads * self.v_dim))?, x.dtype())?;
         Ok(AttentionOutput { out: self.o_proj.forward(&out, self.mode)?, chosen, index_scores, indexer_inputs })
     }
 
-    /// The indexer's vectors beside what this attention computed, without its gradients: queries `[T, heads, nope + rope]`
-    /// of which `q_pe` is the rotated end, and the rows of all slots.
+    /// The indexer's vectors beside what this attention computed, without its gradients: queries `[T, heads, nope + rope]`,
+    /// not rotated yet, and the rows of all slots.
     fn indexer_inputs(
         &self,
         vectors: IndexVectors,
         q: &Tensor,
-        q_pe: &Tensor,
+        rope: &RopeTables,
         kv: &Tensor,
         chosen: Option<Tensor>,
     ) -> Result<IndexerInputs> {
         let IndexVectors { q: index_q, index_k, weights } = vectors;
-        let q_nope = q.detach().narrow(2, 0, self.nope_dim)?;
+        let q = q.detach();
+        let (q_nope, q_pe) = (q.narrow(2, 0, self.nope_dim)?, q.narrow(2, self.nope_dim, self.rope_dim)?);
         let kv_b_proj = LinearWeight { weight: self.kv_b_proj.weight.detach(), ..self.kv_b_proj.clone() };
         let q_latent = ops::absorb_query(&q_nope, &kv_b_proj, self.v_dim)?;
         Ok(IndexerInputs {
             index_q,
             index_k,
             weights,
-            q: Tensor::cat(&[&q_latent, &q_pe.detach()], 2)?,
+            q: ops::rope_join(&q_pe, &q_latent, &rope.cos, &rope.sin, true, false)?,
             kv: kv.detach(),
             softmax_scale: self.softmax_scale,
             chosen,
         })
     }
 
-    /// The rows of a group: `q_nope: [n, heads, nope]` and rotated `q_pe: [n, heads, rope]` over the slots of
-    /// `kv: [slots, latent + rope]` → `[n, heads, v_head_dim]`.
-    fn attend(
-        &self,
-        group: &RowGroup,
-        q_nope: &Tensor,
-        q_pe: &Tensor,
-        chosen: Option<&Tensor>,
-        kv: &Tensor,
-    ) -> Result<Tensor> {
+    /// The rows of a group: `q: [n, heads, nope + rope]`, not rotated yet, over the slots of `kv: [slots, latent + rope]`
+    /// → `[n, heads, v_head_dim]`.
+    fn attend(&self, group: &RowGroup, q: &Tensor, chosen: Option<&Tensor>, kv: &Tensor) -> Result<Tensor> {
+        let query = Query {
+            nope: q.narrow(2, 0, self.nope_dim)?,
+            pe: q.narrow(2, self.nope_dim, self.rope_dim)?,
+            rope: &group.rope,
+        };
         match (group.form, &group.contexts, chosen) {
-            (AttentionForm::Expanded, Some(contexts), _) => {
-                self.expanded(q_nope, q_pe, &group.layout, &contexts.slots, kv)
-            }
-            (AttentionForm::Absorbed, ..) => self.absorbed(q_nope, q_pe, &group.layout, kv),
-            (AttentionForm::Sparse, Some(contexts), Some(chosen)) => {
-                self.sparse_expanded(q_nope, q_pe, contexts, chosen, kv)
-            }
-            (AttentionForm::Sparse, None, Some(chosen)) => self.sparse_absorbed(q_nope, q_pe, chosen, kv),
+            (AttentionForm::Expanded, Some(contexts), _) => self.expanded(&query, &group.layout, &contexts.slots, kv),
+            (AttentionForm::Absorbed, ..) => self.absorbed(&query, &group.layout, kv),
+            (AttentionForm::Sparse, Some(contexts), Some(chosen)) => self.sparse_expanded(&query, contexts, chosen, kv),
+            (AttentionForm::Sparse, None, Some(chosen)) => self.sparse_absorbed(&query, chosen, kv),
             (form, ..) => candle::bail!("attention: {form:?} rows, but nothing was chosen for them"),
         }
     }
@@ -195,72 +203,56 @@ impl Attention {
             latent = round_to_fp8(&latent, LATENT_FP8_GROUP, ue8m0)?;
         }
         let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
-        let k_pe = ops::rope(&k_pe, &rope.cos, &rope.sin, true)?.squeeze(1)?;
-        Tensor::cat(&[latent, k_pe], 1)
+        ops::rope_join(&k_pe, &latent.unsqueeze(1)?, &rope.cos, &rope.sin, true, false)?.squeeze(1)
     }
 
     /// `[T, heads, latent + rope]`: the query against cached rows.
-    fn absorbed_query(&self, q_nope: &Tensor, q_pe: &Tensor) -> Result<Tensor> {
-        Tensor::cat(&[&ops::absorb_query(q_nope, &self.kv_b_proj, self.v_dim)?, q_pe], 2)
+    fn absorbed_query(&self, query: &Query) -> Result<Tensor> {
+        query.rotated_behind(&ops::absorb_query(&query.nope, &self.kv_b_proj, self.v_dim)?)
     }
 
     /// MHA mode: keys and values of every head from the latents of the contexts' `slots`, `[T, heads, v_head_dim]`.
-    fn expanded(
-        &self,
-        q_nope: &Tensor,
-        q_pe: &Tensor,
-        layout: &BatchLayout,
-        slots: &Tensor,
-        kv: &Tensor,
-    ) -> Result<Tensor> {
-        let (k, v) = self.expand(slots, kv, q_nope.dtype())?;
-        let q = Tensor::cat(&[q_nope, q_pe], 2)?;
-        Ok(ops::mha(&q, &k, &v.contiguous()?, layout, self.softmax_scale)?.0)
+    fn expanded(&self, query: &Query, layout: &BatchLayout, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let (k, v) = self.expand(slots, kv, query.nope.dtype())?;
+        let q = query.rotated_behind(&query.nope)?;
+        Ok(ops::mha(&q, &k, &v, layout, self.softmax_scale)?.0)
     }
 
     /// Keys `[n, heads, nope + rope]` and values `[n, heads, v_head_dim]` of these slots.
     fn expand(&self, slots: &Tensor, kv: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
         let n = slots.dim(0)?;
         let row = Fp8Row { quantized: self.latent_dim, plain: self.rope_dim };
-        let kv = match kv.index_select(slots, 0)? {
-            rows if rows.dtype() == DType::U8 => ops::fp8::row_dequant(&rows, row)?,
-            rows => rows,
+        let kv = match kv.dtype() {
+            DType::U8 => ops::cast(&ops::fp8::row_dequant(&ops::gather(kv, slots, DType::U8)?, row)?, dtype)?,
+            _ => ops::gather(kv, slots, dtype)?,
         };
-        let kv = kv.to_dtype(dtype)?;
-        let latent = kv.narrow(1, 0, self.latent_dim)?.contiguous()?;
+        let latent = kv.narrow(1, 0, self.latent_dim)?;
         let expanded = self.kv_b_proj.forward(&latent, self.mode)?;
         let expanded = expanded.reshape((n, self.heads, self.nope_dim + self.v_dim))?;
         let k_pe = kv.narrow(1, self.latent_dim, self.rope_dim)?.unsqueeze(1)?;
         let k_pe = k_pe.broadcast_as((n, self.heads, self.rope_dim))?;
-        let k = Tensor::cat(&[expanded.narrow(2, 0, self.nope_dim)?, k_pe], 2)?;
+        let k = ops::join(&expanded.narrow(2, 0, self.nope_dim)?, &k_pe)?;
         Ok((k, expanded.narrow(2, self.nope_dim, self.v_dim)?))
     }
 
     /// MHA mode over `chosen` slots `[T, index_topk]`.
-    fn sparse_expanded(
-        &self,
-        q_nope: &Tensor,
-        q_pe: &Tensor,
-        contexts: &Contexts,
-        chosen: &Tensor,
-        kv: &Tensor,
-    ) -> Result<Tensor> {
+    fn sparse_expanded(&self, query: &Query, contexts: &Contexts, chosen: &Tensor, kv: &Tensor) -> Result<Tensor> {
         let (slots, indices) = contexts.keys(chosen)?;
-        let (k, v) = self.expand(&slots, kv, q_nope.dtype())?;
-        let q = Tensor::cat(&[q_nope, q_pe], 2)?;
+        let (k, v) = self.expand(&slots, kv, query.nope.dtype())?;
+        let q = query.rotated_behind(&query.nope)?;
         Ok(ops::sparse_mha(&q, &k, &v, &indices, self.softmax_scale)?.0)
     }
 
     /// MQA mode over chosen slots `[T, index_topk]`.
-    fn sparse_absorbed(&self, q_nope: &Tensor, q_pe: &Tensor, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
-        let q = self.absorbed_query(q_nope, q_pe)?;
+    fn sparse_absorbed(&self, query: &Query, slots: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let q = self.absorbed_query(query)?;
         let (latent, _) = ops::sparse_mla(&q, kv, slots, self.latent_dim, self.softmax_scale)?;
         ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
     }
 
     /// MQA mode: one key head of cached rows, with `kv_b_proj` absorbed into query and output.
-    fn absorbed(&self, q_nope: &Tensor, q_pe: &Tensor, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
-        let q = self.absorbed_query(q_nope, q_pe)?;
+    fn absorbed(&self, query: &Query, layout: &BatchLayout, kv: &Tensor) -> Result<Tensor> {
+        let q = self.absorbed_query(query)?;
         let (latent, _) = ops::dense_mla(&q, kv, layout, self.latent_dim, self.softmax_scale)?;
         ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
     }
@@ -325,10 +317,12 @@ mod tests {
             let layout = cache.append(&[(sequences[0], 9), (sequences[1], 1), (sequences[2], 70)]).unwrap();
             let kv = &random(&[cache.pages() * 64, latent + rope]);
             let rows = layout.tokens();
-            let (q_nope, q_pe) = (random(&[rows, heads, nope]), random(&[rows, heads, rope]));
+            let tables = RopeTables { cos: random(&[rows, rope / 2]), sin: random(&[rows, rope / 2]) };
+            let (nope, pe) = (random(&[rows, heads, nope]), random(&[rows, heads, rope]));
+            let query = Query { nope, pe, rope: &tables };
             let contexts = Contexts::new(&layout, &Device::Cpu).unwrap();
-            let expanded = attention.expanded(&q_nope, &q_pe, &layout, &contexts.slots, kv).unwrap();
-            close("dense", &expanded, &attention.absorbed(&q_nope, &q_pe, &layout, kv).unwrap());
+            let expanded = attention.expanded(&query, &layout, &contexts.slots, kv).unwrap();
+            close("dense", &expanded, &attention.absorbed(&query, &layout, kv).unwrap());
 
             // A few slots for each row, of which the contexts hold more, and many, of which they hold fewer.
             let all = contexts.slots.to_vec1::<u32>().unwrap();
@@ -337,8 +331,8 @@ mod tests {
                 let chosen = Tensor::from_vec((0..rows * k).map(pick).collect(), (rows, k), &Device::Cpu).unwrap();
                 let (keys, _) = contexts.keys(&chosen).unwrap();
                 assert_eq!(keys.dims1().unwrap(), if k == 1 { rows } else { all.len() });
-                let expanded = attention.sparse_expanded(&q_nope, &q_pe, &contexts, &chosen, kv).unwrap();
-                close("sparse", &expanded, &attention.sparse_absorbed(&q_nope, &q_pe, &chosen, kv).unwrap());
+                let expanded = attention.sparse_expanded(&query, &contexts, &chosen, kv).unwrap();
+                close("sparse", &expanded, &attention.sparse_absorbed(&query, &chosen, kv).unwrap());
             }
         }
     }

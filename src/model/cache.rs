@@ -163,6 +163,19 @@ impl Cache {
         Ok(cache)
     }
 
+    /// Returns the bytes that a token takes in a cache of this format, in all layers together.
+    pub fn bytes_per_token(cfg: &Config, format: CacheFormat) -> usize {
+        let packing = (format == CacheFormat::Fp8).then(|| Packing::new(cfg));
+        let number = format.dtype().size_in_bytes();
+        let kv = packing.map_or(cfg.kv_lora_rank + cfg.qk_rope_head_dim, |packing| packing.kv.bytes());
+        let index_k = packing.map_or(cfg.index_head_dim.unwrap_or(0), |packing| packing.index_k.bytes());
+        let of_layer = |layer: usize| {
+            let full = cfg.indexer_types.get(layer).copied().unwrap_or(IndexerType::Full) == IndexerType::Full;
+            number * (kv + if full && cfg.has_indexer() { index_k } else { 0 })
+        };
+        (0..cfg.num_hidden_layers + cfg.num_nextn_predict_layers.min(1)).map(of_layer).sum()
+    }
+
     /// Refuses to grow beyond `pages` pages from now on.
     pub fn set_max_pages(&mut self, pages: usize) {
         self.max_pages = pages.min(u32::MAX as usize / PAGE_SIZE);
@@ -375,7 +388,7 @@ impl Cache {
         for layer in &self.layers {
             for keys in std::iter::once(&layer.kv).chain(&layer.index_k) {
                 let page = keys.narrow(0, from * PAGE_SIZE, PAGE_SIZE)?.force_contiguous()?;
-                keys.slice_set(&page, 0, to * PAGE_SIZE)?;
+                place(keys, &page, to * PAGE_SIZE)?;
             }
         }
         self.free_pages.pop();
@@ -403,13 +416,15 @@ impl Cache {
 
     fn grow(&mut self, pages: usize) -> Result<()> {
         let old = self.pages();
-        let mut grown = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let kv = grow(&layer.kv, old, pages)?;
-            let index_k = layer.index_k.as_ref().map(|keys| grow(keys, old, pages)).transpose()?;
-            grown.push(LayerCache { kv, index_k, packing: layer.packing });
+        // One tensor after the other, so that little is there twice. If the memory ends half-way, those that have grown
+        // stay so, and the pool keeps its size.
+        for layer in &mut self.layers {
+            for keys in std::iter::once(&mut layer.kv).chain(&mut layer.index_k) {
+                if keys.dim(0)? < pages * PAGE_SIZE {
+                    *keys = grow(keys, old, pages)?;
+                }
+            }
         }
-        self.layers = grown;
         self.owners.resize(pages, 0);
         // Low pages first, so that a single sequence lies in order.
         self.free_pages.splice(0..0, (old as u32..pages as u32).rev());
@@ -421,7 +436,14 @@ impl Cache {
 fn grow(keys: &Tensor, old: usize, new: usize) -> Result<Tensor> {
     let grown = Tensor::zeros((new * PAGE_SIZE, keys.dim(1)?), keys.dtype(), keys.device())?;
     if old > 0 {
-        grown.slice_set(keys, 0, 0)?;
+        place(&grown, &keys.narrow(0, 0, old * PAGE_SIZE)?, 0)?;
     }
     Ok(grown)
+}
+
+/// Copies `rows` to `keys` from slot `first` on.
+fn place(keys: &Tensor, rows: &Tensor, first: usize) -> Result<()> {
+    let count = rows.dim(0)?;
+    let slots = Tensor::from_vec((first as u32..(first + count) as u32).collect(), count, keys.device())?;
+    ops::cache_write(keys, rows, &slots)
 }

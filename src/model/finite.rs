@@ -3,14 +3,26 @@
 use candle::{CpuStorage, DType, Result, Storage, Tensor};
 use candle_core as candle;
 
-/// The check of one step: on CPU each tensor is looked at when it is seen, elsewhere all are read at once at the end.
+use crate::ops;
+use crate::ops::residual::NOTHING;
+
+/// The check of one step: on CPU each tensor is looked at when it is seen, elsewhere the device keeps the first row that is
+/// not finite, which is read at the end.
 #[derive(Debug, Default)]
-pub(super) struct FiniteCheck {
-    /// What was seen and not read yet: its name, its dtype, and one f32 for each row, 0 where the row is finite.
-    seen: Vec<(String, DType, Tensor)>,
+pub(crate) struct FiniteCheck {
+    /// What was seen and not read yet: its name and its dtype.
+    seen: Vec<(String, DType)>,
+    /// The row and the index into `seen` of what was found, `[2]` u32, as [`ops::mark_not_finite`] writes them.
+    first: Option<Tensor>,
 }
 
 impl FiniteCheck {
+    /// A check that keeps what it finds in `first`: `[2]` u32, both [`NOTHING`].
+    #[cfg(feature = "cuda")]
+    pub(crate) fn keeping(first: Tensor) -> Self {
+        Self { seen: Vec::new(), first: Some(first) }
+    }
+
     /// Takes note of `x: [T, n]`; `what` names it in the error.
     ///
     /// Fails if `x` is on CPU and has a value that is infinite or NaN.
@@ -23,25 +35,34 @@ impl FiniteCheck {
     }
 
     /// Fails if a tensor that was seen has a value that is infinite or NaN, with the name of the first one.
-    pub(super) fn finish(self) -> Result<()> {
-        let flags: Vec<_> = self.seen.iter().map(|(.., flags)| flags).collect();
-        if flags.is_empty() {
-            return Ok(());
-        }
-        let flags = Tensor::stack(&flags, 0)?.to_vec2::<f32>()?;
-        for ((what, dtype, _), flags) in self.seen.iter().zip(flags) {
-            if let Some(row) = flags.iter().position(|&flag| flag != 0.0) {
-                return refuse(what, row, *dtype);
+    pub(crate) fn finish(self) -> Result<()> {
+        match &self.first {
+            Some(first) => {
+                let found = first.to_vec1::<u32>()?;
+                self.verify([found[0], found[1]])
             }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// [`Self::finish`] with what was read of the device: a row and the number of the tensor, both [`NOTHING`] if all were
+    /// finite.
+    pub(crate) fn verify(&self, [row, index]: [u32; 2]) -> Result<()> {
+        match self.seen.get(index as usize) {
+            Some((what, dtype)) => refuse(what, row as usize, *dtype),
+            None => Ok(()),
+        }
     }
 
     fn defer(&mut self, what: String, x: &Tensor) -> Result<()> {
-        // Zero times a number is zero, times anything else it is NaN.
-        let flags = (x.detach().to_dtype(DType::F32)? * 0.0)?.sum(1)?;
-        self.seen.push((what, x.dtype(), flags));
-        Ok(())
+        let first = match self.first.take() {
+            Some(first) => first,
+            None => Tensor::new(&[NOTHING, NOTHING], x.device())?,
+        };
+        let marked = ops::mark_not_finite(x, self.seen.len() as u32, &first);
+        self.first = Some(first);
+        self.seen.push((what, x.dtype()));
+        marked
     }
 }
 

@@ -86,9 +86,9 @@ impl Indexer {
     pub(super) fn forward(&self, x: &Tensor, qr: &Tensor, step: &Step, source: KeySource) -> Result<IndexerOutput> {
         let (x, qr) = (x.detach(), qr.detach());
         let index_k = source.index_k(self.keys(&x, &step.rope)?, step)?;
-        let sparse = step.sparse().zip(step.sparse_rope.as_ref());
         if !step.index_scores && !step.indexer_inputs {
-            let Some((group, rope)) = sparse else { return Ok(IndexerOutput::default()) };
+            let Some(group) = step.sparse() else { return Ok(IndexerOutput::default()) };
+            let rope = &group.rope;
             let (x, qr) = (group.rows(&x)?, group.rows(&qr)?);
             // Beside a cache of codes the queries stay codes as well.
             let (q, weights) = match index_k.dtype() {
@@ -99,8 +99,8 @@ impl Indexer {
             return Ok(IndexerOutput { chosen: Some(chosen), ..IndexerOutput::default() });
         }
         let (q, weights) = self.queries(&x, &qr, &step.rope)?;
-        let chosen = match sparse {
-            Some((group, _)) => {
+        let chosen = match step.sparse() {
+            Some(group) => {
                 let (q, weights) = (group.rows(&q)?, group.rows(&weights)?);
                 Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?)
             }
@@ -125,7 +125,7 @@ impl Indexer {
 
     /// Index queries `[T, index_n_heads, index_head_dim]` and head weights `[T, index_n_heads]` f32, scaled.
     fn queries(&self, x: &Tensor, qr: &Tensor, rope: &RopeTables) -> Result<(Tensor, Tensor)> {
-        Ok((self.rotate(&self.vectors(qr)?, rope)?, self.head_weights(x)?))
+        Ok((self.rotate(&self.vectors(qr)?, rope)?, self.head_weights(x, None)?))
     }
 
     /// [`Self::queries`] in FP8 precision as e4m3 codes, whose scales are in the head weights. The scores are the same to
@@ -133,7 +133,7 @@ impl Indexer {
     fn coded_queries(&self, x: &Tensor, qr: &Tensor, rope: &RopeTables) -> Result<(Tensor, Tensor)> {
         let q = ops::hadamard(&self.rotate_exactly(&self.vectors(qr)?, rope)?)?;
         let (codes, scale) = ops::fp8::act_quant(&q, self.head_dim, true)?;
-        Ok((codes, (self.head_weights(x)? * scale.squeeze(2)?)?))
+        Ok((codes, self.head_weights(x, Some(&scale.squeeze(2)?))?))
     }
 
     /// Index queries `[T, index_n_heads, index_head_dim]` before they are rotated.
@@ -141,10 +141,11 @@ impl Indexer {
         self.wq_b.forward(qr, self.mode)?.reshape(((), self.n_heads, self.head_dim))
     }
 
-    fn head_weights(&self, x: &Tensor) -> Result<Tensor> {
+    /// The heads' weights times `by`, the scales of the queries' codes.
+    fn head_weights(&self, x: &Tensor, by: Option<&Tensor>) -> Result<Tensor> {
         // They stay f32: rounding them flips near ties.
         let weights = self.weights_proj.forward_f32(x, self.mode)?;
-        weights * ((self.n_heads * self.head_dim) as f64).powf(-0.5)
+        ops::scale(&weights, ((self.n_heads * self.head_dim) as f64).powf(-0.5), by)
     }
 
     /// Whether index vectors go through the Hadamard transform and e4m3.
@@ -166,14 +167,13 @@ impl Indexer {
     /// Rotates the first `rope_dim` elements of `x: [T, heads, head_dim]`.
     fn rotate_exactly(&self, x: &Tensor, rope: &RopeTables) -> Result<Tensor> {
         let pe = x.narrow(2, 0, self.rope_dim)?;
-        let pe = ops::rope(&pe, &rope.cos, &rope.sin, self.interleaved)?;
         let rest = x.narrow(2, self.rope_dim, self.head_dim - self.rope_dim)?;
-        Tensor::cat(&[pe, rest], 2)
+        ops::rope_join(&pe, &rest, &rope.cos, &rope.sin, self.interleaved, true)
     }
 }
 
 /// Quantizes groups of the last dimension to e4m3 and back.
 pub(super) fn round_to_fp8(x: &Tensor, group: usize, ue8m0: bool) -> Result<Tensor> {
     let (codes, scale) = ops::fp8::act_quant(x, group, ue8m0)?;
-    ops::fp8::act_dequant(&codes, &scale, group)?.to_dtype(x.dtype())
+    ops::cast(&ops::fp8::act_dequant(&codes, &scale, group)?, x.dtype())
 }

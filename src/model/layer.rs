@@ -12,6 +12,7 @@ use super::norm::RmsNorm;
 use super::step::Step;
 use super::training::IndexerInputs;
 use crate::config::{Config, MlpType};
+use crate::ops;
 use crate::ops::linear::LinearMode;
 
 #[derive(Debug, Clone)]
@@ -68,16 +69,14 @@ impl Layer {
         shared: Option<Tensor>,
     ) -> Result<LayerOutput> {
         let attention = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, source, shared)?;
-        let x = (x + &attention.out)?;
-        let normed = self.post_attention_layernorm.forward(&x)?;
-        let (mlp_out, router_logits, expert_indices) = match &self.mlp {
-            FeedForward::Dense(mlp) => (mlp.forward(&normed)?, None, None),
+        let (x, normed) = self.post_attention_layernorm.forward_sum(x, &attention.out)?;
+        let (hidden, router_logits, expert_indices) = match &self.mlp {
+            FeedForward::Dense(mlp) => (ops::add(&x, &mlp.forward(&normed)?, None)?, None, None),
             FeedForward::Sparse(moe) => {
-                let MoeOutput { out, router_logits, expert_indices } = moe.forward(&normed)?;
-                (out, Some(router_logits), Some(expert_indices))
+                let MoeOutput { routed, shared, router_logits, expert_indices } = moe.forward(&normed)?;
+                (ops::add(&x, &routed, shared.as_ref())?, Some(router_logits), Some(expert_indices))
             }
         };
-        let hidden = (x + mlp_out)?;
         let AttentionOutput { chosen, index_scores, indexer_inputs, .. } = attention;
         Ok(LayerOutput { hidden, chosen, index_scores, indexer_inputs, router_logits, expert_indices })
     }

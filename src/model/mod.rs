@@ -11,12 +11,15 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 
 use crate::config::{Config, IndexerType, MlpType};
+use crate::ops;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 mod adapter;
 mod attention;
 mod cache;
+#[cfg(feature = "cuda")]
+mod decode;
 mod finite;
 mod indexer;
 mod init;
@@ -38,7 +41,13 @@ pub use options::{ModelOptions, Precision};
 pub use trace::Trace;
 pub use training::{IndexerInputs, TrainingOptions, TrainingOutput};
 
+#[cfg(feature = "cuda")]
+pub(crate) use decode::FixedStep;
+
 use adapter::Adapter;
+#[cfg(feature = "cuda")]
+pub(crate) use finite::FiniteCheck;
+#[cfg(not(feature = "cuda"))]
 use finite::FiniteCheck;
 use keys::KeySource;
 use layer::{Layer, LayerOutput};
@@ -121,7 +130,7 @@ impl Model {
             mtp,
             rope: Rope::new(cfg, vb.device()),
             options,
-            form_rule: FormRule::new(cfg, mode),
+            form_rule: FormRule::new(cfg, mode, vb.device()),
             dtype: vb.dtype(),
             device: vb.device().clone(),
             adapter: None,
@@ -243,7 +252,7 @@ impl Model {
         mut trace: Option<&mut Trace>,
         finite: &mut FiniteCheck,
     ) -> Result<(Tensor, Collected)> {
-        let mut x = self.embed_tokens.index_select(ids, 0)?.to_dtype(self.dtype)?;
+        let mut x = ops::gather(&self.embed_tokens, ids, self.dtype)?;
         let (mut chosen, mut collected) = (None, Collected::default());
         for (i, layer) in self.layers.iter().enumerate() {
             let out = layer.forward(&x, step, source(i)?, chosen).map_err(|e| in_layer(i, e))?;
@@ -269,7 +278,7 @@ impl Model {
     /// # Errors
     /// If `hidden` has another shape.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.lm_head.forward(&hidden.to_dtype(DType::F32)?, LinearMode::Dequant)
+        self.lm_head.forward(&ops::cast(hidden, DType::F32)?, LinearMode::Dequant)
     }
 
     /// Runs the MTP layer: row `i` combines `next_ids[i]`, the token after row `i`, with `hidden[i]`, the main model's

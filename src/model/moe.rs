@@ -24,10 +24,12 @@ pub(super) struct Moe {
     mode: LinearMode,
 }
 
-/// What a mixture of experts gives back.
+/// What a mixture of experts gives back; the output is the sum of its first two parts.
 pub(super) struct MoeOutput {
-    /// `[T, hidden_size]`.
-    pub(super) out: Tensor,
+    /// The weighted sum of the chosen experts, `[T, hidden_size]`.
+    pub(super) routed: Tensor,
+    /// The sum of the shared experts, `[T, hidden_size]`, where there are any.
+    pub(super) shared: Option<Tensor>,
     /// The router's logits, `[T, n_routed_experts]` f32.
     pub(super) router_logits: Tensor,
     /// The chosen experts, `[T, num_experts_per_tok]` u32, ascending by expert id.
@@ -68,10 +70,8 @@ impl Moe {
         let router_logits = self.gate.forward_f32(x, self.mode)?;
         let (expert_indices, expert_weights) =
             ops::gate(&router_logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
-        let mut out = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
-        if let Some(shared_experts) = &self.shared_experts {
-            out = (out + shared_experts.forward(x)?)?;
-        }
-        Ok(MoeOutput { out, router_logits, expert_indices })
+        let routed = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
+        let shared = self.shared_experts.as_ref().map(|experts| experts.forward(x)).transpose()?;
+        Ok(MoeOutput { routed, shared, router_logits, expert_indices })
     }
 }

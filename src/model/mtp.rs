@@ -10,6 +10,7 @@ use super::linear::linear;
 use super::norm::RmsNorm;
 use super::step::Step;
 use crate::config::Config;
+use crate::ops;
 use crate::ops::linear::{LinearMode, LinearWeight};
 
 /// The MTP module, `model.layers.{num_hidden_layers}`.
@@ -74,8 +75,8 @@ impl Mtp {
         step: &Step,
         source: KeySource,
     ) -> Result<(Tensor, LayerOutput)> {
-        let embedding = self.embed_tokens.index_select(next_ids, 0)?.to_dtype(hidden.dtype())?;
-        let z = Tensor::cat(&[self.enorm.forward(&embedding)?, self.hnorm.forward(hidden)?], 1)?;
+        let embedding = ops::gather(&self.embed_tokens, next_ids, hidden.dtype())?;
+        let z = ops::join(&self.enorm.forward(&embedding)?, &self.hnorm.forward(hidden)?)?;
         let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
         let out = self.layer.forward(&x, step, source, None)?;
         Ok((self.norm.forward(&out.hidden)?, out))
@@ -87,6 +88,6 @@ impl Mtp {
 
     /// `hidden: [n, hidden_size]` → logits `[n, vocab_size]` f32.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(&hidden.to_dtype(DType::F32)?, LinearMode::Dequant)
+        self.head.forward(&ops::cast(hidden, DType::F32)?, LinearMode::Dequant)
     }
 }

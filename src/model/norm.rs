@@ -24,6 +24,11 @@ impl RmsNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::rms_norm(x, &self.weight, self.eps)
     }
+
+    /// The sum of `x` and `a`, `[.., size]` each, and its norm.
+    pub(super) fn forward_sum(&self, x: &Tensor, a: &Tensor) -> Result<(Tensor, Tensor)> {
+        ops::add_rms_norm(x, a, &self.weight, self.eps)
+    }
 }
 
 /// LayerNorm with bias over the last dimension, computed in f32; the indexer's `k_norm`.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use candle::{DType, Device, Result, Tensor};
+use candle::{Device, Result, Tensor};
 use candle_core as candle;
 
 use crate::config::{Config, Yarn};
@@ -49,8 +49,17 @@ impl Rope {
     /// reference: at long positions an f64 angle would be another number.
     pub(super) fn tables(&self, positions: &[u32]) -> Result<RopeTables> {
         let shape = (positions.len(), self.inv_freq.len());
-        let mut cos = Vec::with_capacity(shape.0 * shape.1);
-        let mut sin = Vec::with_capacity(shape.0 * shape.1);
+        let (cos, sin) = self.values(positions);
+        Ok(RopeTables {
+            cos: Tensor::from_vec(cos, shape, &self.device)?,
+            sin: Tensor::from_vec(sin, shape, &self.device)?,
+        })
+    }
+
+    /// The numbers of [`Self::tables`], row by row: cos and sin.
+    pub(super) fn values(&self, positions: &[u32]) -> (Vec<f32>, Vec<f32>) {
+        let count = positions.len() * self.inv_freq.len();
+        let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for &position in positions {
             for &inv_freq in &self.inv_freq {
                 let (s, c) = (position as f32 * inv_freq).sin_cos();
@@ -58,10 +67,7 @@ impl Rope {
                 sin.push(s * self.attention_factor);
             }
         }
-        Ok(RopeTables {
-            cos: Tensor::from_vec(cos, shape, &self.device)?.to_dtype(DType::F32)?,
-            sin: Tensor::from_vec(sin, shape, &self.device)?.to_dtype(DType::F32)?,
-        })
+        (cos, sin)
     }
 }
 
@@ -85,6 +91,8 @@ fn correction_range(yarn: &Yarn, dim: usize, theta: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use candle::DType;
+
     use super::*;
 
     /// Greatest relative difference of an inverse frequency, absolute one of a cosine: f32 rounding.

@@ -31,6 +31,9 @@ pub(super) struct FormRule {
     /// In FP8 arithmetic keys and values always go through `kv_b_proj`: the output is rounded to e4m3, and the absorbed
     /// form's other f32 rounding would now and then fall to the other side.
     always_expands: bool,
+    /// Whether steps of decoding are sparse at every position: a row that sees at most `index_topk` positions chooses all
+    /// of them. On GPUs, so that all decoding rows are computed alike.
+    decodes_sparse: bool,
     latent_dim: usize,
     nope_dim: usize,
     rope_dim: usize,
@@ -38,10 +41,12 @@ pub(super) struct FormRule {
 }
 
 impl FormRule {
-    pub(super) fn new(cfg: &Config, mode: LinearMode) -> Self {
+    pub(super) fn new(cfg: &Config, mode: LinearMode, device: &Device) -> Self {
+        let always_expands = matches!(mode, LinearMode::Fp8 { .. });
         Self {
             index_topk: cfg.index_topk.filter(|_| cfg.has_indexer()),
-            always_expands: matches!(mode, LinearMode::Fp8 { .. }),
+            always_expands,
+            decodes_sparse: cfg.has_indexer() && !always_expands && device.is_cuda(),
             latent_dim: cfg.kv_lora_rank,
             nope_dim: cfg.qk_nope_head_dim,
             rope_dim: cfg.qk_rope_head_dim,
@@ -51,7 +56,7 @@ impl FormRule {
 
     /// The same rule with every row dense.
     pub(super) fn dense(&self) -> Self {
-        Self { index_topk: None, ..self.clone() }
+        Self { index_topk: None, decodes_sparse: false, ..self.clone() }
     }
 
     /// The rows that cost as much as expanding the contexts of a chunk of a prefill that begins at `context`.
@@ -75,9 +80,18 @@ impl FormRule {
         context.saturating_mul(layers * expansion) / row.max(1)
     }
 
+    /// Whether all rows of a step of decoding have one form, which needs nothing but the layout.
+    #[cfg(feature = "cuda")]
+    pub(super) fn decodes_alike(&self) -> bool {
+        !self.always_expands && (self.decodes_sparse || self.index_topk.is_none())
+    }
+
     /// A span's rows by form: its first rows attend to all they see, those from position `index_topk` on are sparse.
     fn split(&self, span: &Span) -> [(AttentionForm, Range<usize>); 2] {
-        let limit = self.index_topk.unwrap_or(usize::MAX);
+        let limit = match span.prefill {
+            None if self.decodes_sparse => 0,
+            _ => self.index_topk.unwrap_or(usize::MAX),
+        };
         let dense = limit.saturating_sub(span.start).min(span.tokens.len());
         let middle = span.tokens.start + dense;
         let form = match &span.prefill {
@@ -128,7 +142,7 @@ impl Rows {
         match self {
             Self::All => Ok(x.clone()),
             Self::Range(range) => x.narrow(0, range.start, range.len()),
-            Self::Index(index) => x.contiguous()?.index_select(index, 0),
+            Self::Index(index) => ops::gather(x, index, x.dtype()),
         }
     }
 }
@@ -143,6 +157,8 @@ pub(super) struct RowGroup {
     pub(super) ranges: Vec<Range<usize>>,
     /// Where keys and values are expanded, those to expand.
     pub(super) contexts: Option<Contexts>,
+    /// The tables of these rows.
+    pub(super) rope: RopeTables,
     rows: Rows,
 }
 
@@ -199,7 +215,13 @@ impl Contexts {
 }
 
 impl RowGroup {
-    fn new(form: AttentionForm, rule: &FormRule, batch: &BatchLayout, device: &Device) -> Result<Self> {
+    fn new(
+        form: AttentionForm,
+        rule: &FormRule,
+        batch: &BatchLayout,
+        rope: &RopeTables,
+        device: &Device,
+    ) -> Result<Self> {
         let (mut layout, mut ranges) = (BatchLayout::default(), Vec::new());
         for span in &batch.spans {
             let parts = rule.split(span).into_iter().filter(|(part, rows)| *part == form && !rows.is_empty());
@@ -216,7 +238,9 @@ impl RowGroup {
         }
         let expands = form == AttentionForm::Expanded || rule.always_expands && form == AttentionForm::Sparse;
         let contexts = if expands { Some(Contexts::new(&layout, device)?) } else { None };
-        Ok(Self { form, rows: Rows::new(&ranges, batch.tokens(), device)?, layout, ranges, contexts })
+        let rows = Rows::new(&ranges, batch.tokens(), device)?;
+        let rope = RopeTables { cos: rows.of(&rope.cos)?, sin: rows.of(&rope.sin)? };
+        Ok(Self { form, rows, layout, ranges, contexts, rope })
     }
 
     /// The group's rows of `x: [T, ..]`.
@@ -240,8 +264,6 @@ pub(super) struct Step<'a> {
     pub(super) indexer_inputs: bool,
     /// The rows by form, in the order of their first rows.
     pub(super) groups: Vec<RowGroup>,
-    /// The tables of the sparse rows, if there are any.
-    pub(super) sparse_rope: Option<RopeTables>,
     /// The place of each row among the groups' rows one after the other, `[T]` u32, where that is another order.
     order: Option<Tensor>,
 }
@@ -257,24 +279,30 @@ impl<'a> Step<'a> {
     ) -> Result<Self> {
         layout.check(layout.tokens(), slots)?;
         let rope = rope.tables(&layout.positions())?;
+        let slots = Tensor::from_vec(layout.slots(), layout.tokens(), device)?;
+        Self::from_parts(layout, rope, slots, rule, device)
+    }
+
+    /// A step whose tables and slots, `[T]` u32, lie on the device already.
+    pub(super) fn from_parts(
+        layout: &'a BatchLayout,
+        rope: RopeTables,
+        slots: Tensor,
+        rule: &FormRule,
+        device: &Device,
+    ) -> Result<Self> {
         let mut groups = Vec::new();
         for form in [AttentionForm::Expanded, AttentionForm::Absorbed, AttentionForm::Sparse] {
-            let group = RowGroup::new(form, rule, layout, device)?;
+            let group = RowGroup::new(form, rule, layout, &rope, device)?;
             if !group.ranges.is_empty() {
                 groups.push(group);
             }
         }
         groups.sort_by_key(|group| group.ranges[0].start);
-        let sparse = groups.iter().find(|group| group.form == AttentionForm::Sparse);
-        let sparse_rope = match sparse {
-            Some(group) => Some(RopeTables { cos: group.rows(&rope.cos)?, sin: group.rows(&rope.sin)? }),
-            None => None,
-        };
         let order = order(&groups, layout.tokens(), device)?;
-        let slots = Tensor::from_vec(layout.slots(), layout.tokens(), device)?;
         let index_topk = rule.index_topk;
         let (index_scores, indexer_inputs) = (false, false);
-        Ok(Self { layout, rope, slots, index_topk, index_scores, indexer_inputs, groups, sparse_rope, order })
+        Ok(Self { layout, rope, slots, index_topk, index_scores, indexer_inputs, groups, order })
     }
 
     /// The sparse rows, if there are any.
@@ -286,7 +314,7 @@ impl<'a> Step<'a> {
     pub(super) fn join(&self, mut outs: Vec<Tensor>) -> Result<Tensor> {
         let joined = if outs.len() == 1 { outs.swap_remove(0) } else { Tensor::cat(&outs, 0)? };
         match &self.order {
-            Some(order) => joined.index_select(order, 0),
+            Some(order) => ops::gather(&joined, order, joined.dtype()),
             None => Ok(joined),
         }
     }

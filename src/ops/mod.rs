@@ -17,19 +17,24 @@ pub mod layout;
 
 pub mod absorb;
 pub mod cache_write;
+pub mod cast;
 pub mod dense_mla;
 pub mod fp8;
 pub mod gate;
+pub mod gather;
 pub mod hadamard;
 pub mod indexer_topk;
 pub mod indices;
+pub mod join;
 pub mod layer_norm;
 pub mod linear;
 pub mod mha;
 pub mod moe;
 pub mod mqa_logits;
+pub mod residual;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale;
 pub mod sparse_mha;
 pub mod sparse_mla;
 pub mod swiglu;
@@ -37,20 +42,25 @@ pub mod topk;
 
 pub use absorb::{absorb_query, absorb_value};
 pub use cache_write::cache_write;
+pub use cast::cast;
 pub use cpu::simd;
 pub use dense_mla::dense_mla;
 pub use dispatch::{Backend, OpBackends, with_backend, with_unordered_sums};
 pub use gate::gate;
+pub use gather::gather;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;
 pub use indices::indices_i64;
+pub use join::join;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mha::mha;
 pub use moe::{mlp, moe};
 pub use mqa_logits::mqa_logits;
+pub use residual::{add, add_rms_norm, mark_not_finite};
 pub use rms_norm::rms_norm;
-pub use rope::rope;
+pub use rope::{rope, rope_join};
+pub use scale::scale;
 pub use sparse_mha::sparse_mha;
 pub use sparse_mla::sparse_mla;
 pub use swiglu::swiglu;
@@ -60,7 +70,10 @@ pub use topk::topk;
 const OPS: &[dispatch::Op] = &[
     absorb::QUERY,
     absorb::VALUE,
+    residual::ADD,
+    residual::ADD_RMS_NORM,
     cache_write::OP,
+    cast::OP,
     fp8::ACT_DEQUANT,
     fp8::ACT_QUANT,
     fp8::BLOCK_DEQUANT,
@@ -69,19 +82,24 @@ const OPS: &[dispatch::Op] = &[
     fp8::ROW_QUANT,
     dense_mla::OP,
     gate::OP,
+    gather::OP,
     hadamard::OP,
     indexer_topk::OP,
     indices::OP,
+    join::OP,
     layer_norm::OP,
     linear::LINEAR,
     linear::LINEAR_BF16,
     linear::LINEAR_FP8,
+    residual::NOT_FINITE,
     mha::OP,
     moe::MLP,
     moe::MOE,
     mqa_logits::OP,
     rms_norm::OP,
     rope::OP,
+    rope::JOIN,
+    scale::OP,
     sparse_mha::OP,
     sparse_mla::OP,
     swiglu::OP,

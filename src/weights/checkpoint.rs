@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use memmap2::Mmap;
 use safetensors::Dtype;
 
@@ -103,6 +104,15 @@ impl Checkpoint {
             let entry = &located.entry;
             (name.as_str(), entry.dtype, entry.shape.as_slice(), self.bytes(located))
         })
+    }
+
+    /// The bytes of all tensors once they are loaded, with matrices in `weight_dtype`, or as they are stored.
+    pub fn loaded_bytes(&self, weight_dtype: Option<DType>) -> u64 {
+        let of = |(_, _, shape, bytes): (&str, Dtype, &[usize], &[u8])| match weight_dtype {
+            Some(dtype) if shape.len() > 1 => (shape.iter().product::<usize>() * dtype.size_in_bytes()) as u64,
+            _ => bytes.len() as u64,
+        };
+        self.tensors().map(of).sum()
     }
 
     pub(super) fn located(&self, name: &str) -> Option<&Located> {

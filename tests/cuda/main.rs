@@ -4,15 +4,19 @@
 mod common;
 #[path = "../support/common_attn/mod.rs"]
 mod common_attn;
+#[path = "../support/generation_support/mod.rs"]
+mod generation_support;
 #[path = "../support/golden/mod.rs"]
 mod golden_support;
 
 mod attention;
 mod elementwise;
+mod engine;
 mod fp8;
 mod gradients;
 mod linear;
 mod model;
+mod pieces;
 mod selection;
 
 use std::io::Write;

@@ -36,11 +36,11 @@ fn fp8_arithmetic() {
     }
 }
 
-fn checkpoint() -> PathBuf {
+pub(crate) fn checkpoint() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/assets/tiny-v32")
 }
 
-fn load(dtype: DType, device: &Device) -> Model {
+pub(crate) fn load(dtype: DType, device: &Device) -> Model {
     let options = LoadOptions { dtype, device: device.clone(), ..LoadOptions::default() };
     let (config, vb) = weights::load(checkpoint(), &options, |_| ()).unwrap();
     Model::new(&config, vb).unwrap()

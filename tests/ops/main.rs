@@ -21,6 +21,7 @@ mod mha;
 mod mla_backward;
 mod moe;
 mod mqa_logits;
+mod pieces;
 mod row_invariance;
 mod sparse_mha;
 mod sparse_mla;

@@ -16,10 +16,10 @@ use super::error::{ChatModelError, Result};
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse};
 use crate::chat::{ChatTemplate, Version};
 use crate::generation::{
-    Cancel, Engine, EngineOptions, GenerationError, LocalModel, Request, Service, StopConditions, Tokenizer,
+    Cancel, Engine, EngineOptions, GenerationError, LocalModel, MemoryPlan, Request, Service, StopConditions, Tokenizer,
 };
 use crate::model::ModelOptions;
-use crate::weights::{self, GenerationConfig, LoadOptions, Progress};
+use crate::weights::{self, Checkpoint, GenerationConfig, LoadOptions, Progress};
 use answer::Answer;
 use grammars::Grammars;
 use names::{OfferedNames, TokenBytes};
@@ -97,6 +97,8 @@ impl LocalChat {
     /// the checkpoint's own chat template ([`ChatTemplate`], feature `template`). Without a template, [`Self::prompt`]
     /// fails and says why, while the engine completes plain text all the same.
     ///
+    /// On a GPU the cache is bounded to what its memory holds ([`MemoryPlan`]).
+    ///
     /// # Errors
     /// As [`LocalModel::load`], and if the tokenizer can't be loaded or does not fit.
     pub fn load(
@@ -112,6 +114,15 @@ impl LocalChat {
         let (Detected { version, reason }, prompts) = prompts::of_checkpoint(dir, &tokenizer);
         tracing::info!(%version, reason, "chat format");
         let mut stop_ids = GenerationConfig::load(dir)?.map(|config| config.eos_token_id).unwrap_or_default();
+        let model = model.into();
+        let mut engine = engine;
+        if let Some(plan) =
+            MemoryPlan::new(&Checkpoint::open(dir)?, load, model, &engine).map_err(GenerationError::from)?
+        {
+            tracing::info!("{plan}");
+            let most = engine.max_cached_tokens.unwrap_or(usize::MAX);
+            engine.max_cached_tokens = Some(most.min(plan.tokens()));
+        }
         let model = LocalModel::load_with(dir, load, model, progress)?;
         if !matches!(prompts, Prompts::Own) {
             stop_ids.extend(&model.model().config().eos_token_id);

@@ -2,6 +2,7 @@
 
 use super::super::constraint::Constraint;
 use super::super::detokenizer::Detokenizer;
+use super::super::draw::{Draw, Drawn};
 use super::super::error::{GenerationError, Result};
 use super::super::largest::Largest;
 use super::super::params::parameter;
@@ -41,6 +42,8 @@ pub(super) enum Row<'a> {
     Logits(&'a [f32]),
     /// The largest, for an answer that [takes it](Answer::takes_largest).
     Largest(Largest),
+    /// What one of its [draws](Answer::draws) gave.
+    Drawn(&'a Drawn),
 }
 
 /// The text of the answer's tokens up to a stop string.
@@ -158,11 +161,32 @@ impl Answer {
         self.constraint.is_none() && self.report.logprobs.is_none() && self.sampler.takes_largest()
     }
 
+    /// The choices of the next token and of those after each of the `drafts`, for the model to make. `None` if they need the
+    /// logits: the most probable tokens are told, a constraint depends on drafts, or it fails.
+    pub fn draws(&mut self, drafts: &[u32]) -> Option<Vec<Draw>> {
+        if self.report.logprobs.is_some_and(|top| top > 0) || (self.constraint.is_some() && !drafts.is_empty()) {
+            return None;
+        }
+        let allowed = match &mut self.constraint {
+            Some(constraint) => constraint.allowed().ok()?,
+            None => None,
+        };
+        let draw = |ahead| self.sampler.draw(&drafts[..ahead], allowed.clone(), self.report);
+        Some((0..=drafts.len()).map(draw).collect())
+    }
+
     /// Chooses the next token; also says whether the answer ends with it.
     pub fn next(&mut self, row: Row<'_>) -> Result<(Token, Option<FinishReason>)> {
         let sampled = match row {
             Row::Largest(largest) => self.sampler.take_largest(largest, self.report.kept)?,
             Row::Logits(logits) => self.sample(logits)?,
+            Row::Drawn(drawn) => {
+                let sampled = self.sampler.take_drawn(drawn, self.report)?;
+                if let Some(constraint) = &mut self.constraint {
+                    constraint.accept(sampled.id).map_err(GenerationError::Constraint)?;
+                }
+                sampled
+            }
         };
         self.ids.push(sampled.id);
         self.usage.generated_tokens += 1;

@@ -43,8 +43,6 @@ impl<M: TokenModel> Engine<M> {
         let mut drafting = Drafting { work: Vec::new(), hidden: None };
         if !hidden.is_empty() {
             let hidden = Tensor::cat(&hidden, 0)?;
-            let hidden = self.model.forward_mtp(&next_ids, &hidden, &layout)?;
-            expect_rows("MTP hidden states", &hidden, next_ids.len())?;
             let mut rows = Vec::new();
             for (index, work) in plan.iter().enumerate().filter(|(_, work)| work.max_drafts > 0) {
                 if let Some(row) = last_row[work.sequence] {
@@ -52,10 +50,9 @@ impl<M: TokenModel> Engine<M> {
                     drafting.work.push(index);
                 }
             }
+            let hidden = self.guess(&next_ids, &hidden, &layout, &rows, &drafting.work, plan)?;
             if !rows.is_empty() {
-                let hidden = gather(&hidden, &rows)?;
-                self.guess(&hidden, &drafting.work, plan)?;
-                drafting.hidden = Some(hidden);
+                drafting.hidden = Some(gather(&hidden, &rows)?);
             }
             for sequence in self.running.iter_mut().filter(|sequence| sequence.pending.is_some()) {
                 sequence.pending = None;
@@ -94,22 +91,44 @@ impl<M: TokenModel> Engine<M> {
                 let start = layout.spans[index].start + work.drafts.len() - 1;
                 push_span(&mut positions, start, 1, &layout.spans[index].block_table, None);
             }
-            let hidden = self.model.forward_mtp(&next_ids, &hidden, &positions)?;
-            expect_rows("MTP hidden states", &hidden, next_ids.len())?;
-            self.guess(&hidden, &drafting.work, plan)?;
+            let all: Vec<usize> = (0..next_ids.len()).collect();
+            let hidden = self.guess(&next_ids, &hidden, &positions, &all, &drafting.work, plan)?;
             drafting.hidden = Some(hidden);
         }
         Ok(())
     }
 
-    /// Adds the most probable token of every row to its work's drafts.
-    fn guess(&self, hidden: &Tensor, work: &[usize], plan: &mut [Work]) -> Result<()> {
-        let largest = self.model.mtp_argmax(hidden)?;
-        let largest = expect_largest("largest MTP logits", largest, work.len(), self.model.vocab_size())?;
+    /// Runs the MTP layer and adds the most probable token of each of `rows` to the drafts of its work. Returns the layer's
+    /// output `[T, hidden]`.
+    fn guess(
+        &mut self,
+        next_ids: &[u32],
+        hidden: &Tensor,
+        layout: &BatchLayout,
+        rows: &[usize],
+        work: &[usize],
+        plan: &mut [Work],
+    ) -> Result<Tensor> {
+        let in_one =
+            if rows.is_empty() { None } else { self.model.forward_mtp_largest(next_ids, hidden, layout, rows)? };
+        let (hidden, largest) = match in_one {
+            Some((hidden, largest)) => {
+                expect_rows("MTP hidden states", &hidden, next_ids.len())?;
+                (hidden, largest)
+            }
+            None => {
+                let hidden = self.model.forward_mtp(next_ids, hidden, layout)?;
+                expect_rows("MTP hidden states", &hidden, next_ids.len())?;
+                let largest =
+                    if rows.is_empty() { Vec::new() } else { self.model.mtp_argmax(&gather(&hidden, rows)?)? };
+                (hidden, largest)
+            }
+        };
+        let largest = expect_largest("largest MTP logits", largest, rows.len(), self.model.vocab_size())?;
         for (&index, largest) in work.iter().zip(largest) {
             plan[index].drafts.push(largest.id);
         }
-        Ok(())
+        Ok(hidden)
     }
 
     /// The hidden states that the MTP layer has to see next: rows `start..start + rows`, if the sequence may still

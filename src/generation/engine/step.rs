@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Tensor};
 
+use super::super::draw::{Draw, Drawn};
 use super::super::error::{GenerationError, Result};
 use super::super::largest::Largest;
 use super::super::request::Event;
@@ -12,6 +13,7 @@ use super::super::token_model::TokenModel;
 use super::answer::Row;
 use super::draft::Drafting;
 use super::{Engine, Sequence};
+use crate::ops;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE};
 
 /// What a step does for one sequence.
@@ -53,6 +55,8 @@ enum Rows {
     Logits(Vec<f32>),
     /// The largest logit of each row.
     Largest(Vec<Largest>),
+    /// What the model chose for each row.
+    Drawn(Vec<Drawn>),
 }
 
 impl Rows {
@@ -60,6 +64,7 @@ impl Rows {
         match self {
             Self::Logits(logits) => Box::new(logits.chunks_exact(vocab_size).map(Row::Logits)),
             Self::Largest(largest) => Box::new(largest.iter().copied().map(Row::Largest)),
+            Self::Drawn(drawn) => Box::new(drawn.iter().map(Row::Drawn)),
         }
     }
 }
@@ -151,10 +156,60 @@ impl<M: TokenModel> Engine<M> {
                 rows.extend(last..ids.len());
             }
         }
+        if let Some((hidden, rows)) = self.pass(plan, &ids, &layout, &rows)? {
+            expect_rows("hidden states", &hidden, ids.len())?;
+            return Ok(Output { layout, hidden, routes: Vec::new(), rows });
+        }
         let (hidden, routes) = self.forward(plan, &ids, &layout)?;
         expect_rows("hidden states", &hidden, ids.len())?;
         let rows = self.read_rows(plan, &hidden, &rows)?;
         Ok(Output { layout, hidden, routes, rows })
+    }
+
+    /// The main layers over a batch, and what tokens are chosen from at `rows`, in one pass; `None` if the model has no such
+    /// pass, a request records routes, or no token is chosen.
+    fn pass(
+        &mut self,
+        plan: &[Work],
+        ids: &[u32],
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Rows)>> {
+        if rows.is_empty() || plan.iter().any(|work| self.running[work.sequence].routes.is_some()) {
+            return Ok(None);
+        }
+        let vocab_size = self.model.vocab_size();
+        if self.takes_largest(plan) {
+            let Some((hidden, largest)) = self.model.forward_largest(ids, layout, rows)? else { return Ok(None) };
+            let largest = expect_largest("largest logits", largest, rows.len(), vocab_size)?;
+            return Ok(Some((hidden, Rows::Largest(largest))));
+        }
+        let Some((hidden, logits)) = self.model.forward_logits(ids, layout, rows)? else { return Ok(None) };
+        if let Some(draws) = self.draws(plan)
+            && let Some(drawn) = self.model.draw(&logits, &draws)?
+        {
+            if drawn.len() == rows.len() {
+                return Ok(Some((hidden, Rows::Drawn(drawn))));
+            }
+            let (expected, got) = (format!("{} tokens", rows.len()), drawn.len().to_string());
+            return Err(GenerationError::ModelOutput { what: "drawn tokens", expected, got });
+        }
+        Ok(Some((hidden, Rows::Logits(logit_rows("logits", &logits, rows.len(), vocab_size)?))))
+    }
+
+    /// How the step's tokens are to be chosen; `None` if an answer needs the logits.
+    fn draws(&mut self, plan: &[Work]) -> Option<Vec<Draw>> {
+        let mut draws = Vec::new();
+        for work in plan.iter().filter(|work| work.chooses) {
+            draws.extend(self.running[work.sequence].answer.draws(&work.drafts)?);
+        }
+        Some(draws)
+    }
+
+    /// Whether the largest logits are all that the step's answers need.
+    fn takes_largest(&self, plan: &[Work]) -> bool {
+        let mut choosing = plan.iter().filter(|work| work.chooses);
+        choosing.all(|work| self.running[work.sequence].answer.takes_largest())
     }
 
     /// The main layers over a batch, with the experts of its rows if a request of the step records them.
@@ -179,8 +234,7 @@ impl<M: TokenModel> Engine<M> {
             return Ok(Rows::Largest(Vec::new()));
         }
         let hidden = gather(hidden, rows)?;
-        let mut choosing = plan.iter().filter(|work| work.chooses);
-        if choosing.all(|work| self.running[work.sequence].answer.takes_largest()) {
+        if self.takes_largest(plan) {
             let largest = self.model.argmax(&hidden)?;
             return Ok(Rows::Largest(expect_largest("largest logits", largest, rows.len(), self.model.vocab_size())?));
         }
@@ -306,7 +360,7 @@ pub(super) fn gather(hidden: &Tensor, rows: &[usize]) -> Result<Tensor> {
         return Ok(hidden.clone());
     }
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    Ok(hidden.index_select(&Tensor::from_slice(&rows, rows.len(), hidden.device())?, 0)?)
+    Ok(ops::gather(hidden, &Tensor::from_slice(&rows, rows.len(), hidden.device())?, hidden.dtype())?)
 }
 
 /// Checks that a matrix has `rows` rows.

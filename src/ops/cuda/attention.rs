@@ -3,6 +3,7 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
+use super::module::{Module, modules};
 use crate::ops::indices_i64;
 
 /// Threads of a block.
@@ -20,6 +21,18 @@ pub(crate) fn attention_kernel(op: &str, q: DType, keys: DType, dim: usize, valu
     known.then(|| format!("{op}_{}_{}_{width}", q.as_str(), keys.as_str()))
 }
 
+/// Pairs of a row and a head up to which a block takes one of them: a warp alone would wait for each key in turn.
+const FEW_PAIRS: usize = 1024;
+
+/// Returns where the kernel of `sparse_mla` or `dense_mla` is for so many pairs of a row and a head, its name and its blocks.
+pub(crate) fn attention_grid(all: &'static Module, kernel: String, pairs: usize) -> (&'static Module, String, usize) {
+    if pairs > FEW_PAIRS {
+        return (all, kernel, pairs.div_ceil(ATTENTION_PAIRS));
+    }
+    let kernel = kernel.replacen("_mla_", "_mla_rows_", 1);
+    (&modules::ATTENTION_ROWS, kernel, pairs)
+}
+
 /// Returns `indices: [T, K]`, i32 or i64, as the kernels read them; in i64 if they have to be copied, which candle can do.
 pub(crate) fn contiguous_indices(indices: &Tensor) -> Result<Tensor> {
     if indices.is_contiguous() { Ok(indices.clone()) } else { indices_i64(indices)?.contiguous() }
@@ -29,6 +42,6 @@ pub(crate) fn contiguous_indices(indices: &Tensor) -> Result<Tensor> {
 pub(crate) fn unit_step(tensor: &Tensor) -> Result<Tensor> {
     match (tensor.dims().last(), tensor.stride().last()) {
         (Some(1), _) | (_, Some(1)) => Ok(tensor.clone()),
-        _ => tensor.contiguous(),
+        _ => super::contiguous(tensor),
     }
 }

@@ -198,7 +198,7 @@ pub(crate) fn blocks(count: usize, size: usize) -> usize {
 }
 
 /// The address of a tensor's first element.
-fn address<'a>(
+pub(super) fn address<'a>(
     storage: &'a Storage,
     layout: &Layout,
     device: &CudaDevice,

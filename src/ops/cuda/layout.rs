@@ -49,6 +49,22 @@ impl DeviceLayout {
         })
     }
 
+    /// A layout that lies on the device already: `spans: [count, 4]` u32, at an offset of whole spans, and `pages` u32.
+    pub(crate) fn at(spans: Tensor, pages: Tensor) -> Result<Self> {
+        let count = spans.dim(0)? as i32;
+        Ok(Self { spans, pages, count })
+    }
+
+    /// Makes [`Self::of`] find this layout for `layout` on this thread until what it returns is dropped.
+    pub(crate) fn bind(&self, layout: &BatchLayout, device: &CudaDevice) -> Bound {
+        let entry = (layout.clone(), device.clone(), self.clone());
+        UPLOADED.with_borrow_mut(|uploaded| {
+            uploaded.retain(|(other, ..)| other != layout);
+            uploaded.push(entry);
+        });
+        Bound(layout.clone())
+    }
+
     fn upload(layout: &BatchLayout, device: &CudaDevice) -> Result<Self> {
         let narrow = |value: usize| match u32::try_from(value) {
             Ok(value) => Ok(value),
@@ -74,5 +90,15 @@ impl DeviceLayout {
             pages: Tensor::from_vec(pages, pages_len, &device)?,
             count: count as i32,
         })
+    }
+}
+
+/// See [`DeviceLayout::bind`].
+#[derive(Debug)]
+pub(crate) struct Bound(BatchLayout);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        UPLOADED.with_borrow_mut(|uploaded| uploaded.retain(|(layout, ..)| *layout != self.0));
     }
 }

@@ -83,6 +83,12 @@ pub(crate) fn multiprocessors_of_hopper(device: &CudaDevice) -> Result<Option<us
     Ok(usize::try_from(count).ok())
 }
 
+/// Returns the bytes of a device's memory that are free.
+pub(crate) fn free_bytes(device: &CudaDevice) -> Result<usize> {
+    let (free, _) = device.cuda_stream().context().mem_get_info().map_err(candle::Error::wrap)?;
+    Ok(free)
+}
+
 /// Returns `cuda (NVIDIA H200, sm_90a cubins)`: a device's name and the form in which the kernels run on it.
 pub(crate) fn describe(device: &Device) -> String {
     let Device::Cuda(device) = device else { return "cuda".to_string() };

@@ -4,8 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::cuda::{
-    ATTENTION_BLOCK, ATTENTION_PAIRS, DeviceLayout, Launch, attention_kernel, blocks, device_of, empty, modules,
-    unit_step,
+    ATTENTION_BLOCK, DeviceLayout, Launch, attention_grid, attention_kernel, device_of, empty, modules, unit_step,
 };
 use crate::ops::layout::BatchLayout;
 
@@ -28,7 +27,8 @@ pub(super) fn dense_mla(
     let out = empty((tokens, heads, value_dim), q.dtype(), device)?;
     let lse = empty((tokens, heads), DType::F32, device)?;
     let pairs = tokens * heads;
-    Launch::new(&modules::DENSE_MLA, kernel)
+    let (module, kernel, grid) = attention_grid(&modules::DENSE_MLA, kernel, pairs);
+    Launch::new(module, kernel)
         .tensor("q", &q)
         .long(q.stride()[0])
         .long(q.stride()[1])
@@ -42,6 +42,6 @@ pub(super) fn dense_mla(
         .int(dim)
         .int(value_dim)
         .float(softmax_scale)
-        .run(device, [blocks(pairs, ATTENTION_PAIRS), 1], ATTENTION_BLOCK, 0)?;
+        .run(device, [grid, 1], ATTENTION_BLOCK, 0)?;
     Ok((out, lse))
 }

@@ -100,7 +100,7 @@ pub(super) fn row_dequant(rows: &Tensor, row: Fp8Row) -> Result<Tensor> {
 pub(crate) fn widened(weight: &Tensor, scale: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
     match weight.dtype() {
         DType::F8E4M3 => dequant(weight, scale, (BLOCK, BLOCK), dtype),
-        _ => weight.to_dtype(dtype),
+        _ => cuda::converted(weight, dtype),
     }
 }
 

@@ -3,15 +3,12 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{BLOCK, DeviceLayout, Launch, device_of, empty, modules};
+use crate::ops::cuda::{BLOCK, DeviceLayout, Launch, MAX_SCORES, device_of, empty, modules};
 use crate::ops::layout::{BatchLayout, Span};
 use crate::ops::mqa_logits::cuda::seen_logits;
 use crate::ops::mqa_logits::mqa_logits;
 use crate::ops::topk::cuda::topk_slots;
 use crate::ops::topk::topk;
-
-/// Scores that are in memory at a time.
-const CHUNK_ELEMENTS: usize = 1 << 26;
 
 /// [`indexer_topk`](super::indexer_topk) of tensors on one GPU; a row with a NaN among the scores that are compared
 /// selects nothing.
@@ -28,7 +25,7 @@ pub(super) fn indexer_topk(
         return Ok(indices);
     }
     let (q, index_k, weights) = (q.detach(), index_k.detach(), weights.detach());
-    let step = (CHUNK_ELEMENTS / layout.max_context().max(1)).clamp(1, tokens);
+    let step = (MAX_SCORES / layout.max_context().max(1)).clamp(1, tokens);
     for row in (0..tokens).step_by(step) {
         let rows = step.min(tokens - row);
         let part;

@@ -3,13 +3,18 @@
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{Launch, blocks, device_of, empty, modules};
+use crate::ops::cuda::{Launch, blocks, contiguous, converted, device_of, empty, modules, product_in_parts};
 use crate::ops::fp8::BLOCK;
 use crate::ops::fp8::cuda::rounded;
 pub(crate) use crate::ops::fp8::cuda::widened;
 
 /// Rows of `x` up to which the kernel for a few rows serves; the kernel has no more.
 const ROWS: usize = 8;
+/// Rows of f32 up to which weights that are not FP8 go through the kernel of one tile, which has no more; and its columns and
+/// threads.
+const TILE_ROWS: usize = 64;
+const TILE_COLUMNS: usize = 16;
+const TILE_THREADS: usize = 128;
 /// Elements of a weight that are widened at a time.
 const TILE_ELEMENTS: usize = 1 << 26;
 /// Bytes that a thread reads at a time.
@@ -28,8 +33,12 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Res
     if let Some(last) = dims.last_mut() {
         *last = n;
     }
-    let flat = x.reshape((rows, k))?.contiguous()?;
-    let y = if rows <= ROWS { few(&flat, weight, scale)? } else { many(&flat, weight, scale)? };
+    let flat = contiguous(x)?.reshape((rows, k))?;
+    let y = match rows {
+        ..=ROWS => few(&flat, weight, scale)?,
+        ..=TILE_ROWS if x.dtype() == DType::F32 && weight.dtype() != DType::F8E4M3 => tile(&flat, weight)?,
+        _ => many(&flat, weight, scale)?,
+    };
     y.reshape(dims)
 }
 
@@ -50,13 +59,8 @@ pub(crate) fn product_dtype(x: DType, weight: DType) -> DType {
 fn few(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
     let (device, (m, k), n) = (device_of(x)?, x.dims2()?, weight.dim(0)?);
     let weight = weight.contiguous()?;
-    let scale = scale.map(|scale| scale.to_dtype(DType::F32)?.contiguous()).transpose()?;
+    let scale = scale.map(|scale| converted(scale, DType::F32)).transpose()?;
     let y = empty((m, n), x.dtype(), device)?;
-    let aligned = |tensor: &Tensor| {
-        let (_, layout) = tensor.storage_and_layout();
-        let bytes = tensor.dtype().size_in_bytes();
-        (layout.start_offset() * bytes).is_multiple_of(VECTOR_BYTES) && (k * bytes).is_multiple_of(VECTOR_BYTES)
-    };
     Launch::new(&modules::LINEAR_ROWS, format!("linear_rows_{}_{}", x.dtype().as_str(), weight.dtype().as_str()))
         .tensor("x", x)
         .tensor("weight", &weight)
@@ -65,8 +69,31 @@ fn few(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
         .int(m)
         .int(n)
         .int(k)
-        .int(usize::from(aligned(x) && aligned(&weight)))
+        .int(usize::from(aligned(x, k) && aligned(&weight, k)))
         .run(device, [blocks(n, 8), 1], 256, 0)?;
+    Ok(y)
+}
+
+/// Whether contiguous rows of `k` elements begin at multiples of a vector and hold whole ones.
+fn aligned(tensor: &Tensor, k: usize) -> bool {
+    let bytes = tensor.dtype().size_in_bytes();
+    (tensor.layout().start_offset() * bytes).is_multiple_of(VECTOR_BYTES) && (k * bytes).is_multiple_of(VECTOR_BYTES)
+}
+
+/// At most [`TILE_ROWS`] contiguous rows `[m, K]` f32 → `[m, N]`.
+fn tile(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (device, (m, k), n) = (device_of(x)?, x.dims2()?, weight.dim(0)?);
+    let weight = contiguous(weight)?;
+    let y = empty((m, n), DType::F32, device)?;
+    Launch::new(&modules::LINEAR_TILE, format!("linear_tile_f32_{}", weight.dtype().as_str()))
+        .tensor("x", x)
+        .tensor("weight", &weight)
+        .tensor("y", &y)
+        .int(m)
+        .int(n)
+        .int(k)
+        .int(usize::from(aligned(x, k) && aligned(&weight, k)))
+        .run(device, [blocks(n, TILE_COLUMNS), 1], TILE_THREADS, 0)?;
     Ok(y)
 }
 
@@ -74,9 +101,12 @@ fn few(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
 fn many(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
     let dtype = product_dtype(x.dtype(), weight.dtype());
-    let wide = x.to_dtype(dtype)?;
+    if (x.dtype(), weight.dtype()) == (DType::F32, DType::BF16) {
+        return product_in_parts(x, &contiguous(weight)?);
+    }
+    let wide = converted(x, dtype)?;
     if weight.dtype() == dtype {
-        return wide.matmul(&weight.t()?)?.to_dtype(x.dtype());
+        return converted(&wide.matmul(&weight.t()?)?, x.dtype());
     }
     let step = (TILE_ELEMENTS / k / BLOCK).max(1) * BLOCK;
     let mut parts = Vec::with_capacity(n.div_ceil(step));
@@ -87,5 +117,5 @@ fn many(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
         parts.push(wide.matmul(&tile.t()?)?);
     }
     let y = if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(&parts, 1)? };
-    y.to_dtype(x.dtype())
+    converted(&y, x.dtype())
 }

@@ -9,6 +9,8 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::args::{self, any, exactly};
+#[cfg(feature = "cuda")]
+use crate::ops::cast::cast;
 use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::fp8::{BLOCK, check_block_scale};
 
@@ -111,7 +113,7 @@ pub fn linear_bf16(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     match LINEAR_BF16.backend([x, weight]) {
         Backend::Cpu => cpu::linear(x, weight, None, LinearMode::Bf16),
         #[cfg(feature = "cuda")]
-        Backend::Cuda => cuda::linear(&x.to_dtype(DType::BF16)?.to_dtype(x.dtype())?, weight, None),
+        Backend::Cuda => cuda::linear(&cast(&cast(x, DType::BF16)?, x.dtype())?, weight, None),
         Backend::Reference => reference::linear_bf16(x, weight),
     }
 }

@@ -68,7 +68,7 @@ impl LinearWeight {
     /// As [`forward`](LinearWeight::forward), but the activations are never quantised: in FP8 arithmetic for layers that
     /// the reference computes in f32.
     pub(crate) fn forward_f32(&self, x: &Tensor, mode: LinearMode) -> Result<Tensor> {
-        let (x, scale) = (x.to_dtype(DType::F32)?, self.weight_scale_inv.as_ref());
+        let (x, scale) = (crate::ops::cast(x, DType::F32)?, self.weight_scale_inv.as_ref());
         match mode {
             LinearMode::Dequant | LinearMode::Bf16 => crate::ops::linear::linear(&x, &self.weight, scale),
             LinearMode::Fp8 { .. } => crate::ops::linear::linear_in_order(&x, &self.weight, scale),

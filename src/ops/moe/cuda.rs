@@ -53,6 +53,9 @@ pub(super) fn moe(
         down_proj: contiguous(&experts.down_proj)?,
     };
     let ((tokens, hidden), (_, k)) = (x.dims2()?, indices.dims2()?);
+    if let Some(y) = super::rows::moe(&x, &experts, &indices, &weights)? {
+        return Ok(y);
+    }
     let width = experts.gate_proj.weight.dim(1)?;
     let step = (MAX_OUTPUTS / (k * hidden.max(width)).max(1)).clamp(1, tokens);
     let mut parts = Vec::with_capacity(tokens.div_ceil(step));

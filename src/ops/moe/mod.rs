@@ -11,6 +11,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
+#[cfg(feature = "cuda")]
+mod rows;
 
 pub use reference::ExpertWeights;
 

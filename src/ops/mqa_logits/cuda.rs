@@ -24,6 +24,7 @@ pub(super) fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout:
         Some(kernels) => {
             hopper(&kernels, q, index_k, weights, layout, Hidden::Infinite, &logits)?;
         }
+        None if super::narrow::takes(q, index_k)? => super::narrow::mqa_logits(q, index_k, weights, layout, &logits)?,
         None => any_gpu(width, q, index_k, weights, layout, &logits)?,
     }
     Ok(logits)

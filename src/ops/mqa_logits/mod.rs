@@ -11,6 +11,8 @@ use crate::ops::layout::BatchLayout;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod narrow;
 pub mod reference;
 mod score;
 

@@ -24,3 +24,34 @@ pub(super) fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) ->
         .run(device, [blocks(pairs, BLOCK), 1], BLOCK, 0)?;
     Ok(out)
 }
+
+/// [`rope_join`](super::rope_join) of tensors on one GPU: one thread an element.
+pub(super) fn rope_join(
+    pe: &Tensor,
+    rest: &Tensor,
+    cos: &Tensor,
+    sin: &Tensor,
+    interleaved: bool,
+    pe_first: bool,
+) -> Result<Tensor> {
+    let device = device_of(pe)?;
+    let ((tokens, heads, rotated), rest_width) = (pe.dims3()?, rest.dim(2)?);
+    let ((pe, pe_rows), (rest, rest_rows)) = (Rows::of(pe)?, Rows::of(rest)?);
+    let (cos, sin) = (cos.to_dtype(DType::F32)?.contiguous()?, sin.to_dtype(DType::F32)?.contiguous()?);
+    let out = empty((tokens, heads, rotated + rest_width), pe.dtype(), device)?;
+    let elements = out.elem_count();
+    Launch::new(&modules::ROPE, format!("rope_join_{}", pe.dtype().as_str()))
+        .rows("pe", &pe, pe_rows)
+        .rows("rest", &rest, rest_rows)
+        .tensor("cos", &cos)
+        .tensor("sin", &sin)
+        .tensor("out", &out)
+        .int(heads)
+        .int(rotated / 2)
+        .int(rest_width)
+        .int(usize::from(interleaved))
+        .int(usize::from(pe_first))
+        .long(elements)
+        .run(device, [blocks(elements, BLOCK), 1], BLOCK, 0)?;
+    Ok(out)
+}

@@ -28,3 +28,19 @@ pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result
     };
     rotated.to_dtype(x.dtype())
 }
+
+/// [`rope_join`](super::rope_join) on any device, differentiable.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn rope_join(
+    pe: &Tensor,
+    rest: &Tensor,
+    cos: &Tensor,
+    sin: &Tensor,
+    interleaved: bool,
+    pe_first: bool,
+) -> Result<Tensor> {
+    let pe = rope(pe, cos, sin, interleaved)?;
+    Tensor::cat(&if pe_first { [&pe, rest] } else { [rest, &pe] }, D::Minus1)
+}

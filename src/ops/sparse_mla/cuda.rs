@@ -4,8 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::cuda::{
-    ATTENTION_BLOCK, ATTENTION_PAIRS, Launch, attention_kernel, blocks, contiguous_indices, device_of, empty, modules,
-    unit_step,
+    ATTENTION_BLOCK, Launch, attention_grid, attention_kernel, contiguous_indices, device_of, empty, modules, unit_step,
 };
 use crate::ops::fp8::{Fp8Row, float_rows};
 
@@ -34,6 +33,11 @@ pub(super) fn sparse_mla(
     {
         return Ok(result);
     }
+    if q.elem_count() > 0
+        && let Some(result) = super::narrow::sparse_mla(q, kv, indices, value_dim, softmax_scale)?
+    {
+        return Ok(result);
+    }
     match attention_kernel("sparse_mla", q.dtype(), kv.dtype(), dim, value_dim) {
         Some(kernel) => any_gpu(kernel, q, kv, indices, value_dim, softmax_scale),
         None => super::reference::sparse_mla(q, kv, indices, value_dim, softmax_scale),
@@ -55,7 +59,8 @@ fn any_gpu(
     let out = empty((tokens, heads, value_dim), q.dtype(), device)?;
     let lse = empty((tokens, heads), DType::F32, device)?;
     let pairs = tokens * heads;
-    Launch::new(&modules::SPARSE_MLA, kernel)
+    let (module, kernel, grid) = attention_grid(&modules::SPARSE_MLA, kernel, pairs);
+    Launch::new(module, kernel)
         .tensor("q", &q)
         .long(q.stride()[0])
         .long(q.stride()[1])
@@ -72,6 +77,6 @@ fn any_gpu(
         .int(k)
         .int(usize::from(indices.dtype() == DType::I64))
         .float(softmax_scale)
-        .run(device, [blocks(pairs, ATTENTION_PAIRS), 1], ATTENTION_BLOCK, 0)?;
+        .run(device, [grid, 1], ATTENTION_BLOCK, 0)?;
     Ok((out, lse))
 }

@@ -12,6 +12,8 @@ mod backward;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod narrow;
 pub mod reference;
 #[cfg(feature = "cuda")]
 mod sm90;

@@ -5,6 +5,15 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+mod graphs;
+#[cfg(feature = "cuda")]
+mod passes;
+
+#[cfg(feature = "cuda")]
+use super::draw::{self, Draw, Drawn};
+#[cfg(feature = "cuda")]
+use super::largest::Largest;
 use super::record::RouteShape;
 use super::token_model::{Pages, TokenModel};
 use crate::config::MlpType;
@@ -17,6 +26,9 @@ use crate::weights::{self, LoadOptions, Progress};
 pub struct LocalModel {
     model: Arc<Model>,
     cache: Cache,
+    /// Steps that can be replayed; `None` if they are to be launched piece by piece.
+    #[cfg(feature = "cuda")]
+    graphs: Option<graphs::Graphs>,
 }
 
 impl LocalModel {
@@ -26,7 +38,26 @@ impl LocalModel {
     /// If the cache's tensors can't be made on the model's device.
     pub fn new(model: Arc<Model>) -> Result<Self> {
         let cache = model.new_cache(0)?;
-        Ok(Self { model, cache })
+        Ok(Self {
+            model,
+            cache,
+            #[cfg(feature = "cuda")]
+            graphs: Some(graphs::Graphs::default()),
+        })
+    }
+
+    /// Says whether steps of decoding on a GPU are recorded as CUDA graphs when they come for the second time, and
+    /// replayed from then on; the default. Otherwise, and where a step cannot be recorded, its kernels are launched one by
+    /// one, with the same results.
+    #[cfg(feature = "cuda")]
+    pub fn set_graphs(&mut self, graphs: bool) {
+        self.graphs = graphs.then(graphs::Graphs::default);
+    }
+
+    /// How many CUDA graphs there are to replay.
+    #[cfg(feature = "cuda")]
+    pub fn graphs(&self) -> usize {
+        self.graphs.as_ref().map_or(0, graphs::Graphs::recorded)
     }
 
     /// Loads a checkpoint folder in Hugging Face format; `progress` is called for every tensor.
@@ -117,6 +148,10 @@ impl TokenModel for LocalModel {
             bail!("the MTP layer: the new model has one: {}, the old one: {}", new.has_mtp(), old.has_mtp())
         }
         self.model = weights;
+        #[cfg(feature = "cuda")]
+        if let Some(graphs) = &mut self.graphs {
+            graphs.clear();
+        }
         Ok(())
     }
 
@@ -159,5 +194,44 @@ impl TokenModel for LocalModel {
 
     fn mtp_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.model.mtp_logits(hidden)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_largest(
+        &mut self,
+        ids: &[u32],
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        let input = graphs::Input { pass: graphs::Pass::Main, ids, layout, hidden: None };
+        self.pass(input, rows).map(|output| output.map(|output| (output.hidden, output.largest)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_logits(
+        &mut self,
+        ids: &[u32],
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Tensor)>> {
+        let input = graphs::Input { pass: graphs::Pass::Main, ids, layout, hidden: None };
+        self.pass(input, rows).map(|output| output.map(|output| (output.hidden, output.logits)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn draw(&self, logits: &Tensor, draws: &[Draw]) -> Result<Option<Vec<Drawn>>> {
+        draw::draw(logits, draws)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_mtp_largest(
+        &mut self,
+        next_ids: &[u32],
+        hidden: &Tensor,
+        layout: &BatchLayout,
+        rows: &[usize],
+    ) -> Result<Option<(Tensor, Vec<Largest>)>> {
+        let input = graphs::Input { pass: graphs::Pass::Mtp, ids: next_ids, layout, hidden: Some(hidden) };
+        self.pass(input, rows).map(|output| output.map(|output| (output.hidden, output.largest)))
     }
 }
