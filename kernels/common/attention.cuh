@@ -25,11 +25,11 @@ template <int V_LANE> struct Attended {
 
 // `q` is [dim], key i is keys[row(i) * key_stride ..][..dim], its value values[row(i) * value_stride ..][..value_dim].
 // Packed rows have value_dim quantized elements. `row(i)` gives the row, NO_ROW to leave i out, or BAD_ROW, which makes the result NaN.
-// Takes the keys begin..count.
+// Takes the keys begin..begin + KEYS below count, and so on in steps of `step`.
 template <int Q_LANE, int V_LANE, class TQ, class TK, class Row>
 __device__ __forceinline__ Attended<V_LANE> attend_keys(
     const TQ* q, int dim, const TK* keys, long long key_stride, const TK* values, long long value_stride, int value_dim,
-    int begin, int count, Row row, float scale) {
+    int begin, int count, int step, Row row, float scale) {
     int lane = threadIdx.x % WARP;
     Attended<V_LANE> attended;
     float (&sum)[V_LANE] = attended.sum;
@@ -40,7 +40,7 @@ __device__ __forceinline__ Attended<V_LANE> attend_keys(
     for (int c = 0; c < V_LANE; c++) sum[c] = 0.f;
     float largest = -INFINITY, total = 0.f;
     bool bad = false;
-    for (int first = begin; first < count; first += KEYS) {
+    for (int first = begin; first < count; first += step) {
         long long rows[KEYS];
         float scores[KEYS];
 #pragma unroll
@@ -108,11 +108,12 @@ __device__ __forceinline__ void attend(
     int count, Row row, float scale, TQ* out, float* lse) {
     write_attended(
         attend_keys<Q_LANE, V_LANE>(
-            q, dim, keys, key_stride, values, value_stride, value_dim, 0, count, row, scale),
+            q, dim, keys, key_stride, values, value_stride, value_dim, 0, count, KEYS, row, scale),
         value_dim, out, lse);
 }
 
-// The same by all warps of a block, each with a stretch of the keys; all threads must call it.
+// The same by all warps of a block, which take turns; all threads must call it. Keys that are left out at the end change
+// nothing.
 template <int Q_LANE, int V_LANE, int WARPS, class TQ, class TK, class Row>
 __device__ __forceinline__ void attend_by_block(
     const TQ* q, int dim, const TK* keys, long long key_stride, const TK* values, long long value_stride, int value_dim,
@@ -120,9 +121,8 @@ __device__ __forceinline__ void attend_by_block(
     __shared__ float sums[WARPS][V_LANE * WARP], largests[WARPS], totals[WARPS];
     __shared__ bool bads[WARPS];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    int stretch = (count + WARPS * KEYS - 1) / (WARPS * KEYS) * KEYS, begin = min(warp * stretch, count);
     Attended<V_LANE> own = attend_keys<Q_LANE, V_LANE>(
-        q, dim, keys, key_stride, values, value_stride, value_dim, begin, min(begin + stretch, count), row, scale);
+        q, dim, keys, key_stride, values, value_stride, value_dim, warp * KEYS, count, WARPS * KEYS, row, scale);
 #pragma unroll
     for (int c = 0; c < V_LANE; c++) sums[warp][lane + WARP * c] = own.sum[c];
     if (lane == 0) {

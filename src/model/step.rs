@@ -312,7 +312,7 @@ impl<'a> Step<'a> {
 
     /// The groups' results `[rows of the group, ..]`, in the order of the groups, as one result `[T, ..]`.
     pub(super) fn join(&self, mut outs: Vec<Tensor>) -> Result<Tensor> {
-        let joined = if outs.len() == 1 { outs.swap_remove(0) } else { Tensor::cat(&outs, 0)? };
+        let joined = if outs.len() == 1 { outs.swap_remove(0) } else { ops::join_rows(&outs)? };
         match &self.order {
             Some(order) => ops::gather(&joined, order, joined.dtype()),
             None => Ok(joined),

@@ -51,7 +51,7 @@ pub use gather::gather;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;
 pub use indices::indices_i64;
-pub use join::join;
+pub use join::{join, join_rows};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mha::mha;

@@ -4,7 +4,8 @@
 use candle_core::{D, DType, Device, Tensor};
 use deepseek_v32::ops::residual::NOTHING;
 use deepseek_v32::ops::{
-    Backend, add, add_rms_norm, cast, gather, join, mark_not_finite, rms_norm, rope, rope_join, scale, with_backend,
+    Backend, add, add_rms_norm, cast, gather, join, join_rows, mark_not_finite, rms_norm, rope, rope_join, scale,
+    with_backend,
 };
 
 use crate::common::{assert_close, bits, strided, tensor, to_f64};
@@ -57,6 +58,11 @@ fn two_tensors_stand_side_by_side() {
             assert_eq!((out.dims(), to_f64(&out)), (&[2, 3, 9][..], expected));
         }
     }
+    let parts = [2, 0, 3].map(|rows| tensor(rows as u64, &[rows, 4], DType::F32));
+    let expected: Vec<_> = parts.iter().flat_map(to_f64).collect();
+    assert_eq!(to_f64(&join_rows(&parts).unwrap()), expected);
+    assert!(join_rows(&[]).is_err());
+    assert!(join_rows(&[parts[0].clone(), tensor(1, &[2, 5], DType::F32)]).is_err());
     let a = tensor(1, &[2, 3], DType::F32);
     assert_error(join(&a, &tensor(1, &[3, 3], DType::F32)), "join: a is [2, 3] and b [3, 3]");
     assert_error(join(&a, &tensor(1, &[2, 3], DType::BF16)), "join: a is f32 and b bf16");

@@ -9,6 +9,7 @@ use super::super::error::Result;
 use super::super::token_model::TokenModel;
 use super::step::{Work, expect_largest, expect_rows, gather};
 use super::{Engine, Sequence};
+use crate::ops;
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 
 /// The latest guess of each sequence that drafts.
@@ -36,13 +37,13 @@ impl<M: TokenModel> Engine<M> {
             next_ids.extend_from_slice(&sequence.answer.ids[start + 1..=sequence.cached]);
             let prefill = sequence.prefill(start);
             push_span(&mut layout, start, sequence.cached - start, &sequence.block_table, prefill);
-            hidden.push(pending);
+            hidden.push(pending.clone());
             prompt_rows += sequence.answer.usage.prompt_tokens.min(sequence.cached).saturating_sub(start);
             last_row[at] = Some(next_ids.len() - 1);
         }
         let mut drafting = Drafting { work: Vec::new(), hidden: None };
         if !hidden.is_empty() {
-            let hidden = Tensor::cat(&hidden, 0)?;
+            let hidden = ops::join_rows(&hidden)?;
             let mut rows = Vec::new();
             for (index, work) in plan.iter().enumerate().filter(|(_, work)| work.max_drafts > 0) {
                 if let Some(row) = last_row[work.sequence] {

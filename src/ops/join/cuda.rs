@@ -3,7 +3,7 @@
 use candle::{D, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{BLOCK, Launch, Rows, blocks, device_of, empty, modules};
+use crate::ops::cuda::{BLOCK, Launch, Rows, blocks, copy_to, device_of, empty, modules};
 
 /// [`join`](super::join) of tensors on one GPU, of elements of 16 or 32 bits.
 pub(super) fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -29,5 +29,25 @@ pub(super) fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         .int(width)
         .long(elements)
         .run(device, [blocks(elements, BLOCK), 1], BLOCK, 0)?;
+    Ok(out)
+}
+
+/// [`join_rows`](super::join_rows) of tensors on one GPU: copies of the driver.
+pub(super) fn join_rows(parts: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = parts.first() else { return super::reference::join_rows(parts) };
+    let alike =
+        |part: &Tensor| part.dtype() == first.dtype() && part.rank() > 0 && part.dims()[1..] == first.dims()[1..];
+    if !parts.iter().all(alike) {
+        return super::reference::join_rows(parts);
+    }
+    let counts = parts.iter().map(|part| part.dims()[0]);
+    let mut dims = first.dims().to_vec();
+    dims[0] = counts.clone().sum();
+    let out = empty(dims, first.dtype(), device_of(first)?)?;
+    let mut row = 0;
+    for (part, count) in parts.iter().zip(counts).filter(|(_, count)| *count > 0) {
+        copy_to(part, &out.narrow(0, row, count)?)?;
+        row += count;
+    }
     Ok(out)
 }

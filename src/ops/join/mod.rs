@@ -1,4 +1,4 @@
-//! Two tensors side by side.
+//! Tensors side by side, and one below the other.
 
 use candle::{Result, Tensor};
 use candle_core as candle;
@@ -32,5 +32,21 @@ pub fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::join(a, b),
         Backend::Cpu | Backend::Reference => reference::join(a, b),
+    }
+}
+
+/// Returns the rows of `parts`, one part after the other.
+///
+/// # Shapes
+/// - `parts`: at least one, `[n, ..]` of any dtype, the same but for `n`
+/// - result: `[sum of n, ..]`
+///
+/// # Errors
+/// If the parts differ in more than `n`, or there is none.
+pub fn join_rows(parts: &[Tensor]) -> Result<Tensor> {
+    match OP.backend(parts) {
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cuda::join_rows(parts),
+        Backend::Cpu | Backend::Reference => reference::join_rows(parts),
     }
 }

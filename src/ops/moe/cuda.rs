@@ -6,6 +6,7 @@ use candle_core as candle;
 use super::ExpertWeights;
 use crate::ops::cuda::{BLOCK, Launch, blocks, device_of, empty, modules};
 use crate::ops::fp8::cuda::rounded;
+use crate::ops::join::join_rows;
 use crate::ops::linear::{LinearMode, LinearWeight, StackedWeight};
 use crate::ops::swiglu::swiglu;
 
@@ -64,7 +65,7 @@ pub(super) fn moe(
         let of = |tensor: &Tensor| tensor.narrow(0, row, rows);
         parts.push(some_tokens(&of(&x)?, &experts, &of(&indices)?, &of(&weights)?, mode)?);
     }
-    if parts.len() == 1 { Ok(parts.swap_remove(0)) } else { Tensor::cat(&parts, 0) }
+    if parts.len() == 1 { Ok(parts.swap_remove(0)) } else { join_rows(&parts) }
 }
 
 fn contiguous(stack: &StackedWeight) -> Result<StackedWeight> {
