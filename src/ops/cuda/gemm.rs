@@ -41,7 +41,7 @@ impl Matrices {
 /// If neither rows nor columns of an argument are neighbours in memory, a size does not fit 31 bits, or cuBLAS fails.
 pub(crate) fn product_by_head(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let device = device_of(x)?;
-    let ((rows, batch, k), (_, _, n)) = (x.dims3()?, weight.dims3()?);
+    let ((rows, batch, _), (_, _, n)) = (x.dims3()?, weight.dims3()?);
     let out = empty((rows, batch, n), x.dtype(), device)?;
     if out.elem_count() == 0 {
         return Ok(out);
