@@ -6,7 +6,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
 use super::super::largest::Largest;
 use crate::model::{Cache, FiniteCheck, FixedStep, Model};
-use crate::ops::cuda::{DeviceLayout, Graph, MAX_SCORES, copy_to, empty, upload, write_largest};
+use crate::ops::cuda::{Arena, DeviceLayout, Graph, MAX_SCORES, copy_to, empty, upload, write_largest};
 use crate::ops::layout::{BatchLayout, PAGE_SIZE, Span};
 use crate::ops::residual::NOTHING;
 
@@ -44,6 +44,8 @@ pub(super) struct Graphs {
     entries: HashMap<Key, Entry>,
     /// Pages of the cache when the entries were made: a cache that grows moves its tensors.
     pages: usize,
+    /// Where the recordings' tensors are; dropped after these.
+    arena: Option<Arena>,
 }
 
 #[derive(Debug)]
@@ -148,7 +150,13 @@ impl Graphs {
             }
             Some(Entry::Known(mut places)) => {
                 places.fill(model, input)?;
-                match Graph::record(device, || places.run(model, cache, key.pass)) {
+                let arena = match self.arena.take() {
+                    Some(arena) => arena,
+                    None => Arena::new(device)?,
+                };
+                let recorded = Graph::record(device, &arena, || places.run(model, cache, key.pass));
+                self.arena = Some(arena);
+                match recorded {
                     Ok((graph, made)) => {
                         let recorded = Recorded { places: *places, graph, made };
                         self.replay(key, Box::new(recorded), rows).map(Some)

@@ -2,8 +2,7 @@
 //! runs yet, so that the addresses in a recording stay theirs when it is replayed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex};
 
 use candle::cuda_backend::cudarc::driver::result::{mem_pool, stream};
 use candle::cuda_backend::cudarc::driver::sys::{
@@ -14,11 +13,24 @@ use candle::cuda_backend::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use candle::{CudaDevice, Result};
 use candle_core as candle;
 
-/// The pool of a device and the stream in whose order its memory is given and taken back; no kernel runs in that stream.
+/// A pool and the stream in whose order its memory is given and taken back; no kernel runs in that stream. Recordings that may
+/// run at the same time must not share one.
 #[derive(Debug, Clone)]
-pub(super) struct Arena {
+struct Parts {
     pool: Pool,
     stream: Arc<CudaStream>,
+}
+
+/// The memory of one owner's recordings, which the next owner gets when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Arena(Parts);
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if let Ok(mut unused) = UNUSED.lock() {
+            unused.push(self.0.clone());
+        }
+    }
 }
 
 /// A pool's handle.
@@ -30,12 +42,12 @@ unsafe impl Send for Pool {}
 // SAFETY: the same.
 unsafe impl Sync for Pool {}
 
-/// By the device's ordinal. Pools and streams are never destroyed: tensors may outlive any owner.
-static ARENAS: RwLock<Option<HashMap<usize, Arena>>> = RwLock::new(None);
+/// What no owner has. Pools and streams are never destroyed: tensors may outlive any owner.
+static UNUSED: Mutex<Vec<Parts>> = Mutex::new(Vec::new());
 
 thread_local! {
     /// Where this thread's tensors are made, if not where candle makes them.
-    static CURRENT: RefCell<Option<Arena>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Parts>> = const { RefCell::new(None) };
 }
 
 /// Tensors of this thread come from the arena until this is dropped.
@@ -49,21 +61,31 @@ impl Drop for Inside {
 }
 
 impl Arena {
-    /// The arena of a device, which is made if there is none.
-    pub(super) fn of(device: &CudaDevice) -> Result<Self> {
+    /// An arena of a device for one owner.
+    pub(crate) fn new(device: &CudaDevice) -> Result<Self> {
         let main = device.cuda_stream();
         let context = main.context();
-        let poisoned = |_| candle::Error::msg("the table of arenas is poisoned");
-        let mut arenas = ARENAS.write().map_err(poisoned)?;
-        let arenas = arenas.get_or_insert_default();
-        if let Some(arena) = arenas.get(&context.ordinal()) {
-            return Ok(arena.clone());
+        let mut unused = UNUSED.lock().map_err(|_| candle::Error::msg("the list of arenas is poisoned"))?;
+        let of_device = |parts: &Parts| parts.stream.context().ordinal() == context.ordinal();
+        match unused.iter().position(of_device) {
+            Some(at) => Ok(Self(unused.swap_remove(at))),
+            None => Parts::new(context).map(Self),
         }
-        let arena = Self::new(context)?;
-        arenas.insert(context.ordinal(), arena.clone());
-        Ok(arena)
     }
 
+    /// Makes this thread's tensors come from here.
+    pub(super) fn enter(&self) -> Inside {
+        CURRENT.with(|current| current.replace(Some(self.0.clone())));
+        Inside
+    }
+
+    /// Waits until the memory given so far may be used.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.0.stream.synchronize().map_err(candle::Error::wrap)
+    }
+}
+
+impl Parts {
     fn new(context: &Arc<CudaContext>) -> Result<Self> {
         context.bind_to_thread().map_err(candle::Error::wrap)?;
         // SAFETY: zero is a value of every field; those that matter are set.
@@ -86,17 +108,6 @@ impl Arena {
         Ok(Self { pool: Pool(pool), stream })
     }
 
-    /// Makes this thread's tensors come from here.
-    pub(super) fn enter(&self) -> Inside {
-        CURRENT.with(|current| current.replace(Some(self.clone())));
-        Inside
-    }
-
-    /// Waits until the memory given so far may be used.
-    pub(super) fn settle(&self) -> Result<()> {
-        self.stream.synchronize().map_err(candle::Error::wrap)
-    }
-
     fn alloc<T>(&self, count: usize) -> Result<CudaSlice<T>> {
         let (mut address, bytes) = (CUdeviceptr::default(), count * size_of::<T>());
         // SAFETY: pool and stream are never destroyed.
@@ -109,5 +120,5 @@ impl Arena {
 
 /// Memory for `count` elements from this thread's arena; `None` outside of one.
 pub(super) fn alloc<T>(count: usize) -> Option<Result<CudaSlice<T>>> {
-    CURRENT.with_borrow(|current| current.as_ref().map(|arena| arena.alloc(count)))
+    CURRENT.with_borrow(|current| current.as_ref().map(|parts| parts.alloc(count)))
 }

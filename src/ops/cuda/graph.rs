@@ -22,7 +22,7 @@ impl std::fmt::Debug for Graph {
 }
 
 impl Graph {
-    /// Records what `body` launches on `device`, without running it. Returns what `body` returned, too: its tensors have
+    /// Records what `body` launches on `device`, without running it, with tensors from `arena`. Returns what `body` returned, too: its tensors have
     /// their numbers after each [`Self::launch`].
     ///
     /// `body` must have run before, so that its kernels are loaded, must neither read from nor wait for the device, and
@@ -30,8 +30,8 @@ impl Graph {
     ///
     /// # Errors
     /// If `body` fails or does what cannot be recorded.
-    pub(crate) fn record<R>(device: &CudaDevice, body: impl FnOnce() -> Result<R>) -> Result<(Self, R)> {
-        let (stream, arena) = (device.cuda_stream(), Arena::of(device)?);
+    pub(crate) fn record<R>(device: &CudaDevice, arena: &Arena, body: impl FnOnce() -> Result<R>) -> Result<(Self, R)> {
+        let stream = device.cuda_stream();
         // Candle then refuses uploads that a recording cannot hold.
         let uploads = device.enable_cuda_graph_htod_cache();
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;

@@ -18,6 +18,7 @@ mod sample;
 mod tensors;
 mod transfer;
 
+pub(crate) use arena::Arena;
 pub(crate) use attention::{
     ATTENTION_BLOCK, ATTENTION_PAIRS, attention_grid, attention_kernel, contiguous_indices, unit_step,
 };
