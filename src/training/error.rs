@@ -6,6 +6,7 @@ use crate::chat::ChatError;
 use crate::distributed::DistributedError;
 use crate::generation::GenerationError;
 use crate::show::{one_line, one_line_path};
+use crate::weights::WeightsError;
 
 /// `std::result::Result` with [`TrainingError`].
 pub type Result<T> = std::result::Result<T, TrainingError>;
@@ -54,6 +55,25 @@ pub enum TrainingError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("{}: {source}", one_line_path(.path))]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A saved state is not that of this run.
+    #[error("{}: {}", one_line_path(.path), one_line(.problem))]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The weights could not be saved or loaded.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A line of a data file is not what was expected.
     #[error("{}:{line}: {problem}", one_line_path(.path))]
     Line {

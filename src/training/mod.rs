@@ -63,6 +63,7 @@ mod packing;
 mod parameters;
 mod schedule;
 pub mod sft;
+mod trainer;
 
 pub use accumulate::Gradients;
 pub use balance::{ExpertLoad, LoadMetrics, sequence_balance_loss};
@@ -78,3 +79,4 @@ pub use optimizer::{AdamW, AdamWOptions, Muon, MuonOptions, Optimizer};
 pub use packing::{LongExamples, Packer, PackingOptions, Position};
 pub use parameters::Parameters;
 pub use schedule::{Decay, Schedule};
+pub use trainer::{EventFile, MetricsFile, OptimizerOptions, StepReport, Trainer, TrainerOptions, latest_checkpoint};

@@ -13,3 +13,4 @@ mod objective;
 mod optimizer;
 mod sft;
 mod support;
+mod trainer;
