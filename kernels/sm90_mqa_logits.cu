@@ -95,7 +95,7 @@ struct Keys {
 
     __device__ __forceinline__ void load(const uint8_t* page, int warp, int lane) {
         const uint32_t* words = reinterpret_cast<const uint32_t*>(page) + (warp * 16 + lane / 4) * (ROW_BYTES / 4);
-        // Before the codes, whose coming the first product waits for: loads of shared memory come in their order.
+        // Loads of shared memory come in their order: what a product, or a sum before it, waits for comes after these.
         uint32_t scale = shared_address(words + DIM / 4);
         scales[0] = load4(scale);
         scales[1] = load4(scale + 8 * ROW_BYTES);

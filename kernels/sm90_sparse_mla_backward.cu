@@ -19,7 +19,7 @@ constexpr int PANELS = DIM / TILE, VALUE_PANELS = LATENT / TILE;
 // Panels of the gradient of the queries that each warpgroup sums up; the second one also has the last.
 constexpr int SHARE = 4;
 // Panels of the keys' gradients of the first one; the second one has the others.
-constexpr int SCORER_PANELS = 3;
+constexpr int SCORER_PANELS = 6;
 // Accumulators of a thread for a panel.
 constexpr int PANEL = TILE * TILE / WARPGROUP;
 

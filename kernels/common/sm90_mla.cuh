@@ -194,6 +194,8 @@ __device__ __forceinline__ void multiplier(const Arguments<Keys>& a, Shared<GROU
                 float4 part = load16(received + i * (WARPGROUP * 4));
                 scores[i] += part.x, scores[i + 1] += part.y, scores[i + 2] += part.z, scores[i + 3] += part.w;
             }
+            // Waits for what was loaded: an arrival can overtake loads of shared memory that are still in flight.
+            fence_products();
             __syncwarp();
             if (lane == 0) arrive_there(scores_free + there);
             if (thread == 0) arrive_expecting(scores_full, SCORE_BYTES);
