@@ -334,7 +334,7 @@ fn without_indexer(subject: &Subject) -> Subject {
 fn curves(subject: &Subject, plan: &Plan, rates: &Rates, price: f64) -> Result<Curves> {
     let times = |config: &Config| -> Result<Times> {
         let model = Model::with_options(config, subject.options, subject.vb.clone())?;
-        measure(&model, plan)
+        measure(model, plan)
     };
     let whole = times(&subject.stacked)?;
     let parts = match subject.scaled {

@@ -1,11 +1,13 @@
 //! Times steps of a model whose cache holds made-up contexts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use deepseek_v32::Config;
-use deepseek_v32::model::{Cache, Model, SequenceId};
+use deepseek_v32::generation::{LocalModel, TokenModel};
+use deepseek_v32::model::{Model, SequenceId};
 use deepseek_v32::ops::layout::PAGE_SIZE;
 
 /// Rows that are written to the cache at a time.
@@ -52,27 +54,29 @@ impl Plan<'_> {
 }
 
 /// Times every point of the plan.
-pub fn measure(model: &Model, plan: &Plan) -> Result<Times> {
+pub fn measure(model: Model, plan: &Plan) -> Result<Times> {
     let mut cache = model.new_cache(plan.pages())?;
     cache.set_max_pages(plan.pages());
-    let sequences: Vec<SequenceId> = (0..plan.sequences()).map(|_| cache.create()).collect();
+    let mut model = LocalModel::with_cache(Arc::new(model), cache);
+    let sequences: Vec<SequenceId> = (0..plan.sequences()).map(|_| model.create()).collect();
     let mut times = Times { decode: vec![Vec::new(); plan.batches.len()], prefill: Vec::new() };
     for &context in plan.contexts {
         for &sequence in &sequences {
-            fill(&mut cache, model, sequence, context - 1)?;
+            fill(&mut model, sequence, context - 1)?;
         }
         for (&batch, times) in plan.batches.iter().zip(&mut times.decode) {
-            times.push(decode(model, &mut cache, &sequences[..batch], plan.repeats)?);
+            times.push(decode(&mut model, &sequences[..batch], context, plan.repeats)?);
         }
-        let chunk = plan.chunk_at(context);
-        times.prefill.push(prefill(model, &mut cache, sequences[0], context, chunk, plan.repeats)?);
+        times.prefill.push(prefill(&mut model, sequences[0], context, plan)?);
     }
     Ok(times)
 }
 
 /// Fills a sequence up to `len` tokens with random keys: the same in every layer, in memory of their own.
-fn fill(cache: &mut Cache, model: &Model, sequence: SequenceId, len: usize) -> Result<()> {
+fn fill(local: &mut LocalModel, sequence: SequenceId, len: usize) -> Result<()> {
+    let model = local.model().clone();
     let (config, device) = (model.config(), model.device());
+    let cache = local.cache_mut();
     while cache.len(sequence) < len {
         let rows = FILL_ROWS.min(len - cache.len(sequence));
         let layout = cache.append(&[(sequence, rows)])?;
@@ -91,44 +95,44 @@ fn ids(config: &Config, count: usize, run: usize) -> Vec<u32> {
     (0..count).map(|i| ((i + 31 * run + 7) * 7919 % config.vocab_size) as u32).collect()
 }
 
-/// Seconds of a step that decodes one token of each sequence: layers, head, and the choice of the most probable token.
-fn decode(model: &Model, cache: &mut Cache, sequences: &[SequenceId], repeats: usize) -> Result<f64> {
-    let lens: Vec<usize> = sequences.iter().map(|&sequence| cache.len(sequence)).collect();
-    median(model.device(), repeats, |run| {
+/// Seconds of a step that decodes one token of each sequence, which then sees `context` positions: layers, head, and the
+/// choice of the most probable token, as the engine takes it.
+fn decode(model: &mut LocalModel, sequences: &[SequenceId], context: usize, repeats: usize) -> Result<f64> {
+    let device = model.model().device().clone();
+    median(&device, repeats, |run| {
         let new: Vec<_> = sequences.iter().map(|&sequence| (sequence, 1)).collect();
-        let layout = cache.append(&new)?;
-        let ids = ids(model.config(), sequences.len(), run);
-        let hidden = model.forward_batch(&ids, &layout, cache, None)?;
-        let chosen = model.logits(&hidden)?.argmax(1)?.to_vec1::<u32>()?;
-        ensure!(chosen.iter().all(|&id| (id as usize) < model.config().vocab_size), "no token was chosen");
-        for (&sequence, &len) in sequences.iter().zip(&lens) {
-            cache.truncate(sequence, len)?;
-        }
+        let layout = model.append(&new)?;
+        let ids = ids(model.model().config(), sequences.len(), run);
+        let rows: Vec<usize> = (0..sequences.len()).collect();
+        let chosen = match model.forward_largest(&ids, &layout, &rows)? {
+            Some((_, chosen)) => chosen,
+            None => {
+                let hidden = model.forward(&ids, &layout)?;
+                model.argmax(&hidden)?
+            }
+        };
+        ensure!(chosen.len() == sequences.len(), "{} tokens were chosen for {}", chosen.len(), sequences.len());
+        sequences.iter().try_for_each(|&sequence| model.truncate(sequence, context - 1))?;
         Ok(())
     })
 }
 
-/// Seconds of a chunk of a prompt that ends at `context`, with the logits of its last token.
-fn prefill(
-    model: &Model,
-    cache: &mut Cache,
-    sequence: SequenceId,
-    context: usize,
-    chunk: usize,
-    repeats: usize,
-) -> Result<f64> {
+/// Seconds of a chunk of a prompt that ends at `context`, with the choice of the next token.
+fn prefill(model: &mut LocalModel, sequence: SequenceId, context: usize, plan: &Plan) -> Result<f64> {
+    let (device, chunk) = (model.model().device().clone(), plan.chunk_at(context));
     let start = context - chunk;
-    let time = median(model.device(), repeats.div_ceil(2), |run| {
-        cache.truncate(sequence, start)?;
-        let mut layout = cache.append(&[(sequence, chunk)])?;
+    let time = median(&device, plan.repeats.div_ceil(2), |run| {
+        model.truncate(sequence, start)?;
+        let mut layout = model.append(&[(sequence, chunk)])?;
         for span in &mut layout.spans {
             span.prefill = Some(0..context);
         }
-        let hidden = model.forward_batch(&ids(model.config(), chunk, run), &layout, cache, None)?;
-        model.logits(&hidden.narrow(0, chunk - 1, 1)?)?.argmax(1)?.to_vec1::<u32>()?;
+        let ids = ids(model.model().config(), chunk, run);
+        let hidden = model.forward(&ids, &layout)?;
+        model.argmax(&hidden.narrow(0, chunk - 1, 1)?)?;
         Ok(())
     });
-    cache.truncate(sequence, start)?;
+    model.truncate(sequence, start)?;
     time
 }
 
@@ -156,7 +160,7 @@ pub fn ceilings(dtype: DType, device: &Device) -> Result<(f64, f64)> {
     let random = || Tensor::randn(0f32, 1.0, (size, size), device)?.to_dtype(dtype);
     let (a, b) = (random()?, random()?);
     let product = median(device, 9, |_| a.matmul(&b).map(drop).map_err(Into::into))?;
-    let data = Tensor::ones(bytes / 4, DType::F32, device)?;
-    let copy = median(device, 9, |_| data.copy().map(drop).map_err(Into::into))?;
+    let (from, to) = (Tensor::ones(bytes / 4, DType::F32, device)?, Tensor::zeros(bytes / 4, DType::F32, device)?);
+    let copy = median(device, 9, |_| to.slice_set(&from, 0, 0).map_err(Into::into))?;
     Ok((2.0 * (size as f64).powi(3) / product, 2.0 * bytes as f64 / copy))
 }

@@ -130,7 +130,7 @@ impl Model {
             mtp,
             rope: Rope::new(cfg, vb.device()),
             options,
-            form_rule: FormRule::new(cfg, mode, vb.device()),
+            form_rule: FormRule::new(cfg, mode, vb.dtype(), vb.device()),
             dtype: vb.dtype(),
             device: vb.device().clone(),
             adapter: None,

@@ -34,6 +34,8 @@ pub(super) struct FormRule {
     /// Whether steps of decoding are sparse at every position: a row that sees at most `index_topk` positions chooses all
     /// of them. On GPUs, so that all decoding rows are computed alike.
     decodes_sparse: bool,
+    /// Whether latent space is the faster one whatever the lengths.
+    never_expands: bool,
     latent_dim: usize,
     nope_dim: usize,
     rope_dim: usize,
@@ -41,11 +43,17 @@ pub(super) struct FormRule {
 }
 
 impl FormRule {
-    pub(super) fn new(cfg: &Config, mode: LinearMode, device: &Device) -> Self {
-        let always_expands = matches!(mode, LinearMode::Fp8 { .. });
+    /// `dtype`: of activations.
+    pub(super) fn new(cfg: &Config, mode: LinearMode, dtype: DType, device: &Device) -> Self {
+        // GPUs have fast kernels for attention in latent space of this width, in bf16, where no rounding agrees to the last
+        // bit anyway.
+        let latent_width = (cfg.kv_lora_rank, cfg.qk_rope_head_dim);
+        let never_expands = device.is_cuda() && dtype == DType::BF16 && latent_width == (512, 64);
+        let always_expands = matches!(mode, LinearMode::Fp8 { .. }) && !never_expands;
         Self {
             index_topk: cfg.index_topk.filter(|_| cfg.has_indexer()),
             always_expands,
+            never_expands,
             decodes_sparse: cfg.has_indexer() && !always_expands && device.is_cuda(),
             latent_dim: cfg.kv_lora_rank,
             nope_dim: cfg.qk_nope_head_dim,
@@ -61,7 +69,7 @@ impl FormRule {
 
     /// The rows that cost as much as expanding the contexts of a chunk of a prefill that begins at `context`.
     pub(super) fn chunk_overhead(&self, cfg: &Config, context: usize) -> usize {
-        if self.index_topk.is_some_and(|limit| context >= limit) {
+        if self.never_expands || self.index_topk.is_some_and(|limit| context >= limit) {
             return 0;
         }
         let (hidden, heads) = (cfg.hidden_size, cfg.num_attention_heads);
@@ -96,6 +104,7 @@ impl FormRule {
         let middle = span.tokens.start + dense;
         let form = match &span.prefill {
             _ if self.always_expands => AttentionForm::Expanded,
+            _ if self.never_expands => AttentionForm::Absorbed,
             Some(run) if self.prefers_expanded(run.start..run.end.min(limit)) => AttentionForm::Expanded,
             _ => AttentionForm::Absorbed,
         };

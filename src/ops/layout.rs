@@ -136,6 +136,21 @@ impl BatchLayout {
         Ok(())
     }
 
+    /// The layout of `rows` rows of the batch from row `row` on, with rows counted from 0.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn part(&self, row: usize, rows: usize) -> Self {
+        let spans = self.spans.iter().filter_map(|span| {
+            let (first, last) = (span.tokens.start.max(row), span.tokens.end.min(row + rows));
+            (first < last).then(|| Span {
+                tokens: first - row..last - row,
+                start: span.start + first - span.tokens.start,
+                block_table: span.block_table.clone(),
+                prefill: None,
+            })
+        });
+        Self { spans: spans.collect() }
+    }
+
     /// The layout of one uncached sequence of `tokens` rows whose keys lie in slots `0..tokens`.
     pub fn single(tokens: usize) -> Self {
         Self::uncached(&[tokens])
@@ -152,5 +167,24 @@ impl BatchLayout {
             page += pages;
         }
         Self { spans }
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_layout_keep_positions_and_slots() {
+        let mut layout = BatchLayout::uncached(&[70, 3, 200]);
+        layout.spans[1].start = 64;
+        layout.spans[1].block_table = vec![9, 7];
+        let (positions, slots) = (layout.positions(), layout.slots());
+        for (row, rows) in [(0, 273), (0, 71), (69, 5), (72, 1), (73, 200)] {
+            let part = layout.part(row, rows);
+            part.check_rows(rows).unwrap();
+            assert_eq!(part.positions(), positions[row..row + rows]);
+            assert_eq!(part.slots(), slots[row..row + rows]);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use deepseek_v32::ops::fp8::{Fp8Row, row_quant};
+use deepseek_v32::ops::layout::BatchLayout;
 use deepseek_v32::ops::linear::LinearWeight;
 use deepseek_v32::ops::{absorb_query, absorb_value, dense_mla, fp8, mha, sparse_mha, sparse_mla};
 use rand::Rng;
@@ -98,6 +99,19 @@ fn in_latent_space() {
     assert!(lse.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| *x == f32::NEG_INFINITY));
     let none = sparse_mla(&q.narrow(0, 0, 0).unwrap(), &kv, &chosen.narrow(0, 0, 0).unwrap(), 48, 0.3).unwrap();
     assert_eq!((none.0.dims(), none.1.dims()), (&[0, 4, 48][..], &[0, 4][..]));
+}
+
+/// More rows than are listed at a time.
+#[test]
+fn dense_over_chunks_of_rows() {
+    let Some(device) = gpu() else { return };
+    let layout = BatchLayout::uncached(&[1100, 40]);
+    let slots = 64 * layout.spans.iter().map(|span| span.block_table.len()).sum::<usize>();
+    let q = tensor(1, &[layout.tokens(), 2, 576], DType::BF16);
+    check("dense_mla", &device, TOLERANCES[1].1, &[&q, &tensor(2, &[slots, 576], DType::BF16)], |a| {
+        let (out, lse) = dense_mla(&a[0], &a[1], &layout, 512, 0.05)?;
+        Ok(vec![out, lse])
+    });
 }
 
 /// Lists that name rows, then none: whole tiles of 64 in the middle of odd rows, and all of the third row.

@@ -38,12 +38,22 @@ impl LocalModel {
     /// If the cache's tensors can't be made on the model's device.
     pub fn new(model: Arc<Model>) -> Result<Self> {
         let cache = model.new_cache(0)?;
-        Ok(Self {
+        Ok(Self::with_cache(model, cache))
+    }
+
+    /// A model with a cache that [`Model::new_cache`] made for it, of as many pages as the caller wants to have from the start.
+    pub fn with_cache(model: Arc<Model>, cache: Cache) -> Self {
+        Self {
             model,
             cache,
             #[cfg(feature = "cuda")]
             graphs: Some(graphs::Graphs::default()),
-        })
+        }
+    }
+
+    /// The cache, to write rows that were computed elsewhere.
+    pub fn cache_mut(&mut self) -> &mut Cache {
+        &mut self.cache
     }
 
     /// Says whether steps of decoding on a GPU are recorded as CUDA graphs when they come for the second time, and

@@ -4,7 +4,7 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
 use crate::ops::cuda::{BLOCK, DeviceLayout, Launch, MAX_SCORES, device_of, empty, modules};
-use crate::ops::layout::{BatchLayout, Span};
+use crate::ops::layout::BatchLayout;
 use crate::ops::mqa_logits::cuda::seen_logits;
 use crate::ops::mqa_logits::mqa_logits;
 use crate::ops::topk::cuda::topk_slots;
@@ -32,7 +32,7 @@ pub(super) fn indexer_topk(
         let chunk = if rows == tokens {
             layout
         } else {
-            part = rows_of(layout, row, rows);
+            part = layout.part(row, rows);
             &part
         };
         let (q, weights) = (q.narrow(0, row, rows)?, weights.narrow(0, row, rows)?);
@@ -53,37 +53,4 @@ pub(super) fn indexer_topk(
             .run(device, [rows, 1], BLOCK, 0)?;
     }
     Ok(indices)
-}
-
-/// The layout of some rows of a batch.
-fn rows_of(layout: &BatchLayout, row: usize, rows: usize) -> BatchLayout {
-    let spans = layout.spans.iter().filter_map(|span| {
-        let (first, last) = (span.tokens.start.max(row), span.tokens.end.min(row + rows));
-        (first < last).then(|| Span {
-            tokens: first - row..last - row,
-            start: span.start + first - span.tokens.start,
-            block_table: span.block_table.clone(),
-            prefill: None,
-        })
-    });
-    BatchLayout { spans: spans.collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_a_layout_keep_positions_and_slots() {
-        let mut layout = BatchLayout::uncached(&[70, 3, 200]);
-        layout.spans[1].start = 64;
-        layout.spans[1].block_table = vec![9, 7];
-        let (positions, slots) = (layout.positions(), layout.slots());
-        for (row, rows) in [(0, 273), (0, 71), (69, 5), (72, 1), (73, 200)] {
-            let part = rows_of(&layout, row, rows);
-            part.check_rows(rows).unwrap();
-            assert_eq!(part.positions(), positions[row..row + rows]);
-            assert_eq!(part.slots(), slots[row..row + rows]);
-        }
-    }
 }

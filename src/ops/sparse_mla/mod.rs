@@ -16,7 +16,7 @@ mod cuda;
 mod narrow;
 pub mod reference;
 #[cfg(feature = "cuda")]
-mod sm90;
+pub(crate) mod sm90;
 #[cfg(feature = "cuda")]
 mod sm90_backward;
 

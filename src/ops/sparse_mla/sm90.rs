@@ -60,9 +60,16 @@ impl Plan {
     }
 }
 
+/// Whether [`sparse_mla`] takes these, whatever the slots.
+pub(crate) fn takes(q: &Tensor, kv: &Tensor, value_dim: usize, softmax_scale: f64) -> Result<bool> {
+    let known = q.dtype() == DType::BF16 && [DType::BF16, DType::U8].contains(&kv.dtype());
+    let fits = known && (q.dim(2)?, value_dim) == (DIM, VALUE_DIM) && kv.dim(0)? > 0 && softmax_scale > 0.0;
+    Ok(fits && aligned(kv) && multiprocessors_of_hopper(device_of(q)?)?.is_some())
+}
+
 /// Returns the result of `sparse_mla`; `None` if the kernels here are not for this device, these shapes and dtypes, or where
 /// rows do not begin at multiples of 16 bytes.
-pub(super) fn sparse_mla(
+pub(crate) fn sparse_mla(
     q: &Tensor,
     kv: &Tensor,
     indices: &Tensor,
@@ -70,14 +77,13 @@ pub(super) fn sparse_mla(
     softmax_scale: f64,
 ) -> Result<Option<(Tensor, Tensor)>> {
     let device = device_of(q)?;
-    let ((tokens, heads, dim), slots) = (q.dims3()?, kv.dim(0)?);
-    let known = q.dtype() == DType::BF16 && [DType::BF16, DType::U8].contains(&kv.dtype());
-    if !known || (dim, value_dim) != (DIM, VALUE_DIM) || slots == 0 || softmax_scale <= 0.0 {
+    let (tokens, heads, _) = q.dims3()?;
+    if !takes(q, kv, value_dim, softmax_scale)? {
         return Ok(None);
     }
     let Some(multiprocessors) = multiprocessors_of_hopper(device)? else { return Ok(None) };
     let q = if aligned(q) { q.clone() } else { q.contiguous()? };
-    if !aligned(&q) || !aligned(kv) {
+    if !aligned(&q) {
         return Ok(None);
     }
     let clusters = (multiprocessors / BLOCKS).max(1);
