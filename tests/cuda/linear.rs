@@ -35,8 +35,8 @@ fn forms(seed: u64, dims: &[usize]) -> Vec<Vec<Tensor>> {
 #[test]
 fn projections() {
     let Some(device) = gpu() else { return };
-    for (n, k) in [(1, 1), (5, 33), (130, 200), (256, 1024), (300, 7168)] {
-        for rows in [1, 3, 8, 9, 70] {
+    for (n, k) in [(1, 1), (5, 33), (130, 200), (256, 1024), (288, 384), (300, 7168)] {
+        for rows in [1, 3, 8, 9, 40, 70] {
             for (dtype, tolerance) in [(DType::F32, F32), (DType::BF16, BF16)] {
                 for weight in forms(2, &[n, k]) {
                     for x in views(&tensor(1, &[rows, k], dtype)) {
@@ -60,10 +60,13 @@ fn projections() {
 #[test]
 fn projections_in_fp8() {
     let Some(device) = gpu() else { return };
-    for (n, k) in [(5, 33), (130, 200), (256, 1024)] {
-        for rows in [1, 8, 40] {
+    // The last three are multiplied in e4m3 on Hopper where activations are bf16: a few rows, or tiles of 128, whose number
+    // is even or odd, with rows and columns left over.
+    for (n, k) in [(5, 33), (130, 200), (256, 1024), (288, 384), (640, 128)] {
+        for rows in [1, 8, 40, 97, 128, 300, 520] {
             let [.., weight] = &forms(2, &[n, k])[..] else { panic!() };
             for ue8m0 in [true, false] {
+                // Hopper adds the products of a group to 14 bits.
                 for (dtype, tolerance) in [(DType::F32, F32), (DType::BF16, BF16)] {
                     check(
                         "linear_fp8",
@@ -84,10 +87,23 @@ fn projections_in_fp8() {
 #[test]
 fn gated_mlps_and_experts() {
     let Some(device) = gpu() else { return };
-    for (tokens, experts, k, hidden, width) in
-        [(1, 1, 1, 1, 1), (3, 8, 2, 40, 33), (70, 4, 3, 200, 130), (9, 16, 8, 256, 128)]
-    {
-        let choice = |i: usize| ((i / k * 7 + i % k * (experts / k).max(1)) % experts) as u32;
+    // The last five are multiplied by the tensor cores on Hopper where activations are bf16: a few rows of each expert, or
+    // tiles of 128, of one expert alone, or unevenly dealt out with experts that no row chooses.
+    for (tokens, experts, k, hidden, width) in [
+        (1, 1, 1, 1, 1),
+        (3, 8, 2, 40, 33),
+        (70, 4, 3, 200, 130),
+        (9, 16, 8, 256, 128),
+        (40, 3, 1, 128, 256),
+        (257, 1, 1, 256, 128),
+        (300, 16, 2, 384, 256),
+        (700, 5, 2, 256, 384),
+    ] {
+        // Two thirds of the tokens choose the first experts.
+        let choice = |i: usize| match i / k % 3 {
+            0 => ((i / k * 7 + i % k * (experts / k).max(1)) % experts) as u32,
+            _ => (i % k) as u32,
+        };
         let indices: Vec<u32> = (0..tokens * k).map(choice).collect();
         let indices = Tensor::from_vec(indices, (tokens, k), &Device::Cpu).unwrap();
         let weights = Tensor::from_vec(values(9, tokens * k), (tokens, k), &Device::Cpu).unwrap();

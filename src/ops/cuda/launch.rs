@@ -8,6 +8,7 @@ use candle::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, Lau
 use candle::{CudaDevice, Layout, Result, Storage, Tensor};
 use candle_core as candle;
 
+use super::matrix::Matrix;
 use super::module::{Module, function};
 use super::{DeviceLayout, Rows};
 
@@ -25,6 +26,8 @@ pub(crate) struct Launch<'a> {
 enum Argument<'a> {
     /// The address of the tensor's first element; null for `None`.
     Tensor(&'static str, Option<&'a Tensor>),
+    /// The tensor as a `Matrix`.
+    Matrix(&'static str, &'a Tensor),
     Int(i32),
     Long(i64),
     Float(f32),
@@ -35,6 +38,7 @@ enum Argument<'a> {
 /// An argument as the driver takes it.
 enum Value {
     Address(u64),
+    Matrix(Matrix),
     Int(i32),
     Long(i64),
     Float(f32),
@@ -55,6 +59,12 @@ impl<'a> Launch<'a> {
     /// A tensor, or a null pointer.
     pub(crate) fn maybe(mut self, name: &'static str, tensor: Option<&'a Tensor>) -> Self {
         self.arguments.push(Argument::Tensor(name, tensor));
+        self
+    }
+
+    /// A contiguous matrix `[.., k]` as the copy engine addresses it: `const __grid_constant__ TensorMap`.
+    pub(crate) fn matrix(mut self, name: &'static str, tensor: &'a Tensor) -> Self {
+        self.arguments.push(Argument::Matrix(name, tensor));
         self
     }
 
@@ -132,6 +142,7 @@ impl<'a> Launch<'a> {
         // The storages stay locked until the kernel is enqueued.
         let tensors = self.arguments.iter().flat_map(|argument| match argument {
             Argument::Tensor(_, tensor) => [*tensor, None],
+            Argument::Matrix(_, tensor) => [Some(*tensor), None],
             Argument::Layout(layout) => [Some(&layout.spans), Some(&layout.pages)],
             _ => [None, None],
         });
@@ -140,14 +151,18 @@ impl<'a> Launch<'a> {
         for (storage, layout) in &storages {
             addresses.push(address(storage, layout, device, &stream)?);
         }
-        let mut next = addresses.iter().map(|(address, _)| Value::Address(*address));
+        let mut next = addresses.iter().map(|(address, _)| *address);
         let mut values = Vec::with_capacity(self.arguments.len() + 2);
         for argument in &self.arguments {
             match argument {
                 Argument::Tensor(_, None) => values.push(Value::Address(0)),
-                Argument::Tensor(_, Some(_)) => values.extend(next.next()),
+                Argument::Tensor(_, Some(_)) => values.extend(next.next().map(Value::Address)),
+                Argument::Matrix(_, tensor) => {
+                    let matrix = next.next().map(|address| Matrix::new(tensor, address)).transpose()?;
+                    values.extend(matrix.map(Value::Matrix));
+                }
                 Argument::Layout(layout) => {
-                    values.extend(next.by_ref().take(2));
+                    values.extend(next.by_ref().take(2).map(Value::Address));
                     values.push(Value::Int(layout.count));
                 }
                 Argument::Int(value) => values.push(Value::Int(*value)),
@@ -160,6 +175,7 @@ impl<'a> Launch<'a> {
         for value in &values {
             match value {
                 Value::Address(value) => builder.arg(value),
+                Value::Matrix(value) => builder.arg(value),
                 Value::Int(value) => builder.arg(value),
                 Value::Long(value) => builder.arg(value),
                 Value::Float(value) => builder.arg(value),
@@ -175,7 +191,7 @@ impl<'a> Launch<'a> {
     fn describe(&self, grid: [usize; 2], block: usize, shared: usize, error: &candle::Error) -> candle::Error {
         let mut text = format!("kernel {} (kernels/{}.cu)", self.kernel, self.module.name);
         for argument in &self.arguments {
-            if let Argument::Tensor(name, Some(tensor)) = argument {
+            if let Argument::Tensor(name, Some(tensor)) | Argument::Matrix(name, tensor) = argument {
                 // Writing to a string does not fail.
                 let _ = write!(text, ", {name} {:?} {}", tensor.dims(), tensor.dtype().as_str());
             }

@@ -1,9 +1,13 @@
-//! Linear layers on a GPU: a few rows by a kernel that reads the weight once as it is stored, more by cuBLAS.
+//! Linear layers on a GPU: a few rows by a kernel that reads the weight once as it is stored, more by cuBLAS, or, in FP8
+//! arithmetic on Hopper, by products in e4m3.
 
 use candle::{DType, Result, Tensor};
 use candle_core as candle;
 
-use crate::ops::cuda::{Launch, blocks, contiguous, converted, device_of, empty, modules, product_in_parts};
+use super::{LinearMode, StackedWeight};
+use crate::ops::cuda::{
+    Form, Grouped, Launch, blocks, contiguous, converted, device_of, empty, modules, product_in_parts,
+};
 use crate::ops::fp8::BLOCK;
 use crate::ops::fp8::cuda::rounded;
 pub(crate) use crate::ops::fp8::cuda::widened;
@@ -15,6 +19,10 @@ const ROWS: usize = 8;
 const TILE_ROWS: usize = 64;
 const TILE_COLUMNS: usize = 16;
 const TILE_THREADS: usize = 128;
+/// The same of the kernels for Hopper, by what is multiplied: up to so many rows memory limits them.
+const FEW_ROWS_IN_FP8: usize = 96;
+const FEW_ROWS_WIDENED: usize = 64;
+const FEW_ROWS_IN_BF16: usize = 16;
 /// Elements of a weight that are widened at a time.
 const TILE_ELEMENTS: usize = 1 << 26;
 /// Bytes that a thread reads at a time.
@@ -29,25 +37,50 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>) -> Res
         return super::reference::linear(x, weight, scale);
     }
     let rows = x.elem_count() / k;
-    let mut dims = x.dims().to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last = n;
-    }
     let flat = contiguous(x)?.reshape((rows, k))?;
-    let y = match rows {
-        ..=ROWS => few(&flat, weight, scale)?,
-        ..=TILE_ROWS if x.dtype() == DType::F32 && weight.dtype() != DType::F8E4M3 => tile(&flat, weight)?,
-        _ => many(&flat, weight, scale)?,
+    let y = match on_hopper(&flat, weight, scale, LinearMode::Dequant)? {
+        Some(y) => y,
+        None if rows <= ROWS => few(&flat, weight, scale)?,
+        None if rows <= TILE_ROWS && x.dtype() == DType::F32 && weight.dtype() != DType::F8E4M3 => tile(&flat, weight)?,
+        None => many(&flat, weight, scale)?,
     };
-    y.reshape(dims)
+    y.reshape(with_last(x, n))
+}
+
+/// The dimensions of a tensor, with another last one.
+fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
+    let mut dims = x.dims().to_vec();
+    if let Some(dim) = dims.last_mut() {
+        *dim = last;
+    }
+    dims
 }
 
 /// [`linear_fp8`](super::linear_fp8) of tensors on one GPU.
 pub(super) fn linear_fp8(x: &Tensor, weight: &Tensor, scale: &Tensor, ue8m0: bool) -> Result<Tensor> {
-    if x.elem_count() == 0 {
+    let (n, k) = weight.dims2()?;
+    if x.elem_count() == 0 || weight.elem_count() == 0 {
         return super::reference::linear(x, weight, Some(scale));
     }
+    let flat = contiguous(x)?.reshape((x.elem_count() / k, k))?;
+    if let Some(y) = on_hopper(&flat, weight, Some(scale), LinearMode::Fp8 { ue8m0 })? {
+        return y.reshape(with_last(x, n));
+    }
     linear(&rounded(x, ue8m0)?, weight, Some(scale))?.to_dtype(x.dtype())
+}
+
+/// `x: [M, K]`, contiguous, times a weight on Hopper's tensor cores, `[M, N]`; `None` where another way is taken.
+fn on_hopper(x: &Tensor, weight: &Tensor, scale: Option<&Tensor>, mode: LinearMode) -> Result<Option<Tensor>> {
+    let weight_scale_inv = scale.map(|scale| scale.unsqueeze(0)).transpose()?;
+    let weight = StackedWeight { weight: weight.unsqueeze(0)?, weight_scale_inv };
+    let Some(form) = Form::of(x, &weight, mode)? else { return Ok(None) };
+    let few = match (form, x.dim(0)?) {
+        (Form::Codes { .. }, rows) => rows <= FEW_ROWS_IN_FP8,
+        (Form::Widened, ..=FEW_ROWS_WIDENED) | (Form::Bf16, ..=FEW_ROWS_IN_BF16) => true,
+        // cuBLAS, of a widened weight where it is FP8.
+        (Form::Widened | Form::Bf16, _) => return Ok(None),
+    };
+    Grouped::rows(x, form, few)?.product(&weight).map(Some)
 }
 
 /// The dtype in which activations and weights of these dtypes are multiplied: f32 weights keep their precision.

@@ -4,7 +4,7 @@ use candle::{D, DType, Result, Tensor};
 use candle_core as candle;
 
 use super::ExpertWeights;
-use crate::ops::cuda::{BLOCK, Launch, blocks, device_of, empty, modules};
+use crate::ops::cuda::{BLOCK, Form, Grouped, Launch, blocks, device_of, empty, modules};
 use crate::ops::fp8::cuda::rounded;
 use crate::ops::join::join_rows;
 use crate::ops::linear::{LinearMode, LinearWeight, StackedWeight};
@@ -16,6 +16,12 @@ const TILE_COLUMNS: usize = 64;
 const TILE_THREADS: usize = 128;
 /// Elements of the pairs' outputs that are in memory at a time.
 const MAX_OUTPUTS: usize = 1 << 27;
+/// The same of the kernels of Hopper, whose outputs are bf16 and which multiply many rows of an expert faster.
+const MAX_OUTPUTS_OF_HOPPER: usize = 1 << 29;
+/// Rows of an expert, on average, up to which the weights are read without shared memory.
+const FEW_ROWS_OF_EXPERT: usize = 12;
+/// The same of an MLP.
+const FEW_ROWS_OF_MLP: usize = 32;
 /// The most experts that the plan's shared memory holds.
 const MOST_EXPERTS: usize = 4096;
 
@@ -27,8 +33,41 @@ pub(super) fn mlp(
     down_proj: &LinearWeight,
     mode: LinearMode,
 ) -> Result<Tensor> {
+    if let Some(y) = mlp_on_hopper(x, gate_proj, up_proj, down_proj, mode)? {
+        return Ok(y);
+    }
     let hidden = swiglu(&gate_proj.forward(x, mode)?, &up_proj.forward(x, mode)?)?;
     down_proj.forward(&hidden, mode)
+}
+
+/// An MLP in FP8 arithmetic as an expert that all rows choose; `None` where it is no better than its linear layers.
+fn mlp_on_hopper(
+    x: &Tensor,
+    gate_proj: &LinearWeight,
+    up_proj: &LinearWeight,
+    down_proj: &LinearWeight,
+    mode: LinearMode,
+) -> Result<Option<Tensor>> {
+    let (_, k) = gate_proj.weight.dims2()?;
+    let stacked = |weight: &LinearWeight| -> Result<StackedWeight> {
+        let scale = weight.weight_scale_inv.as_ref().map(|scale| scale.unsqueeze(0)).transpose()?;
+        Ok(StackedWeight { weight: weight.weight.unsqueeze(0)?, weight_scale_inv: scale })
+    };
+    let experts =
+        ExpertWeights { gate_proj: stacked(gate_proj)?, up_proj: stacked(up_proj)?, down_proj: stacked(down_proj)? };
+    let flat = x.reshape((x.elem_count() / k, k))?.contiguous()?;
+    let Some(form) = hopper_form(&flat, &experts, mode)? else { return Ok(None) };
+    let rows = flat.dim(0)?;
+    let few = rows <= FEW_ROWS_OF_MLP;
+    if !few && !matches!(form, Form::Codes { .. }) {
+        return Ok(None);
+    }
+    let hidden = Grouped::rows(&flat, form, few)?.gated(&experts.gate_proj, &experts.up_proj)?;
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = down_proj.weight.dim(0)?;
+    }
+    hidden.product(&experts.down_proj)?.reshape(dims).map(Some)
 }
 
 /// [`moe`](super::moe) of tensors on one GPU.
@@ -58,12 +97,18 @@ pub(super) fn moe(
         return Ok(y);
     }
     let width = experts.gate_proj.weight.dim(1)?;
-    let step = (MAX_OUTPUTS / (k * hidden.max(width)).max(1)).clamp(1, tokens);
+    let form = hopper_form(&x, &experts, mode)?;
+    let most = if form.is_some() { MAX_OUTPUTS_OF_HOPPER } else { MAX_OUTPUTS };
+    let step = (most / (k * hidden.max(width)).max(1)).clamp(1, tokens);
     let mut parts = Vec::with_capacity(tokens.div_ceil(step));
     for row in (0..tokens).step_by(step) {
         let rows = step.min(tokens - row);
         let of = |tensor: &Tensor| tensor.narrow(0, row, rows);
-        parts.push(some_tokens(&of(&x)?, &experts, &of(&indices)?, &of(&weights)?, mode)?);
+        let (x, indices, weights) = (of(&x)?, of(&indices)?, of(&weights)?);
+        parts.push(match form {
+            Some(form) => on_hopper(&x, &experts, &indices, &weights, form)?,
+            None => some_tokens(&x, &experts, &indices, &weights, mode)?,
+        });
     }
     if parts.len() == 1 { Ok(parts.swap_remove(0)) } else { join_rows(&parts) }
 }
@@ -74,6 +119,23 @@ fn contiguous(stack: &StackedWeight) -> Result<StackedWeight> {
         weight: stack.weight.contiguous()?,
         weight_scale_inv: scale.map(|scale| scale.to_dtype(DType::F32)?.contiguous()).transpose()?,
     })
+}
+
+/// The form in which Hopper's tensor cores take all three projections, or `None`.
+fn hopper_form(x: &Tensor, experts: &ExpertWeights, mode: LinearMode) -> Result<Option<Form>> {
+    let ExpertWeights { gate_proj, up_proj, down_proj } = experts;
+    let form = Form::of(x, gate_proj, mode)?;
+    // The hidden values are bf16 rows too, of whole groups.
+    let alike = Form::of(x, up_proj, mode)? == form && Form::of(x, down_proj, mode)? == form;
+    Ok(form.filter(|_| alike))
+}
+
+/// Tokens whose outputs fit into memory, on Hopper's tensor cores; all tensors are contiguous.
+fn on_hopper(x: &Tensor, experts: &ExpertWeights, indices: &Tensor, weights: &Tensor, form: Form) -> Result<Tensor> {
+    let count = experts.gate_proj.weight.dim(0)?;
+    let few = indices.elem_count() <= count * FEW_ROWS_OF_EXPERT;
+    let hidden = Grouped::of_experts(x, indices, count, form, few)?.gated(&experts.gate_proj, &experts.up_proj)?;
+    hidden.combined(&hidden.product(&experts.down_proj)?, weights)
 }
 
 /// Tokens whose outputs fit into memory; all tensors are contiguous.
