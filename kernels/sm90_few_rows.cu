@@ -1,6 +1,6 @@
 // Products of a few rows with weights that are read once, at the speed of memory: a linear layer, or the experts of a
-// stack whose rows `moe_tiles` sorted into tiles of up to 16. A warp takes 32 rows of weights, straight from global memory
-// into the registers of `mma.sync`: the summed dimension is permuted so that a lane reads 16 bytes at a time, and the rows
+// stack whose rows `moe_tiles` sorted into tiles of up to 16. A warp takes 32 rows of weights, which each lane
+// copies to shared memory ahead of their turn and takes from there for `mma.sync`: the summed dimension is permuted so that a lane reads 16 bytes at a time, and the rows
 // of x are read in the same order. Codes become f16 (exact) to meet codes, bf16 (exact) to meet bf16; sums of 128 products
 // of codes are scaled and added in f32.
 #include "fp8.cuh"
@@ -33,10 +33,21 @@ template <class W, class X> struct Arguments {
     int n, k;
 };
 
-__device__ __forceinline__ uint4 stream(const uint8_t* from) {
+// Weights on their way: steps of a warp, of which a lane reads only what it copied itself, so that no warp waits for another.
+constexpr int STAGES = 3;
+constexpr int STAGE_BYTES = STRIP * BYTES;
+constexpr int WARP_BYTES = STAGES * STAGE_BYTES;
+
+__device__ __forceinline__ void copy16(uint32_t to, const uint8_t* from) {
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most N of the groups that were committed are not done.
+template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+__device__ __forceinline__ uint4 load16(uint32_t from) {
     uint4 x;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(from));
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
     return x;
 }
 
@@ -75,7 +86,7 @@ __device__ __forceinline__ void product(float (&x)[4], const uint32_t (&a)[4], u
 // steps `step0`, `step0 + steps`, .. of the summed dimension.
 template <int J, class W, class X>
 __device__ __forceinline__ void multiply(
-    const Arguments<W, X>& a, int tile, int count, int first_row, int second_row, int step0, int steps,
+    const Arguments<W, X>& a, uint8_t* ring, int tile, int count, int first_row, int second_row, int step0, int steps,
     float (&sums)[2][J][4]) {
     constexpr bool CODES = sizeof(W) == 1, HALVES = CODES && sizeof(X) == 1;
     constexpr int WIDTH = BYTES / sizeof(W);    // elements of a step
@@ -114,15 +125,62 @@ __device__ __forceinline__ void multiply(
         for (int j = 0; j < J; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) sums[h][j][i] = 0.f;
-    uint4 weights[2][2][2]; // of rows lane / 4 and 8 more of both tiles of 16: twice 16 bytes of a step
-    auto load = [&](int step, int p) {
+    // Tiles of 16 rows, rows lane / 4 and 8 more of each, twice 16 bytes of a step.
+    uint32_t own_ring = __cvta_generic_to_shared(ring) + threadIdx.x / WARP * WARP_BYTES + lane * 16;
+    auto place = [&](int stage, int h, int r, int p) { return own_ring + stage * STAGE_BYTES + ((h * 2 + r) * 2 + p) * 512; };
+    auto load = [&](int step, int stage) {
+        if (step < last) {
 #pragma unroll
-        for (int h = 0; h < 2; h++)
+            for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int r = 0; r < 2; r++) weights[h][r][p] = stream(rows[h] + 8 * r * of_row + (long long)step * BYTES + p * 64);
+                for (int r = 0; r < 2; r++)
+#pragma unroll
+                    for (int p = 0; p < 2; p++) {
+                        copy16(place(stage, h, r, p), rows[h] + 8 * r * of_row + (long long)step * BYTES + p * 64);
+                    }
+        }
+        copy_commit();
     };
-    if (step0 < last) load(step0, 0), load(step0, 1);
-    for (int step = step0; step < last; step += steps) {
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) load(step0 + i * steps, i);
+    // What a step needs beside the weights; of up to eight rows it is asked for a step ahead, for more there are too few
+    // registers.
+    struct Inputs {
+        uint4 values[2][J][VECTORS];
+        float x_scales[J][2], scales[2];
+    };
+    auto load_values = [&](Inputs& inputs, int step, int p) {
+#pragma unroll
+        for (int j = 0; j < J; j++)
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++) {
+                const uint8_t* from = x[j] + ((long long)step * 2 + p) * 4 * X_BYTES + v * 16;
+                inputs.values[p][j][v] = __ldg(reinterpret_cast<const uint4*>(from));
+            }
+    };
+    auto load_scales = [&](Inputs& inputs, int step) {
+        if constexpr (CODES) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) inputs.scales[h] = scales[h][step];
+        }
+        if constexpr (HALVES) {
+#pragma unroll
+            for (int j = 0; j < J; j++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) inputs.x_scales[j][i] = a.x_scales[x_scales[j][i] + step];
+        }
+    };
+    constexpr bool AHEAD = J == 1;
+    int stage = 0;
+    auto take = [&](Inputs& inputs, Inputs& next, int step) {
+        // Into the stage that the last step has left.
+        load(step + (STAGES - 1) * steps, stage == 0 ? STAGES - 1 : stage - 1);
+        if constexpr (AHEAD) {
+            if (step + steps < last) load_values(next, step + steps, 0), load_values(next, step + steps, 1), load_scales(next, step + steps);
+        } else {
+            load_scales(inputs, step);
+        }
+        copy_wait<STAGES - 1>();
         float own[2][J][4];
 #pragma unroll
         for (int h = 0; h < 2; h++)
@@ -132,14 +190,12 @@ __device__ __forceinline__ void multiply(
                 for (int i = 0; i < 4; i++) own[h][j][i] = CODES ? 0.f : sums[h][j][i];
 #pragma unroll
         for (int p = 0; p < 2; p++) {
-            uint4 values[J][VECTORS];
+            if constexpr (!AHEAD) load_values(inputs, step, p);
+            uint4 weights[2][2];
 #pragma unroll
-            for (int j = 0; j < J; j++)
+            for (int h = 0; h < 2; h++)
 #pragma unroll
-                for (int v = 0; v < VECTORS; v++) {
-                    const uint8_t* from = x[j] + ((long long)step * 2 + p) * 4 * X_BYTES + v * 16;
-                    values[j][v] = __ldg(reinterpret_cast<const uint4*>(from));
-                }
+                for (int r = 0; r < 2; r++) weights[h][r] = load16(place(stage, h, r, p));
 #pragma unroll
             for (int part = 0; part < PARTS; part++) {
                 uint32_t left[2][4];
@@ -147,7 +203,7 @@ __device__ __forceinline__ void multiply(
                 for (int h = 0; h < 2; h++)
 #pragma unroll
                     for (int r = 0; r < 2; r++) {
-                        const uint4& sixteen = weights[h][r][p];
+                        const uint4& sixteen = weights[h][r];
                         if constexpr (!CODES) {
                             left[h][r] = word(sixteen, 2 * part), left[h][r + 2] = word(sixteen, 2 * part + 1);
                         } else if constexpr (HALVES) {
@@ -160,43 +216,52 @@ __device__ __forceinline__ void multiply(
                 for (int j = 0; j < J; j++) {
                     uint32_t b0, b1;
                     if constexpr (HALVES) {
-                        b0 = halves(word(values[j][0], part) & 0xffff), b1 = halves(word(values[j][0], part) >> 16);
+                        uint32_t four = word(inputs.values[p][j][0], part);
+                        b0 = halves(four & 0xffff), b1 = halves(four >> 16);
                     } else {
-                        constexpr int PER = 4 / 2; // parts of a vector
-                        b0 = word(values[j][part / PER], part % PER * 2), b1 = word(values[j][part / PER], part % PER * 2 + 1);
+                        const uint4& eight = inputs.values[p][j][part / 2];
+                        b0 = word(eight, part % 2 * 2), b1 = word(eight, part % 2 * 2 + 1);
                     }
 #pragma unroll
                     for (int h = 0; h < 2; h++) product<HALVES>(own[h][j], left[h], b0, b1);
                 }
             }
-            if (step + steps < last) load(step + steps, p);
         }
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float scale = CODES ? scales[h][step] : 1.f;
+        for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int j = 0; j < J; j++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     if constexpr (!CODES) sums[h][j][i] = own[h][j][i];
-                    else if constexpr (HALVES) sums[h][j][i] += own[h][j][i] * (a.x_scales[x_scales[j][i % 2] + step] * scale);
-                    else sums[h][j][i] += own[h][j][i] * scale;
+                    else if constexpr (HALVES) sums[h][j][i] += own[h][j][i] * (inputs.x_scales[j][i % 2] * inputs.scales[h]);
+                    else sums[h][j][i] += own[h][j][i] * inputs.scales[h];
                 }
-        }
+        if (++stage == STAGES) stage = 0;
+    };
+    // Two sets take turns: to copy one that is still on its way would wait for it.
+    Inputs even, odd;
+    if constexpr (AHEAD) {
+        if (step0 < last) load_values(even, step0, 0), load_values(even, step0, 1), load_scales(even, step0);
+    }
+    for (int step = step0; step < last; step += 2 * steps) {
+        take(even, odd, step);
+        if (step + steps >= last) break;
+        take(odd, even, step + steps);
     }
 }
-
 
 // hidden[row, column] = silu(gate · x) · (up · x) for 128 columns and the rows of a tile; as codes with a scale for the 128
 // where x is codes.
 template <int J, class W, class X>
 __device__ __forceinline__ void gated(const Arguments<W, X>& a, int count, X* hidden, float* hidden_scales, int ue8m0) {
+    extern __shared__ __align__(16) uint8_t ring[];
     __shared__ float peaks[GATED_WARPS][TILE];
     __shared__ __align__(16) X out[TILE][GATED_COLUMNS];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, tile = blockIdx.x;
     int row = blockIdx.y * GATED_COLUMNS + warp * 16;
     float sums[2][J][4];
-    multiply<J>(a, tile, count, row, row, 0, 1, sums);
+    multiply<J>(a, ring, tile, count, row, row, 0, 1, sums);
 #pragma unroll
     for (int j = 0; j < J; j++)
 #pragma unroll
@@ -245,23 +310,28 @@ __device__ __forceinline__ void gated(const Arguments<W, X>& a, int count, X* hi
 
 // y[row, column] for 32 columns and the rows of a tile; the warps of the block share the summed dimension.
 template <int J, class W, class X, class Y> __device__ __forceinline__ void plain(const Arguments<W, X>& a, int count, Y* y) {
-    extern __shared__ float parts[]; // [warps][2 * J * 4][WARP]
+    extern __shared__ __align__(16) uint8_t ring[];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP, tile = blockIdx.x;
     int row = blockIdx.y * STRIP;
     float sums[2][J][4];
-    multiply<J>(a, tile, count, row, row + 16, warp, warps, sums);
+    multiply<J>(a, ring, tile, count, row, row + 16, warp, warps, sums);
+    __syncwarp();
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < J; j++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) parts[(warp * 8 * J + (h * J + j) * 4 + i) * WARP + lane] = sums[h][j][i];
+            for (int i = 0; i < 4; i++) {
+                // Where the warp's weights were: [2][J][4][WARP].
+                float* parts = reinterpret_cast<float*>(ring + warp * WARP_BYTES);
+                parts[((h * J + j) * 4 + i) * WARP + lane] = sums[h][j][i];
+            }
     __syncthreads();
     for (int i = threadIdx.x; i < count * STRIP; i += blockDim.x) {
         int token = i / STRIP, column = i % STRIP, h = column / 16, of_half = column % 16;
         int at = ((h * J + token / 8) * 4 + of_half / 8 * 2 + token % 2) * WARP + of_half % 8 * 4 + token % 8 / 2;
         float sum = 0.f;
-        for (int w = 0; w < warps; w++) sum += parts[w * 8 * J * WARP + at];
+        for (int w = 0; w < warps; w++) sum += reinterpret_cast<const float*>(ring + w * WARP_BYTES)[at];
         y[((long long)tile * TILE + token) * a.n + row + column] = from_float<Y>(sum);
     }
 }

@@ -25,12 +25,14 @@ constexpr int COLUMNS = 256; // rows of weights of a block
 constexpr int GROUP_COLUMNS = 128;
 constexpr int STAGING_BYTES = 64 * PANEL;
 
-// Rows and weights in e4m3; both in bf16; rows in bf16 and weights in e4m3, which the copying warpgroup widens to bf16.
+// Rows and weights in e4m3; both in bf16; rows in bf16 and weights in e4m3, which the copying warpgroups widen to bf16.
 enum Kind { E4M3, BF16, WIDE };
 
-// Registers of the warpgroup that copies and of those that multiply.
-template <Kind KIND> constexpr int COPY_REGISTERS = KIND == WIDE ? 104 : 40;
-template <Kind KIND> constexpr int PRODUCT_REGISTERS = KIND == WIDE ? 200 : 232;
+// Warpgroups that copy.
+template <Kind KIND> constexpr int COPIERS = KIND == WIDE ? 2 : 1;
+// Registers of the warpgroups that copy and of those that multiply.
+template <Kind KIND> constexpr int COPY_REGISTERS = KIND == WIDE ? 88 : 40;
+template <Kind KIND> constexpr int PRODUCT_REGISTERS = KIND == WIDE ? 168 : 232;
 // Blocks of a cluster; they share what they copy.
 template <Kind KIND> constexpr int CLUSTER = KIND == WIDE ? 1 : 2;
 
@@ -169,9 +171,11 @@ __device__ __forceinline__ uint32_t panel_offset(int row, int byte) {
     return row * PANEL + ((byte / 16 ^ row % 8) * 16) + byte % 16;
 }
 
-// The 64 codes of 256 rows of weights that a panel of bf16 takes, a part of them in each thread: 16 codes of every 32nd row.
+// The 64 codes of 256 rows of weights that a panel of bf16 takes, a part of them in each thread: 16 codes of every 64th
+// row; and the scales of both matrices' rows.
 struct Codes {
-    uint4 sixteen[8];
+    uint4 sixteen[4];
+    float scales[2];
 };
 
 // Two codes times a scale, rounded to bf16.
@@ -181,9 +185,9 @@ __device__ __forceinline__ uint32_t widened(uint32_t codes, float scale) {
     return two_bf16(values.x * scale, values.y * scale);
 }
 
-// The whole warpgroup: rows of x by the copy engine, weights through registers.
+// Two warpgroups: rows of x by the copy engine, weights through registers.
 template <bool GATED> __device__ __forceinline__ void bring_wide(const Arguments& a, Shared& shared) {
-    int thread = threadIdx.x % WARPGROUP, stage = 0, phase = 0;
+    int thread = threadIdx.x - CONSUMERS * WARPGROUP, stage = 0, phase = 0;
     long long row_bytes = (long long)a.panels * 64;
     int scale_rows = (a.n + TILE - 1) / TILE, scale_columns = a.panels / 2;
     Items<WIDE, GATED> items(a.tiles, a.n);
@@ -199,18 +203,15 @@ template <bool GATED> __device__ __forceinline__ void bring_wide(const Arguments
             a.second_codes + item.expert * a.n * row_bytes + thread % 4 * 16};
         auto load = [&](Codes& codes, int panel) {
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < 4; i++) {
                 // Beyond the last row the last one is read again.
-                int row = item.column + (GATED ? i % 4 : i) * 32 + thread / 4;
-                const uint8_t* from = matrices[i / 4] + min(row, a.n - 1) * row_bytes + panel * 64;
+                int row = item.column + (GATED ? i % 2 : i) * 64 + thread / 4;
+                const uint8_t* from = matrices[i / 2] + min(row, a.n - 1) * row_bytes + panel * 64;
                 codes.sixteen[i] = __ldg(reinterpret_cast<const uint4*>(from));
             }
+            codes.scales[0] = scales[0][panel / 2], codes.scales[1] = scales[1][panel / 2];
         };
-        Codes codes, next;
-        load(codes, 0);
-        for (int panel = 0; panel < a.panels; panel++) {
-            if (panel + 1 < a.panels) load(next, panel + 1);
-            float scale[2] = {scales[0][panel / 2], scales[1][panel / 2]};
+        auto store = [&](const Codes& codes, int panel) {
             uint32_t full = shared_address(&shared.full[stage]);
             wait(shared_address(&shared.empty[stage]), phase ^ 1);
             if (thread == 0) {
@@ -218,24 +219,40 @@ template <bool GATED> __device__ __forceinline__ void bring_wide(const Arguments
                 copy_bulk(shared_address(shared.rows[stage]), from + (long long)panel * PANEL_BYTES, PANEL_BYTES, full);
             }
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < 4; i++) {
                 uint32_t words[4] = {codes.sixteen[i].x, codes.sixteen[i].y, codes.sixteen[i].z, codes.sixteen[i].w};
-                int row = i * 32 + thread / 4;
+                float scale = codes.scales[i / 2];
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     uint4 eight;
-                    eight.x = widened(words[2 * half] & 0xffff, scale[i / 4]);
-                    eight.y = widened(words[2 * half] >> 16, scale[i / 4]);
-                    eight.z = widened(words[2 * half + 1] & 0xffff, scale[i / 4]);
-                    eight.w = widened(words[2 * half + 1] >> 16, scale[i / 4]);
-                    *reinterpret_cast<uint4*>(shared.weights[stage] + panel_offset(row, thread % 4 * 32 + half * 16)) = eight;
+                    eight.x = widened(words[2 * half] & 0xffff, scale);
+                    eight.y = widened(words[2 * half] >> 16, scale);
+                    eight.z = widened(words[2 * half + 1] & 0xffff, scale);
+                    eight.w = widened(words[2 * half + 1] >> 16, scale);
+                    uint32_t to = panel_offset(i * 64 + thread / 4, thread % 4 * 32 + half * 16);
+                    *reinterpret_cast<uint4*>(shared.weights[stage] + to) = eight;
                 }
             }
             fence_products();
             __syncwarp();
             if (thread % WARP == 0) arrive(full);
-            codes = next;
             if (++stage == STAGES) stage = 0, phase ^= 1;
+        };
+        // Codes of the next panels are on their way. Each has registers of its own: to copy them would wait for them.
+        constexpr int AHEAD = 3;
+        Codes codes[AHEAD];
+#pragma unroll
+        for (int ahead = 0; ahead < AHEAD; ahead++) {
+            if (ahead < a.panels) load(codes[ahead], ahead);
+        }
+        for (int first = 0; first < a.panels; first += AHEAD) {
+#pragma unroll
+            for (int ahead = 0; ahead < AHEAD; ahead++) {
+                int panel = first + ahead;
+                if (panel >= a.panels) break;
+                store(codes[ahead], panel);
+                if (panel + AHEAD < a.panels) load(codes[ahead], panel + AHEAD);
+            }
         }
     }
 }
@@ -269,7 +286,7 @@ struct Epilogue {
 
     __device__ __forceinline__ static void gate(float (&x)[128]) {
 #pragma unroll
-        for (int i = 0; i < 64; i++) x[i] = x[i] / (1.f + expf(-x[i])) * x[64 + i];
+        for (int i = 0; i < 64; i++) x[i] = __fdividef(x[i], 1.f + __expf(-x[i])) * x[64 + i];
     }
 
     // silu(gate) · up, as panels of the next product's rows.
@@ -289,9 +306,10 @@ struct Epilogue {
                 amax = fmaxf(amax, __shfl_xor_sync(ALL_LANES, amax, 2));
                 float scale = fmaxf(amax, 1e-4f) * (1.f / E4M3_MAX);
                 if (a.ue8m0) scale = pow2_ceil(scale);
+                float inverse = 1.f / scale;
 #pragma unroll
                 for (int j = 0; j < 16; j++) {
-                    uint16_t codes = two_e4m3(x[4 * j + 2 * half] / scale, x[4 * j + 2 * half + 1] / scale);
+                    uint16_t codes = two_e4m3(x[4 * j + 2 * half] * inverse, x[4 * j + 2 * half + 1] * inverse);
                     *reinterpret_cast<uint16_t*>(staging + panel_offset(row + 8 * half, 8 * j + lane % 4 * 2)) = codes;
                 }
                 if (lane % 4 == 0) {
@@ -410,7 +428,17 @@ __device__ __forceinline__ void multiply(const Arguments& a, Shared& shared, int
                     products_begin();
 #pragma unroll
                     for (int step = 0; step < PANEL / 32; step++) {
-                        product_bf16(sums, rows.at(step * 32), weights.at(step * 32), panel + step > 0);
+                        if constexpr (KIND == BF16) {
+                            product_bf16(sums, rows.at(step * 32), weights.at(step * 32), panel + step > 0);
+                        } else {
+                            // Two of half the size: the compiler refuses the whole at the registers that 512 threads begin with.
+#pragma unroll
+                            for (int half = 0; half < 2; half++) {
+                                product_bf16(
+                                    reinterpret_cast<float(&)[64]>(sums[half * 64]), rows.at(step * 32),
+                                    weights.at(half * PANEL_BYTES + step * 32), panel + step > 0);
+                            }
+                        }
                     }
                     products_commit();
                     products_wait<1>();
@@ -423,15 +451,10 @@ __device__ __forceinline__ void multiply(const Arguments& a, Shared& shared, int
             pin(sums);
             release(before);
         }
-        if constexpr (GATED) {
-            if (idle) {
-#pragma unroll
-                for (int i = 0; i < 128; i++) sums[i] = 0.f;
-            }
-            epilogue.gated<KIND>(item, sums);
-        } else {
-            if (!idle) epilogue.plain(item, sums);
-        }
+        // The half of a tile that has no rows is never read.
+        if (idle) continue;
+        if constexpr (GATED) epilogue.gated<KIND>(item, sums);
+        else epilogue.plain(item, sums);
     }
     if (GATED && threadIdx.x % WARPGROUP == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
@@ -442,13 +465,13 @@ template <Kind KIND, bool GATED> __device__ __forceinline__ void grouped(const A
     int group = __shfl_sync(ALL_LANES, threadIdx.x / WARPGROUP, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
-            barrier_init(shared_address(&shared.full[i]), KIND == WIDE ? 1 + WARPGROUP / WARP : 1);
+            barrier_init(shared_address(&shared.full[i]), KIND == WIDE ? 1 + COPIERS<KIND> * WARPGROUP / WARP : 1);
             barrier_init(shared_address(&shared.empty[i]), CLUSTER<KIND> * CONSUMERS * WARPGROUP / WARP);
         }
         barrier_init_done();
     }
     cluster_sync();
-    if (group == CONSUMERS) {
+    if (group >= CONSUMERS) {
         give_registers<COPY_REGISTERS<KIND>>();
         if constexpr (KIND == WIDE) {
             bring_wide<GATED>(a, shared);
@@ -464,10 +487,10 @@ template <Kind KIND, bool GATED> __device__ __forceinline__ void grouped(const A
     cluster_sync();
 }
 
-#define LAUNCH __launch_bounds__((CONSUMERS + 1) * WARPGROUP, 1)
+#define LAUNCH(kind) __launch_bounds__((CONSUMERS + COPIERS<kind>)*WARPGROUP, 1)
 
 #define GATED_KERNEL(name, kind)                                                                                     \
-    extern "C" __global__ void __cluster_dims__(2, 1, 1) LAUNCH name(                                                \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1) LAUNCH(kind) name(                                          \
         const __grid_constant__ TensorMap gate, const __grid_constant__ TensorMap up, const float* gate_scales,      \
         const float* up_scales, const uint8_t* rows, const float* row_scales, const int* table, uint8_t* hidden,     \
         float* hidden_scales, int most, int count, int n, int panels, int ue8m0) {                                   \
@@ -478,7 +501,7 @@ GATED_KERNEL(grouped_gated_f8e4m3, E4M3)
 GATED_KERNEL(grouped_gated_bf16, BF16)
 
 #define PLAIN_KERNEL(name, kind)                                                                                     \
-    extern "C" __global__ void __cluster_dims__(2, 1, 1) LAUNCH name(                                                \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1) LAUNCH(kind) name(                                          \
         const __grid_constant__ TensorMap weights, const float* scales, const uint8_t* rows, const float* row_scales, \
         const int* table, uint8_t* out, int most, int count, int n, int panels) {                                    \
         grouped<kind, false>(Arguments{Tiles{table, most, count}, &weights, &weights, nullptr, nullptr, scales,      \
@@ -487,14 +510,14 @@ GATED_KERNEL(grouped_gated_bf16, BF16)
 PLAIN_KERNEL(grouped_f8e4m3, E4M3)
 PLAIN_KERNEL(grouped_bf16, BF16)
 
-extern "C" __global__ void LAUNCH grouped_gated_wide(
+extern "C" __global__ void LAUNCH(WIDE) grouped_gated_wide(
     const uint8_t* gate, const uint8_t* up, const float* gate_scales, const float* up_scales, const uint8_t* rows,
     const int* table, uint8_t* hidden, int most, int count, int n, int k) {
     grouped<WIDE, true>(Arguments{Tiles{table, most, count}, nullptr, nullptr, gate, up, gate_scales, up_scales, rows, nullptr,
                                   hidden, nullptr, n, k / 64, 0});
 }
 
-extern "C" __global__ void LAUNCH grouped_wide(
+extern "C" __global__ void LAUNCH(WIDE) grouped_wide(
     const uint8_t* weights, const float* scales, const uint8_t* rows, const int* table, uint8_t* out, int most, int count,
     int n, int k) {
     grouped<WIDE, false>(Arguments{Tiles{table, most, count}, nullptr, nullptr, weights, weights, scales, scales, rows,

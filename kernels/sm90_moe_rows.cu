@@ -6,7 +6,7 @@
 #include "types.cuh"
 
 constexpr int TILE = 128;
-constexpr int PANEL = 128; // bytes of a row in a panel
+constexpr int PANEL = 128; // bytes of a row in a panel; rows of x are whole panels
 
 // Sums over the threads before this one, and over all, of two numbers; one block of whole warps, up to 1,024 threads.
 __device__ __forceinline__ int2 sums_before(int2 own, int2& all) {
@@ -71,58 +71,70 @@ extern "C" __global__ void __launch_bounds__(1024) moe_tiles(
     }
 }
 
-// Where a lane's four (two) numbers of a panel's row lie, in bytes.
-__device__ __forceinline__ int lane_offset(int row, int lane) {
-    return row * PANEL + ((lane / 4 ^ row % 8) * 16) + lane % 4 * 4;
-}
-
 // Brings rows of x [tokens, width] into tiles of panels: the first `tokens` blocks a token each to the places of its k
-// choices, the others zeros to the rows of a tile that has none. Without places, token t is row t.
+// choices, the others zeros to the rows that a tile's last half lacks; a half without rows is never read. Without places,
+// token t is row t. A lane has 16 bytes of a panel, eight lanes a panel.
 template <bool CODES>
 __device__ __forceinline__ void tile_rows(
     const bf16* x, const int* table, const int* places, uint8_t* rows, float* scales, int tokens, int width, int k,
     int panels, int ue8m0) {
-    constexpr int PER_LANE = CODES ? 4 : 2, WIDTH = WARP * PER_LANE;
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    constexpr int WIDTH = CODES ? 16 : 8, LANES = PANEL / 16;
+    int chunk = threadIdx.x % LANES, first = threadIdx.x / LANES, step = blockDim.x / LANES;
+    auto at = [&](int place, int panel) {
+        long long of_tile = (long long)(place / TILE) * panels + panel;
+        int row = place % TILE;
+        return reinterpret_cast<uint4*>(rows + (of_tile * TILE + row) * PANEL + (chunk ^ row % 8) * 16);
+    };
+    auto scale_at = [&](int place, int panel) { return scales + ((long long)(place / TILE) * panels + panel) * TILE + place % TILE; };
     if (blockIdx.x >= tokens) {
         int tile = blockIdx.x - tokens;
         int count = table ? table[4 + 2 * tile] : min(TILE, tokens - tile * TILE);
-        if (count == 0) return;
-        for (int row = count + warp; row < TILE; row += warps) {
-            for (int panel = 0; panel < panels; panel++) {
-                long long at = (long long)tile * panels + panel;
-                *reinterpret_cast<uint32_t*>(rows + at * TILE * PANEL + row * PANEL + lane * 4) = 0;
-                if (CODES && lane == 0) scales[at * TILE + row] = 0.f;
+        int end = (count + TILE / 2 - 1) / (TILE / 2) * (TILE / 2);
+        for (int row = count; row < end; row++) {
+            for (int panel = first; panel < panels; panel += step) {
+                *at(tile * TILE + row, panel) = make_uint4(0, 0, 0, 0);
+                if (CODES && chunk == 0) *scale_at(tile * TILE + row, panel) = 0.f;
             }
         }
         return;
     }
-    const bf16* from = x + (long long)blockIdx.x * width;
-    for (int panel = warp; panel < panels; panel += warps) {
-        int column = panel * WIDTH + lane * PER_LANE;
-        float values[PER_LANE];
+    // Whole rounds, for the lanes of a warp exchange their peaks.
+    for (int panel = first; panel - first < panels; panel += step) {
+        const bf16* from = x + (long long)blockIdx.x * width + panel * (LANES * WIDTH) + chunk * WIDTH;
+        uint4 values[WIDTH / 8] = {};
+        if (panel < panels) {
 #pragma unroll
-        for (int i = 0; i < PER_LANE; i++) values[i] = column + i < width ? to_float(from[column + i]) : 0.f;
+            for (int i = 0; i < WIDTH / 8; i++) values[i] = reinterpret_cast<const uint4*>(from)[i];
+        }
         float scale = 0.f;
-        uint32_t bits = 0;
+        uint4 out = values[0];
         if constexpr (CODES) {
+            const __nv_bfloat162* two = reinterpret_cast<const __nv_bfloat162*>(values);
             float amax = 0.f;
 #pragma unroll
-            for (int i = 0; i < PER_LANE; i++) amax = fmaxf(amax, fabsf(values[i]));
-            scale = fmaxf(warp_max(amax), 1e-4f) * (1.f / E4M3_MAX);
-            if (ue8m0) scale = pow2_ceil(scale);
+            for (int i = 0; i < WIDTH / 2; i++) {
+                float2 numbers = __bfloat1622float2(two[i]);
+                amax = fmaxf(amax, fmaxf(fabsf(numbers.x), fabsf(numbers.y)));
+            }
 #pragma unroll
-            for (int i = 0; i < PER_LANE; i++) bits |= (uint32_t)to_f8e4m3(values[i] / scale).bits << 8 * i;
-        } else {
-            __nv_bfloat162 two = __floats2bfloat162_rn(values[0], values[1]);
-            bits = *reinterpret_cast<uint32_t*>(&two);
+            for (int lanes = 1; lanes < LANES; lanes *= 2) amax = fmaxf(amax, __shfl_xor_sync(ALL_LANES, amax, lanes));
+            scale = fmaxf(amax, 1e-4f) * (1.f / E4M3_MAX);
+            if (ue8m0) scale = pow2_ceil(scale);
+            uint16_t codes[WIDTH / 2];
+#pragma unroll
+            for (int i = 0; i < WIDTH / 2; i++) {
+                float2 numbers = __bfloat1622float2(two[i]);
+                codes[i] = __nv_cvt_float2_to_fp8x2(make_float2(numbers.x / scale, numbers.y / scale), __NV_SATFINITE, __NV_E4M3);
+            }
+            out = make_uint4(
+                codes[0] | codes[1] << 16, codes[2] | codes[3] << 16, codes[4] | codes[5] << 16, codes[6] | codes[7] << 16);
         }
+        if (panel >= panels) continue;
         for (int i = 0; i < k; i++) {
             int place = places ? places[(long long)blockIdx.x * k + i] : blockIdx.x;
             if (place < 0) continue;
-            long long at = (long long)(place / TILE) * panels + panel;
-            *reinterpret_cast<uint32_t*>(rows + at * TILE * PANEL + lane_offset(place % TILE, lane)) = bits;
-            if (CODES && lane == 0) scales[at * TILE + place % TILE] = scale;
+            *at(place, panel) = out;
+            if (CODES && chunk == 0) *scale_at(place, panel) = scale;
         }
     }
 }

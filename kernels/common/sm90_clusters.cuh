@@ -111,7 +111,21 @@ __device__ __forceinline__ void product_e4m3(float (&x)[64], uint64_t a, uint64_
         : "l"(a), "l"(b), "r"((int)add));
 }
 
-// x [64, 256] = a [64, 16] b [256, 16]^T in bf16, added to x if `add`.
+// x [64, 128] = a [64, 16] b [128, 16]^T in bf16, added to x if `add`.
+__device__ __forceinline__ void product_bf16(float (&x)[64], uint64_t a, uint64_t b, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+        "}, %64, %65, p, 1, 1, 0, 0;\n}"
+        : F8(x, 0), F8(x, 8), F8(x, 16), F8(x, 24), F8(x, 32), F8(x, 40), F8(x, 48), F8(x, 56)
+        : "l"(a), "l"(b), "r"((int)add));
+}
+
+// The same with 256 rows of b.
 __device__ __forceinline__ void product_bf16(float (&x)[128], uint64_t a, uint64_t b, bool add) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"

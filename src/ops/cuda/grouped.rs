@@ -13,12 +13,13 @@ const PANEL: usize = 128;
 const GROUP: usize = 128;
 /// Threads and shared memory of a block of `sm90_grouped.cu`.
 const GROUPED_BLOCK: usize = 384;
+const WIDENED_BLOCK: usize = 512;
 const GROUPED_SHARED: usize = 216_064;
-/// Columns of a block of `sm90_few_rows.cu`, its threads, and the bytes of shared memory that a warp needs.
+/// Columns and warps of a block of `sm90_few_rows.cu`, and the bytes of shared memory that a warp needs.
 const GATED_COLUMNS: usize = 128;
-const GATED_BLOCK: usize = 256;
+const GATED_WARPS: usize = 8;
 const STRIP: usize = 32;
-const STRIP_SHARED: usize = 2048;
+const WARP_SHARED: usize = 12_288;
 const WARP: usize = 32;
 /// The most warps that share a strip, and the fewest steps of 128 bytes that one takes.
 const STRIP_WARPS: usize = 16;
@@ -78,6 +79,11 @@ impl Form {
 
     fn weights(self) -> DType {
         if self == Self::Bf16 { DType::BF16 } else { DType::F8E4M3 }
+    }
+
+    /// Threads of a block of `sm90_grouped.cu`.
+    fn block(self) -> usize {
+        if self == Self::Widened { WIDENED_BLOCK } else { GROUPED_BLOCK }
     }
 
     fn ue8m0(self) -> usize {
@@ -253,7 +259,7 @@ impl Grouped {
                 .int(n)
                 .int(k)
                 .int(form.ue8m0())
-                .run(device, [tiles.most, n / GATED_COLUMNS], GATED_BLOCK, 0)?;
+                .run(device, [tiles.most, n / GATED_COLUMNS], GATED_WARPS * WARP, GATED_WARPS * WARP_SHARED)?;
             return Ok(Self { form, tiles: tiles.clone(), values: hidden, scales: hidden_scales, width: n });
         }
         let hidden = Self::panels(form, tiles.clone(), n, device)?;
@@ -286,7 +292,7 @@ impl Grouped {
                 .int(self.panels_of_row())
                 .int(form.ue8m0()),
         };
-        launch.run(device, [grid(device)?, 1], GROUPED_BLOCK, GROUPED_SHARED)?;
+        launch.run(device, [grid(device)?, 1], form.block(), GROUPED_SHARED)?;
         Ok(hidden)
     }
 
@@ -304,7 +310,7 @@ impl Grouped {
         let y = empty((rows, n), DType::BF16, device)?;
         if tiles.is_few() {
             let steps = k * form.weights().size_in_bytes() / PANEL;
-            let warps = (steps / STRIP_STEPS).clamp(1, STRIP_WARPS);
+            let warps = steps.div_ceil(steps.div_ceil(STRIP_WARPS).max(STRIP_STEPS));
             let dtypes = [form.activations(), form.weights()].map(|dtype| dtype.as_str()).join("_");
             Launch::new(&modules::SM90_FEW_ROWS, format!("few_rows_{dtypes}"))
                 .tensor("x", values)
@@ -316,7 +322,7 @@ impl Grouped {
                 .int(tiles.rows)
                 .int(n)
                 .int(k)
-                .run(device, [tiles.most, blocks(n, STRIP)], warps * WARP, warps * STRIP_SHARED)?;
+                .run(device, [tiles.most, blocks(n, STRIP)], warps * WARP, warps * WARP_SHARED)?;
             return Ok(y);
         }
         let launch = match form {
@@ -342,7 +348,7 @@ impl Grouped {
                 .int(n)
                 .int(self.panels_of_row()),
         };
-        launch.run(device, [grid(device)?, 1], GROUPED_BLOCK, GROUPED_SHARED)?;
+        launch.run(device, [grid(device)?, 1], form.block(), GROUPED_SHARED)?;
         Ok(y)
     }
 
