@@ -143,43 +143,10 @@ __device__ __forceinline__ void multiply(
     };
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) load(step0 + i * steps, i);
-    // What a step needs beside the weights; of up to eight rows it is asked for a step ahead, for more there are too few
-    // registers.
-    struct Inputs {
-        uint4 values[2][J][VECTORS];
-        float x_scales[J][2], scales[2];
-    };
-    auto load_values = [&](Inputs& inputs, int step, int p) {
-#pragma unroll
-        for (int j = 0; j < J; j++)
-#pragma unroll
-            for (int v = 0; v < VECTORS; v++) {
-                const uint8_t* from = x[j] + ((long long)step * 2 + p) * 4 * X_BYTES + v * 16;
-                inputs.values[p][j][v] = __ldg(reinterpret_cast<const uint4*>(from));
-            }
-    };
-    auto load_scales = [&](Inputs& inputs, int step) {
-        if constexpr (CODES) {
-#pragma unroll
-            for (int h = 0; h < 2; h++) inputs.scales[h] = scales[h][step];
-        }
-        if constexpr (HALVES) {
-#pragma unroll
-            for (int j = 0; j < J; j++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) inputs.x_scales[j][i] = a.x_scales[x_scales[j][i] + step];
-        }
-    };
-    constexpr bool AHEAD = J == 1;
     int stage = 0;
-    auto take = [&](Inputs& inputs, Inputs& next, int step) {
+    for (int step = step0; step < last; step += steps) {
         // Into the stage that the last step has left.
         load(step + (STAGES - 1) * steps, stage == 0 ? STAGES - 1 : stage - 1);
-        if constexpr (AHEAD) {
-            if (step + steps < last) load_values(next, step + steps, 0), load_values(next, step + steps, 1), load_scales(next, step + steps);
-        } else {
-            load_scales(inputs, step);
-        }
         copy_wait<STAGES - 1>();
         float own[2][J][4];
 #pragma unroll
@@ -190,8 +157,14 @@ __device__ __forceinline__ void multiply(
                 for (int i = 0; i < 4; i++) own[h][j][i] = CODES ? 0.f : sums[h][j][i];
 #pragma unroll
         for (int p = 0; p < 2; p++) {
-            if constexpr (!AHEAD) load_values(inputs, step, p);
-            uint4 weights[2][2];
+            uint4 values[J][VECTORS], weights[2][2];
+#pragma unroll
+            for (int j = 0; j < J; j++)
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++) {
+                    const uint8_t* from = x[j] + ((long long)step * 2 + p) * 4 * X_BYTES + v * 16;
+                    values[j][v] = __ldg(reinterpret_cast<const uint4*>(from));
+                }
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -216,10 +189,10 @@ __device__ __forceinline__ void multiply(
                 for (int j = 0; j < J; j++) {
                     uint32_t b0, b1;
                     if constexpr (HALVES) {
-                        uint32_t four = word(inputs.values[p][j][0], part);
+                        uint32_t four = word(values[j][0], part);
                         b0 = halves(four & 0xffff), b1 = halves(four >> 16);
                     } else {
-                        const uint4& eight = inputs.values[p][j][part / 2];
+                        const uint4& eight = values[j][part / 2];
                         b0 = word(eight, part % 2 * 2), b1 = word(eight, part % 2 * 2 + 1);
                     }
 #pragma unroll
@@ -228,26 +201,18 @@ __device__ __forceinline__ void multiply(
             }
         }
 #pragma unroll
-        for (int h = 0; h < 2; h++)
+        for (int h = 0; h < 2; h++) {
+            float scale = CODES ? scales[h][step] : 1.f;
 #pragma unroll
             for (int j = 0; j < J; j++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     if constexpr (!CODES) sums[h][j][i] = own[h][j][i];
-                    else if constexpr (HALVES) sums[h][j][i] += own[h][j][i] * (inputs.x_scales[j][i % 2] * inputs.scales[h]);
-                    else sums[h][j][i] += own[h][j][i] * inputs.scales[h];
+                    else if constexpr (HALVES) sums[h][j][i] += own[h][j][i] * (a.x_scales[x_scales[j][i % 2] + step] * scale);
+                    else sums[h][j][i] += own[h][j][i] * scale;
                 }
+        }
         if (++stage == STAGES) stage = 0;
-    };
-    // Two sets take turns: to copy one that is still on its way would wait for it.
-    Inputs even, odd;
-    if constexpr (AHEAD) {
-        if (step0 < last) load_values(even, step0, 0), load_values(even, step0, 1), load_scales(even, step0);
-    }
-    for (int step = step0; step < last; step += 2 * steps) {
-        take(even, odd, step);
-        if (step + steps >= last) break;
-        take(odd, even, step + steps);
     }
 }
 

@@ -40,12 +40,11 @@ struct Shared {
     alignas(1024) uint8_t rows[STAGES][PANEL_BYTES];
     alignas(1024) uint8_t weights[STAGES][2 * PANEL_BYTES];
     alignas(1024) uint8_t staging[CONSUMERS][STAGING_BYTES];
-    alignas(16) float scales[STAGES][TILE];
     uint64_t full[STAGES], empty[STAGES];
 };
 
 // Must match `SHARED` in src/ops/cuda/grouped.rs.
-static_assert(sizeof(Shared) == 216064, "shared memory of a block");
+static_assert(sizeof(Shared) == 214016, "shared memory of a block");
 
 // The tiles, as `moe_tiles` writes them: three numbers, then expert and rows of each tile, then the first tiles of pairs
 // of tiles of one expert, then the tiles without a partner. Without a table, `rows` rows of one expert.
@@ -121,7 +120,7 @@ template <Kind KIND, bool GATED> __device__ __forceinline__ void bring(const Arg
     constexpr int SECOND = GATED ? 0 : GROUP_COLUMNS;
     // Elements of a row in a panel.
     constexpr int WIDTH = KIND == E4M3 ? PANEL : PANEL / 2;
-    constexpr int BYTES = 3 * PANEL_BYTES + (KIND == E4M3 ? TILE * 4 : 0);
+    constexpr int BYTES = 3 * PANEL_BYTES;
     int rank = cluster_block(), stage = 0, phase = 0;
     prefetch_map(a.first);
     prefetch_map(a.second);
@@ -129,12 +128,10 @@ template <Kind KIND, bool GATED> __device__ __forceinline__ void bring(const Arg
     for (int i = items.first(); i < items.end; i += items.step()) {
         Item item = items.at(i);
         const uint8_t* rows = a.rows + (long long)item.tile * a.panels * PANEL_BYTES;
-        const float* scales = a.row_scales + (long long)item.tile * a.panels * TILE;
         int row = item.expert * a.n + item.column;
         for (int panel = 0; panel < a.panels; panel++) {
             uint32_t full = shared_address(&shared.full[stage]);
             uint32_t to_rows = shared_address(shared.rows[stage]), to_weights = shared_address(shared.weights[stage]);
-            uint32_t to_scales = shared_address(shared.scales[stage]);
             const uint8_t* from = rows + (long long)panel * PANEL_BYTES;
             wait(shared_address(&shared.empty[stage]), phase ^ 1);
             arrive_expecting(full, BYTES);
@@ -142,15 +139,11 @@ template <Kind KIND, bool GATED> __device__ __forceinline__ void bring(const Arg
                 copy_box_to_both(
                     to_weights + rank * PANEL_BYTES, rank ? a.second : a.first, row + rank * SECOND, panel * WIDTH, full);
                 copy_bulk(to_rows, from, PANEL_BYTES, full);
-                if (KIND == E4M3) copy_bulk(to_scales, scales + panel * TILE, TILE * 4, full);
             } else {
                 copy_box(to_weights, a.first, row, panel * WIDTH, full);
                 copy_box(to_weights + PANEL_BYTES, a.second, row + SECOND, panel * WIDTH, full);
                 int half = rank * (PANEL_BYTES / 2);
                 copy_bulk_to_both(to_rows + half, from + half, PANEL_BYTES / 2, full);
-                if (KIND == E4M3) {
-                    copy_bulk_to_both(to_scales + rank * TILE * 2, scales + panel * TILE + rank * (TILE / 2), TILE * 2, full);
-                }
             }
             if (++stage == STAGES) stage = 0, phase ^= 1;
         }
@@ -198,15 +191,14 @@ template <bool GATED> __device__ __forceinline__ void bring_wide(const Arguments
         const float* scales[2] = {
             a.first_scales + ((long long)item.expert * scale_rows + block) * scale_columns,
             a.second_scales + ((long long)item.expert * scale_rows + other) * scale_columns};
-        const uint8_t* matrices[2] = {
-            a.first_codes + item.expert * a.n * row_bytes + thread % 4 * 16,
-            a.second_codes + item.expert * a.n * row_bytes + thread % 4 * 16};
+        long long start = item.expert * a.n * row_bytes + thread % 4 * 16;
+        const uint8_t *first = a.first_codes + start, *second = GATED ? a.second_codes + start : first;
         auto load = [&](Codes& codes, int panel) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 // Beyond the last row the last one is read again.
                 int row = item.column + (GATED ? i % 2 : i) * 64 + thread / 4;
-                const uint8_t* from = matrices[i / 2] + min(row, a.n - 1) * row_bytes + panel * 64;
+                const uint8_t* from = (i / 2 ? second : first) + min(row, a.n - 1) * row_bytes + panel * 64;
                 codes.sixteen[i] = __ldg(reinterpret_cast<const uint4*>(from));
             }
             codes.scales[0] = scales[0][panel / 2], codes.scales[1] = scales[1][panel / 2];
@@ -239,16 +231,16 @@ template <bool GATED> __device__ __forceinline__ void bring_wide(const Arguments
             if (++stage == STAGES) stage = 0, phase ^= 1;
         };
         // Codes of the next panels are on their way. Each has registers of its own: to copy them would wait for them.
-        constexpr int AHEAD = 3;
+        constexpr int AHEAD = GATED ? 3 : 2;
         Codes codes[AHEAD];
 #pragma unroll
         for (int ahead = 0; ahead < AHEAD; ahead++) {
             if (ahead < a.panels) load(codes[ahead], ahead);
         }
-        for (int first = 0; first < a.panels; first += AHEAD) {
+        for (int done = 0; done < a.panels; done += AHEAD) {
 #pragma unroll
             for (int ahead = 0; ahead < AHEAD; ahead++) {
-                int panel = first + ahead;
+                int panel = done + ahead;
                 if (panel >= a.panels) break;
                 store(codes[ahead], panel);
                 if (panel + AHEAD < a.panels) load(codes[ahead], panel + AHEAD);
@@ -371,9 +363,12 @@ __device__ __forceinline__ void multiply(const Arguments& a, Shared& shared, int
     int scale_rows = (a.n + TILE - 1) / TILE;
     Epilogue epilogue(a, shared, group);
     // Each warp tells the cluster's blocks.
+    int rank = cluster_block();
     auto release = [&](int stage) {
+        uint32_t empty = shared_address(&shared.empty[stage]);
         __syncwarp();
-        if (epilogue.lane < CLUSTER<KIND>) arrive_in_block(shared_address(&shared.empty[stage]), epilogue.lane);
+        if (epilogue.lane == 0) arrive(empty);
+        if (CLUSTER<KIND> == 2 && epilogue.lane == 1) arrive_in_block(empty, rank ^ 1);
     };
     Items<KIND, GATED> items(a.tiles, a.n);
     for (int i = items.first(); i < items.end; i += items.step()) {
@@ -387,17 +382,23 @@ __device__ __forceinline__ void multiply(const Arguments& a, Shared& shared, int
             const float* second = a.second_scales + ((long long)item.expert * scale_rows + other) * a.panels;
 #pragma unroll
             for (int i = 0; i < 128; i++) sums[i] = 0.f;
-            float next[2] = {first[0], second[0]};
+            // Of the next panel: both matrices' scales, and those of the lane's two rows.
+            float next[4];
+            const float* of_rows = a.row_scales + (long long)item.tile * a.panels * TILE + group * 64 + epilogue.row;
+            auto ask = [&](int panel) {
+                next[0] = __ldg(first + panel), next[1] = __ldg(second + panel);
+                next[2] = __ldg(of_rows + panel * TILE), next[3] = __ldg(of_rows + panel * TILE + 8);
+            };
+            if (!idle) ask(0);
             for (int panel = 0; panel < a.panels; panel++) {
                 float x[64];
-                float scale[2] = {next[0], next[1]};
-                if (panel + 1 < a.panels) next[0] = first[panel + 1], next[1] = second[panel + 1];
+                float factors[2][2] = {
+                    {next[2] * next[0], next[3] * next[0]}, {next[2] * next[1], next[3] * next[1]}};
+                if (panel + 1 < a.panels && !idle) ask(panel + 1);
                 wait(shared_address(&shared.full[stage]), phase);
                 if (!idle) {
                     Operand rows(shared_address(shared.rows[stage]) + group * (PANEL_BYTES / 2));
                     Operand weights(shared_address(shared.weights[stage]));
-                    float low = shared.scales[stage][group * 64 + epilogue.row];
-                    float high = shared.scales[stage][group * 64 + epilogue.row + 8];
 #pragma unroll
                     for (int half = 0; half < 2; half++) {
                         products_begin();
@@ -409,9 +410,8 @@ __device__ __forceinline__ void multiply(const Arguments& a, Shared& shared, int
                         products_wait<0>();
                         pin(x);
                         if (half) release(stage);
-                        float factors[2] = {low * scale[half], high * scale[half]};
 #pragma unroll
-                        for (int i = 0; i < 64; i++) sums[half * 64 + i] += factors[i / 2 % 2] * x[i];
+                        for (int i = 0; i < 64; i++) sums[half * 64 + i] += factors[half][i / 2 % 2] * x[i];
                     }
                 } else {
                     release(stage);

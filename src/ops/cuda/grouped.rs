@@ -14,7 +14,7 @@ const GROUP: usize = 128;
 /// Threads and shared memory of a block of `sm90_grouped.cu`.
 const GROUPED_BLOCK: usize = 384;
 const WIDENED_BLOCK: usize = 512;
-const GROUPED_SHARED: usize = 216_064;
+const GROUPED_SHARED: usize = 214_016;
 /// Columns and warps of a block of `sm90_few_rows.cu`, and the bytes of shared memory that a warp needs.
 const GATED_COLUMNS: usize = 128;
 const GATED_WARPS: usize = 8;
