@@ -31,8 +31,8 @@ enum Kind { E4M3, BF16, WIDE };
 // Warpgroups that copy.
 template <Kind KIND> constexpr int COPIERS = KIND == WIDE ? 2 : 1;
 // Registers of the warpgroups that copy and of those that multiply.
-template <Kind KIND> constexpr int COPY_REGISTERS = KIND == WIDE ? 88 : 40;
-template <Kind KIND> constexpr int PRODUCT_REGISTERS = KIND == WIDE ? 168 : 232;
+template <Kind KIND> constexpr int COPY_REGISTERS = KIND == WIDE ? 80 : 40;
+template <Kind KIND> constexpr int PRODUCT_REGISTERS = KIND == WIDE ? 176 : 232;
 // Blocks of a cluster; they share what they copy.
 template <Kind KIND> constexpr int CLUSTER = KIND == WIDE ? 1 : 2;
 

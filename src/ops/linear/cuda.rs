@@ -20,7 +20,7 @@ const TILE_ROWS: usize = 64;
 const TILE_COLUMNS: usize = 16;
 const TILE_THREADS: usize = 128;
 /// The same of the kernels for Hopper, by what is multiplied: up to so many rows memory limits them.
-const FEW_ROWS_IN_FP8: usize = 96;
+const FEW_ROWS_IN_FP8: usize = 64;
 const FEW_ROWS_WIDENED: usize = 64;
 const FEW_ROWS_IN_BF16: usize = 16;
 /// Elements of a weight that are widened at a time.

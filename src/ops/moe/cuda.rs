@@ -17,7 +17,7 @@ const TILE_THREADS: usize = 128;
 /// Elements of the pairs' outputs that are in memory at a time.
 const MAX_OUTPUTS: usize = 1 << 27;
 /// The same of the kernels of Hopper, whose outputs are bf16 and which multiply many rows of an expert faster.
-const MAX_OUTPUTS_OF_HOPPER: usize = 1 << 29;
+const MAX_OUTPUTS_OF_HOPPER: usize = 1 << 28;
 /// Rows of an expert, on average, up to which the weights are read without shared memory.
 const FEW_ROWS_OF_EXPERT: usize = 12;
 /// The same of an MLP.
