@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::distributed::DistributedError;
 use crate::evaluation::EvaluationError;
 use crate::generation::GenerationError;
+use crate::model::ReplayError;
 use crate::rl::RlError;
 use crate::training::TrainingError;
 use crate::weights::WeightsError;
@@ -28,6 +29,9 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Recorded choices can't be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The engine refused a request or failed.
     #[error(transparent)]
     Generation(#[from] GenerationError),

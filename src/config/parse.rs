@@ -14,8 +14,9 @@ pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 /// rms_norm_eps where the key is absent: the value of every DeepSeek release, and of GLM-5.
 const DEFAULT_EPS: f64 = 1e-6;
 const DEFAULT_EPS_GLM: f64 = 1e-5;
-/// initializer_range where the key is absent: the value of every release.
-const DEFAULT_INITIALIZER_RANGE: f64 = 0.02;
+/// initializer_range where the key is absent: what DeepSeek-V3 was trained with (its report, section 4.2). The releases' own
+/// files say 0.02.
+const DEFAULT_INITIALIZER_RANGE: f64 = 0.006;
 /// The base where the key is absent, as in transformers.
 const DEFAULT_ROPE_THETA: f64 = 10000.0;
 

@@ -1,5 +1,6 @@
 //! What an answer can be asked to record for training.
 
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::error::{GenerationError, Result};
@@ -103,6 +104,37 @@ impl Routes {
         }
         let at = position.checked_mul(self.layers.len())?.checked_add(layer)?.checked_mul(self.experts_per_token)?;
         self.expert_ids.get(at..at.checked_add(self.experts_per_token)?)
+    }
+
+    /// The experts of several sequences' tokens, the rows of one sequence after those of the other, as
+    /// [`Model::replay`](crate::model::Model::replay) takes them: for each of a model's `num_hidden_layers` layers
+    /// `[rows, experts_per_token]` u32 on CPU, `None` where the layer is not in [`Self::layers`].
+    ///
+    /// # Errors
+    /// [`GenerationError::Record`] if the sequences are not of one model, or a layer is not below `num_hidden_layers`.
+    pub fn expert_indices(sequences: &[&Self], num_hidden_layers: usize) -> Result<Vec<Option<Tensor>>> {
+        let fault = |field, problem: String| Err(GenerationError::Record { field, problem });
+        let mut all = vec![None; num_hidden_layers];
+        let Some(first) = sequences.first() else { return Ok(all) };
+        let (layers, k) = (&first.layers, first.experts_per_token);
+        if let Some(other) = sequences.iter().find(|other| other.layers != *layers || other.experts_per_token != k) {
+            let shape =
+                |routes: &Self| format!("{} experts in the layers {:?}", routes.experts_per_token, routes.layers);
+            return fault("routes", format!("are {} in one sequence and {} in another", shape(first), shape(other)));
+        }
+        for (place, &layer) in layers.iter().enumerate() {
+            if layer >= num_hidden_layers {
+                return fault(
+                    "routes.layers",
+                    format!("names layer {layer}, expected numbers below {num_hidden_layers}"),
+                );
+            }
+            let rows = sequences.iter().flat_map(|routes| (0..routes.rows()).filter_map(|row| routes.of(row, place)));
+            let ids: Vec<u32> = rows.flatten().map(|&expert| u32::from(expert)).collect();
+            let rows = ids.len().checked_div(k).unwrap_or(0);
+            all[layer] = Some(Tensor::from_vec(ids, (rows, k), &Device::Cpu)?);
+        }
+        Ok(all)
     }
 
     /// Rows, `R`; 0 if the model has no MoE layer.

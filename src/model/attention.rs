@@ -6,8 +6,10 @@ use candle_nn::VarBuilder;
 
 use super::indexer::{IndexVectors, Indexer, IndexerOutput, round_to_fp8};
 use super::keys::KeySource;
+use super::layer::Given;
 use super::linear::linear;
 use super::norm::RmsNorm;
+use super::parameters::{Function, Weights};
 use super::rope::RopeTables;
 use super::step::{AttentionForm, Contexts, RowGroup, Step};
 use super::training::IndexerInputs;
@@ -110,19 +112,21 @@ impl Attention {
         })
     }
 
-    /// `x: [T, hidden_size]`; `shared` is what an earlier layer chose, for layers without an indexer.
+    /// `x: [T, hidden_size]`; `shared` is what an earlier layer chose, for layers without an indexer, and `given` is what
+    /// takes the place of either.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         step: &Step,
         source: KeySource,
         shared: Option<Tensor>,
+        given: &Given,
     ) -> Result<AttentionOutput> {
         let (q, qr) = self.project_query(x)?;
         let kv = source.kv(self.latent_rows(x, &step.rope)?, step)?;
         let IndexerOutput { chosen, scores: index_scores, vectors } = match (&self.indexer, &qr) {
-            (Some(indexer), Some(qr)) => indexer.forward(x, qr, step, source)?,
-            _ => IndexerOutput { chosen: shared, ..IndexerOutput::default() },
+            (Some(indexer), Some(qr)) if !given.again => indexer.forward(x, qr, step, source, given.chosen.as_ref())?,
+            _ => IndexerOutput { chosen: given.chosen.clone().or(shared), ..IndexerOutput::default() },
         };
         let indexer_inputs = match vectors {
             Some(vectors) => Some(self.indexer_inputs(vectors, &q, &step.rope, &kv, chosen.clone())?),
@@ -164,6 +168,27 @@ impl Attention {
             softmax_scale: self.softmax_scale,
             chosen,
         })
+    }
+
+    /// What the indexer gives for `x: [T, hidden_size]`, and nothing else of the layer: with `given` slots, its scores.
+    pub(super) fn index(&self, x: &Tensor, step: &Step, source: KeySource, given: &Given) -> Result<IndexerOutput> {
+        match (&self.indexer, &self.query) {
+            (Some(indexer), QueryProjection::Latent { q_a_proj, q_a_layernorm, .. }) => {
+                let qr = q_a_layernorm.forward(&q_a_proj.forward(x, self.mode)?)?;
+                indexer.forward(x, &qr, step, source, given.chosen.as_ref())
+            }
+            _ => Ok(IndexerOutput::default()),
+        }
+    }
+
+    /// The variables of the indexer.
+    pub(super) fn index_variables(&self) -> Result<Vec<Tensor>> {
+        self.indexer.variables()
+    }
+
+    /// The same attention without its indexer.
+    pub(super) fn without_indexer(&self) -> Self {
+        Self { indexer: None, ..self.clone() }
     }
 
     /// The rows of a group: `q: [n, heads, nope + rope]`, not rotated yet, over the slots of `kv: [slots, latent + rope]`
@@ -255,6 +280,33 @@ impl Attention {
         let q = self.absorbed_query(query)?;
         let (latent, _) = ops::dense_mla(&q, kv, layout, self.latent_dim, self.softmax_scale)?;
         ops::absorb_value(&latent, &self.kv_b_proj, self.nope_dim)
+    }
+}
+
+impl Weights for QueryProjection {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(match self {
+            Self::Direct { q_proj } => Self::Direct { q_proj: q_proj.with_weights(f)? },
+            Self::Latent { q_a_proj, q_a_layernorm, q_b_proj } => Self::Latent {
+                q_a_proj: q_a_proj.with_weights(f)?,
+                q_a_layernorm: q_a_layernorm.with_weights(f)?,
+                q_b_proj: q_b_proj.with_weights(f)?,
+            },
+        })
+    }
+}
+
+impl Weights for Attention {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(Self {
+            query: self.query.with_weights(f)?,
+            kv_a_proj_with_mqa: self.kv_a_proj_with_mqa.with_weights(f)?,
+            kv_a_layernorm: self.kv_a_layernorm.with_weights(f)?,
+            kv_b_proj: self.kv_b_proj.with_weights(f)?,
+            o_proj: self.o_proj.with_weights(f)?,
+            indexer: self.indexer.with_weights(f)?,
+            ..*self
+        })
     }
 }
 

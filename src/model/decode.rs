@@ -1,11 +1,13 @@
 //! Steps of decoding whose inputs keep their places in the device's memory, so that they can be recorded and replayed.
 
+use std::borrow::Cow;
+
 use candle::{Result, Tensor};
 use candle_core as candle;
 
 use super::finite::FiniteCheck;
 use super::keys::KeySource;
-use super::layer::LayerOutput;
+use super::layer::{Given, Layer, LayerOutput};
 use super::rope::RopeTables;
 use super::step::Step;
 use super::{Cache, Model, in_layer, residual_stream};
@@ -47,9 +49,8 @@ impl Model {
         let ids = self.ids(ids, layout)?;
         let step = self.cached_step(layout, cache)?;
         let mut finite = FiniteCheck::default();
-        let source = |layer| cache.layer(layer).map(KeySource::Cached);
-        match self.run_layers(&ids, &step, source, None, &mut finite) {
-            Ok((hidden, _)) => Ok((hidden, finite)),
+        match self.run_cached(&ids, &step, cache, &mut finite) {
+            Ok(hidden) => Ok((hidden, finite)),
             Err(error) => {
                 finite.finish()?;
                 Err(error)
@@ -59,9 +60,14 @@ impl Model {
 
     /// [`Model::forward_batch`] of a fixed step; `finite` is the caller's to finish.
     pub(crate) fn forward_fixed(&self, inputs: &FixedStep, cache: &Cache, finite: &mut FiniteCheck) -> Result<Tensor> {
-        let step = self.fixed_step(inputs)?;
-        let source = |layer| cache.layer(layer).map(KeySource::Cached);
-        self.run_layers(&inputs.ids, &step, source, None, finite).map(|(hidden, _)| hidden)
+        self.run_cached(&inputs.ids, &self.fixed_step(inputs)?, cache, finite)
+    }
+
+    fn run_cached(&self, ids: &Tensor, step: &Step, cache: &Cache, finite: &mut FiniteCheck) -> Result<Tensor> {
+        let run = |i, layer: &Layer, x: &Tensor, shared| {
+            layer.forward(x, step, KeySource::Cached(cache.layer(i)?), shared, &Given::default())
+        };
+        self.run_layers(ids, self.dtype, step, None, run, finite)
     }
 
     /// [`Model::forward_mtp`] of a fixed step; `finite` is the caller's to finish.
@@ -74,7 +80,8 @@ impl Model {
     ) -> Result<Tensor> {
         let (step, layer) = (self.fixed_step(inputs)?, self.layers.len());
         let source = KeySource::Cached(cache.layer(layer)?);
-        let forward = self.mtp()?.forward(&inputs.ids, hidden, &step, source);
+        let run = |layer: &Layer, x: &Tensor| layer.forward(x, &step, source, None, &Given::default());
+        let forward = self.mtp()?.forward(&inputs.ids, hidden, run);
         let (hidden, LayerOutput { hidden: stream, .. }) = forward.map_err(|error| in_layer(layer, error))?;
         finite.see(|| residual_stream(layer), &stream)?;
         Ok(hidden)
@@ -82,6 +89,6 @@ impl Model {
 
     fn fixed_step<'a>(&self, inputs: &'a FixedStep) -> Result<Step<'a>> {
         let rope = RopeTables { cos: inputs.cos.clone(), sin: inputs.sin.clone() };
-        Step::from_parts(&inputs.layout, rope, inputs.slots.clone(), &self.form_rule, &self.device)
+        Step::from_parts(Cow::Borrowed(&inputs.layout), rope, inputs.slots.clone(), &self.form_rule, &self.device)
     }
 }

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 use super::keys::KeySource;
 use super::linear::linear;
 use super::norm::LayerNorm;
+use super::parameters::{Function, Weights, map_exact};
 use super::rope::RopeTables;
 use super::step::Step;
 use crate::config::Config;
@@ -76,17 +77,29 @@ impl Indexer {
         })
     }
 
-    /// Chooses slots for the step's sparse rows, and gives what else the step asks for.
+    /// Chooses slots for the step's sparse rows, and gives what else the step asks for. `given` slots take the place of its
+    /// choice.
     ///
     /// `x: [T, hidden_size]`, `qr: [T, q_lora_rank]` the normalised query latent. No gradient flows into them: the
     /// indexer learns from its scores alone, and the model does not learn from them.
     ///
     /// # Source
     /// DeepSeek-V3.2-Exp, section 2.1: the indexer's input is detached.
-    pub(super) fn forward(&self, x: &Tensor, qr: &Tensor, step: &Step, source: KeySource) -> Result<IndexerOutput> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        qr: &Tensor,
+        step: &Step,
+        source: KeySource,
+        given: Option<&Tensor>,
+    ) -> Result<IndexerOutput> {
+        let only_chooses = !step.index_scores && !step.indexer_inputs;
+        if let Some(given) = given.filter(|_| only_chooses) {
+            return Ok(IndexerOutput { chosen: Some(given.clone()), ..IndexerOutput::default() });
+        }
         let (x, qr) = (x.detach(), qr.detach());
         let index_k = source.index_k(self.keys(&x, &step.rope)?, step)?;
-        if !step.index_scores && !step.indexer_inputs {
+        if only_chooses {
             let Some(group) = step.sparse() else { return Ok(IndexerOutput::default()) };
             let rope = &group.rope;
             let (x, qr) = (group.rows(&x)?, group.rows(&qr)?);
@@ -99,15 +112,16 @@ impl Indexer {
             return Ok(IndexerOutput { chosen: Some(chosen), ..IndexerOutput::default() });
         }
         let (q, weights) = self.queries(&x, &qr, &step.rope)?;
-        let chosen = match step.sparse() {
-            Some(group) => {
+        let chosen = match (given, step.sparse()) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(group)) => {
                 let (q, weights) = (group.rows(&q)?, group.rows(&weights)?);
                 Some(ops::indexer_topk(&q, &index_k, &weights, &group.layout, self.topk)?)
             }
-            None => None,
+            (None, None) => None,
         };
         let scores = match step.index_scores {
-            true => Some(ops::mqa_logits(&q, &index_k, &weights, step.layout)?),
+            true => Some(ops::mqa_logits(&q, &index_k, &weights, &step.layout)?),
             false => None,
         };
         Ok(IndexerOutput {
@@ -169,6 +183,18 @@ impl Indexer {
         let pe = x.narrow(2, 0, self.rope_dim)?;
         let rest = x.narrow(2, self.rope_dim, self.head_dim - self.rope_dim)?;
         ops::rope_join(&pe, &rest, &rope.cos, &rope.sin, self.interleaved, true)
+    }
+}
+
+impl Weights for Indexer {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(Self {
+            wq_b: self.wq_b.with_weights(f)?,
+            wk: self.wk.with_weights(f)?,
+            k_norm: self.k_norm.with_weights(f)?,
+            weights_proj: map_exact(&self.weights_proj, f)?,
+            ..*self
+        })
     }
 }
 

@@ -5,10 +5,12 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 
 use super::attention::{Attention, AttentionOutput};
+use super::indexer::IndexerOutput;
 use super::keys::KeySource;
 use super::mlp::Mlp;
 use super::moe::{Moe, MoeOutput};
 use super::norm::RmsNorm;
+use super::parameters::{Function, Weights};
 use super::step::Step;
 use super::training::IndexerInputs;
 use crate::config::{Config, MlpType};
@@ -16,7 +18,7 @@ use crate::ops;
 use crate::ops::linear::LinearMode;
 
 #[derive(Debug, Clone)]
-enum FeedForward {
+pub(super) enum FeedForward {
     Dense(Mlp),
     Sparse(Box<Moe>),
 }
@@ -27,7 +29,7 @@ pub(super) struct Layer {
     input_layernorm: RmsNorm,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
-    mlp: FeedForward,
+    pub(super) mlp: FeedForward,
 }
 
 /// What a layer gives back.
@@ -46,6 +48,17 @@ pub(super) struct LayerOutput {
     pub(super) expert_indices: Option<Tensor>,
 }
 
+/// What a layer takes as chosen, instead of choosing itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Given {
+    /// The slots of the step's sparse rows, `[sparse rows, _]`, -1 = none.
+    pub(super) chosen: Option<Tensor>,
+    /// Experts, `[T, num_experts_per_tok]` u32, ascending.
+    pub(super) experts: Option<Tensor>,
+    /// Whether the layer ran before and its indexer need not: all that it would choose is given.
+    pub(super) again: bool,
+}
+
 impl Layer {
     pub(super) fn new(cfg: &Config, mode: LinearMode, mlp: MlpType, indexer: bool, vb: VarBuilder) -> Result<Self> {
         let norm = |name: &str| RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp(name));
@@ -60,24 +73,57 @@ impl Layer {
         })
     }
 
-    /// `x: [T, hidden_size]` is the residual stream.
+    /// `x: [T, hidden_size]` is the residual stream; `shared` is what an earlier layer chose.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         step: &Step,
         source: KeySource,
         shared: Option<Tensor>,
+        given: &Given,
     ) -> Result<LayerOutput> {
-        let attention = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, source, shared)?;
+        let attention = self.self_attn.forward(&self.input_layernorm.forward(x)?, step, source, shared, given)?;
         let (x, normed) = self.post_attention_layernorm.forward_sum(x, &attention.out)?;
         let (hidden, router_logits, expert_indices) = match &self.mlp {
             FeedForward::Dense(mlp) => (ops::add(&x, &mlp.forward(&normed)?, None)?, None, None),
             FeedForward::Sparse(moe) => {
-                let MoeOutput { routed, shared, router_logits, expert_indices } = moe.forward(&normed)?;
+                let MoeOutput { routed, shared, router_logits, expert_indices } =
+                    moe.forward(&normed, given.experts.as_ref())?;
                 (ops::add(&x, &routed, shared.as_ref())?, Some(router_logits), Some(expert_indices))
             }
         };
         let AttentionOutput { chosen, index_scores, indexer_inputs, .. } = attention;
         Ok(LayerOutput { hidden, chosen, index_scores, indexer_inputs, router_logits, expert_indices })
+    }
+}
+
+impl Layer {
+    /// What the indexer gives for the residual stream `x: [T, hidden_size]`, and nothing else of the layer.
+    pub(super) fn index(&self, x: &Tensor, step: &Step, source: KeySource, given: &Given) -> Result<IndexerOutput> {
+        self.self_attn.index(&self.input_layernorm.forward(x)?, step, source, given)
+    }
+
+    /// The variables that [`Self::forward`]'s residual stream depends on.
+    pub(super) fn main_variables(&self) -> Result<Vec<Tensor>> {
+        Self { self_attn: self.self_attn.without_indexer(), ..self.clone() }.variables()
+    }
+
+    /// The variables of the indexer.
+    pub(super) fn index_variables(&self) -> Result<Vec<Tensor>> {
+        self.self_attn.index_variables()
+    }
+}
+
+impl Weights for Layer {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(Self {
+            input_layernorm: self.input_layernorm.with_weights(f)?,
+            self_attn: self.self_attn.with_weights(f)?,
+            post_attention_layernorm: self.post_attention_layernorm.with_weights(f)?,
+            mlp: match &self.mlp {
+                FeedForward::Dense(mlp) => FeedForward::Dense(mlp.with_weights(f)?),
+                FeedForward::Sparse(moe) => FeedForward::Sparse(Box::new(moe.with_weights(f)?)),
+            },
+        })
     }
 }

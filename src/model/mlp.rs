@@ -5,6 +5,7 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 
 use super::linear::linear;
+use super::parameters::{Function, Weights};
 use crate::config::Config;
 use crate::ops;
 use crate::ops::linear::{LinearMode, LinearWeight};
@@ -34,5 +35,12 @@ impl Mlp {
     /// `x: [T, hidden_size]` → `[T, hidden_size]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::mlp(x, &self.gate_proj, &self.up_proj, &self.down_proj, self.mode)
+    }
+}
+
+impl Weights for Mlp {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        let (gate_proj, up_proj) = (self.gate_proj.with_weights(f)?, self.up_proj.with_weights(f)?);
+        Ok(Self { gate_proj, up_proj, down_proj: self.down_proj.with_weights(f)?, mode: self.mode })
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! This folder, `config/`, `show.rs` and the ops' references depend on candle and serde alone.
 
+use std::borrow::Cow;
+
 use candle::{DType, Device, Error, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
@@ -18,6 +20,7 @@ use crate::ops::linear::{LinearMode, LinearWeight};
 mod adapter;
 mod attention;
 mod cache;
+mod checkpoint;
 #[cfg(feature = "cuda")]
 mod decode;
 mod finite;
@@ -31,13 +34,17 @@ mod moe;
 mod mtp;
 mod norm;
 mod options;
+mod parameters;
+mod replay;
 mod rope;
 mod step;
 mod trace;
 mod training;
 
 pub use cache::{Cache, CacheFormat, SequenceId};
+pub use checkpoint::backward;
 pub use options::{ModelOptions, Precision};
+pub use replay::{Replay, ReplayError, ReplayField};
 pub use trace::Trace;
 pub use training::{IndexerInputs, TrainingOptions, TrainingOutput};
 
@@ -50,12 +57,11 @@ pub(crate) use finite::FiniteCheck;
 #[cfg(not(feature = "cuda"))]
 use finite::FiniteCheck;
 use keys::KeySource;
-use layer::{Layer, LayerOutput};
+use layer::{Given, Layer, LayerOutput};
 use mtp::Mtp;
 use norm::RmsNorm;
 use rope::Rope;
 use step::{FormRule, Step};
-use training::Collected;
 
 /// A causal language model of the DeepSeek-V3 family.
 #[derive(Debug)]
@@ -225,47 +231,50 @@ impl Model {
     ) -> Result<Tensor> {
         let ids = self.ids(ids, layout)?;
         let step = self.cached_step(layout, cache)?;
-        self.run_main(&ids, &step, |layer| cache.layer(layer).map(KeySource::Cached), trace).map(|(hidden, _)| hidden)
+        self.run_main(&ids, self.dtype, &step, trace, |i, layer, x, shared| {
+            layer.forward(x, &step, KeySource::Cached(cache.layer(i)?), shared, &Given::default())
+        })
     }
 
-    /// The layers and the final norm over `ids: [T]` u32: hidden states `[T, hidden_size]`, and what a training pass wants
-    /// of the layers.
-    fn run_main<'a>(
+    /// The layers and the final norm over `ids: [T]` u32: hidden states `[T, hidden_size]` of `dtype`. `run` runs a layer,
+    /// given its number, the residual stream and what an earlier layer chose.
+    fn run_main(
         &self,
         ids: &Tensor,
+        dtype: DType,
         step: &Step,
-        source: impl Fn(usize) -> Result<KeySource<'a>>,
         trace: Option<&mut Trace>,
-    ) -> Result<(Tensor, Collected)> {
+        run: impl FnMut(usize, &Layer, &Tensor, Option<Tensor>) -> Result<LayerOutput>,
+    ) -> Result<Tensor> {
         let mut finite = FiniteCheck::default();
-        let result = self.run_layers(ids, step, source, trace, &mut finite);
+        let result = self.run_layers(ids, dtype, step, trace, run, &mut finite);
         // What overflowed is the cause of what failed after it.
         finite.finish()?;
         result
     }
 
-    fn run_layers<'a>(
+    fn run_layers(
         &self,
         ids: &Tensor,
+        dtype: DType,
         step: &Step,
-        source: impl Fn(usize) -> Result<KeySource<'a>>,
         mut trace: Option<&mut Trace>,
+        mut run: impl FnMut(usize, &Layer, &Tensor, Option<Tensor>) -> Result<LayerOutput>,
         finite: &mut FiniteCheck,
-    ) -> Result<(Tensor, Collected)> {
-        let mut x = ops::gather(&self.embed_tokens, ids, self.dtype)?;
-        let (mut chosen, mut collected) = (None, Collected::default());
+    ) -> Result<Tensor> {
+        let mut x = ops::gather(&self.embed_tokens, ids, dtype)?;
+        let mut chosen = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            let out = layer.forward(&x, step, source(i)?, chosen).map_err(|e| in_layer(i, e))?;
+            let out = run(i, layer, &x, chosen).map_err(|e| in_layer(i, e))?;
             finite.see(|| residual_stream(i), &out.hidden)?;
             if let Some(trace) = trace.as_deref_mut() {
                 self.record(trace, &out, step)?;
             }
-            collected.add(&out);
             (x, chosen) = (out.hidden, out.chosen);
         }
         let hidden = self.norm.forward(&x)?;
         finite.see(|| "model.norm: the output".to_string(), &hidden)?;
-        Ok((hidden, collected))
+        Ok(hidden)
     }
 
     /// The weight behind [`Model::logits`], `[vocab_size, hidden_size]`; that of the embedding where they are tied.
@@ -304,30 +313,31 @@ impl Model {
         let ids = self.ids(next_ids, layout)?;
         let step = self.cached_step(layout, cache)?;
         let source = KeySource::Cached(cache.layer(self.layers.len())?);
-        self.run_mtp(&ids, hidden, &step, source, trace).map(|(hidden, _)| hidden)
+        self.run_mtp(self.mtp()?, &ids, hidden, &step, trace, |layer, x| {
+            layer.forward(x, &step, source, None, &Given::default())
+        })
     }
 
-    /// The MTP layer over `next_ids: [T]` u32 and `hidden: [T, hidden_size]`: hidden states, and what a training pass wants
-    /// of the layer.
+    /// The MTP layer over `next_ids: [T]` u32 and `hidden: [T, hidden_size]`: hidden states `[T, hidden_size]`. `run` runs
+    /// its decoder layer, given the residual stream.
     fn run_mtp(
         &self,
+        mtp: &Mtp,
         next_ids: &Tensor,
         hidden: &Tensor,
         step: &Step,
-        source: KeySource,
         trace: Option<&mut Trace>,
-    ) -> Result<(Tensor, Collected)> {
+        run: impl FnOnce(&Layer, &Tensor) -> Result<LayerOutput>,
+    ) -> Result<Tensor> {
         let layer = self.layers.len();
-        let (hidden, out) = self.mtp()?.forward(next_ids, hidden, step, source).map_err(|e| in_layer(layer, e))?;
+        let (hidden, out) = mtp.forward(next_ids, hidden, run).map_err(|e| in_layer(layer, e))?;
         let mut finite = FiniteCheck::default();
         finite.see(|| residual_stream(layer), &out.hidden)?;
         finite.finish()?;
         if let Some(trace) = trace {
             self.record(trace, &out, step)?;
         }
-        let mut collected = Collected::default();
-        collected.add(&out);
-        Ok((hidden, collected))
+        Ok(hidden)
     }
 
     /// Logits `[n, vocab_size]` f32 of the MTP layer's hidden states; they predict the token after the next one.
@@ -366,7 +376,7 @@ impl Model {
 
     fn cached_step<'a>(&self, layout: &'a BatchLayout, cache: &Cache) -> Result<Step<'a>> {
         let slots = cache.pages() * PAGE_SIZE;
-        Step::new(layout, slots, &self.form_rule, &self.rope, &self.device)
+        Step::new(Cow::Borrowed(layout), slots, &self.form_rule, &self.rope, &self.device)
     }
 
     fn record(&self, trace: &mut Trace, out: &LayerOutput, step: &Step) -> Result<()> {

@@ -7,6 +7,7 @@ use candle_nn::init::ZERO;
 
 use super::linear::{linear, stacked};
 use super::mlp::Mlp;
+use super::parameters::{Function, Role, Weights, map_exact};
 use crate::config::Config;
 use crate::ops;
 use crate::ops::gate::GateConfig;
@@ -65,13 +66,34 @@ impl Moe {
         Ok(Self { gate, e_score_correction_bias, gate_config, experts, shared_experts, mode })
     }
 
-    /// `x: [T, hidden_size]`.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<MoeOutput> {
+    /// `x: [T, hidden_size]`. `given` experts, `[T, num_experts_per_tok]` u32 ascending, take the place of the router's
+    /// choice; their weights are the router's.
+    pub(super) fn forward(&self, x: &Tensor, given: Option<&Tensor>) -> Result<MoeOutput> {
         let router_logits = self.gate.forward_f32(x, self.mode)?;
-        let (expert_indices, expert_weights) =
-            ops::gate(&router_logits, Some(&self.e_score_correction_bias), &self.gate_config)?;
+        let (expert_indices, expert_weights) = match given {
+            Some(experts) => (experts.clone(), ops::gate_weights(&router_logits, experts, &self.gate_config)?),
+            None => ops::gate(&router_logits, Some(&self.e_score_correction_bias), &self.gate_config)?,
+        };
         let routed = ops::moe(x, &self.experts, &expert_indices, &expert_weights, self.mode)?;
         let shared = self.shared_experts.as_ref().map(|experts| experts.forward(x)).transpose()?;
         Ok(MoeOutput { routed, shared, router_logits, expert_indices })
+    }
+}
+
+impl Weights for Moe {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        let ExpertWeights { gate_proj, up_proj, down_proj } = &self.experts;
+        Ok(Self {
+            gate: map_exact(&self.gate, f)?,
+            e_score_correction_bias: f(Role::Choice, &self.e_score_correction_bias)?,
+            gate_config: self.gate_config.clone(),
+            experts: ExpertWeights {
+                gate_proj: gate_proj.with_weights(f)?,
+                up_proj: up_proj.with_weights(f)?,
+                down_proj: down_proj.with_weights(f)?,
+            },
+            shared_experts: self.shared_experts.with_weights(f)?,
+            mode: self.mode,
+        })
     }
 }

@@ -4,11 +4,10 @@ use candle::{DType, Result, Tensor};
 use candle_core as candle;
 use candle_nn::VarBuilder;
 
-use super::keys::KeySource;
 use super::layer::{Layer, LayerOutput};
 use super::linear::linear;
 use super::norm::RmsNorm;
-use super::step::Step;
+use super::parameters::Weights;
 use crate::config::Config;
 use crate::ops;
 use crate::ops::linear::{LinearMode, LinearWeight};
@@ -66,19 +65,28 @@ impl Mtp {
         })
     }
 
+    /// The decoder layer.
+    pub(super) fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// The same with the projection of its input rounded to `dtype`.
+    pub(super) fn with_input_rounded(&self, dtype: DType) -> Result<Self> {
+        Ok(Self { eh_proj: self.eh_proj.rounded(dtype)?, ..self.clone() })
+    }
+
     /// `next_ids: [T]` u32 and `hidden: [T, hidden_size]` → `[T, hidden_size]` after `shared_head.norm`, and what the
-    /// layer gave before it.
+    /// layer gave before it. `run` runs the layer, given the residual stream.
     pub(super) fn forward(
         &self,
         next_ids: &Tensor,
         hidden: &Tensor,
-        step: &Step,
-        source: KeySource,
+        run: impl FnOnce(&Layer, &Tensor) -> Result<LayerOutput>,
     ) -> Result<(Tensor, LayerOutput)> {
         let embedding = ops::gather(&self.embed_tokens, next_ids, hidden.dtype())?;
         let z = ops::join(&self.enorm.forward(&embedding)?, &self.hnorm.forward(hidden)?)?;
         let x = self.eh_proj.forward(&z, LinearMode::Dequant)?;
-        let out = self.layer.forward(&x, step, source, None)?;
+        let out = run(&self.layer, &x)?;
         Ok((self.norm.forward(&out.hidden)?, out))
     }
 

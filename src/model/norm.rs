@@ -5,6 +5,7 @@ use candle_core as candle;
 use candle_nn::VarBuilder;
 use candle_nn::init::{ONE, ZERO};
 
+use super::parameters::{Function, Role, Weights};
 use crate::ops;
 
 /// RMSNorm over the last dimension, computed in f32.
@@ -31,6 +32,12 @@ impl RmsNorm {
     }
 }
 
+impl Weights for RmsNorm {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(Self { weight: f(Role::Exact, &self.weight)?, eps: self.eps })
+    }
+}
+
 /// LayerNorm with bias over the last dimension, computed in f32; the indexer's `k_norm`.
 #[derive(Debug, Clone)]
 pub(super) struct LayerNorm {
@@ -49,5 +56,11 @@ impl LayerNorm {
     /// `x: [.., size]` → the same shape and dtype.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+impl Weights for LayerNorm {
+    fn with_weights(&self, f: &mut Function) -> Result<Self> {
+        Ok(Self { weight: f(Role::Exact, &self.weight)?, bias: f(Role::Exact, &self.bias)?, eps: self.eps })
     }
 }

@@ -1,5 +1,6 @@
 //! What the layers of one step share: made on the host and uploaded once, before the first layer.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use candle::{DType, Device, Result, Tensor};
@@ -261,7 +262,7 @@ impl RowGroup {
 /// One step of the model: a batch, with what its layers share on the model's device.
 #[derive(Debug)]
 pub(super) struct Step<'a> {
-    pub(super) layout: &'a BatchLayout,
+    pub(super) layout: Cow<'a, BatchLayout>,
     pub(super) rope: RopeTables,
     /// The slot of each row, `[T]` u32.
     pub(super) slots: Tensor,
@@ -280,7 +281,7 @@ pub(super) struct Step<'a> {
 impl<'a> Step<'a> {
     /// `slots`: how many there are for keys.
     pub(super) fn new(
-        layout: &'a BatchLayout,
+        layout: Cow<'a, BatchLayout>,
         slots: usize,
         rule: &FormRule,
         rope: &Rope,
@@ -294,7 +295,7 @@ impl<'a> Step<'a> {
 
     /// A step whose tables and slots, `[T]` u32, lie on the device already.
     pub(super) fn from_parts(
-        layout: &'a BatchLayout,
+        layout: Cow<'a, BatchLayout>,
         rope: RopeTables,
         slots: Tensor,
         rule: &FormRule,
@@ -302,7 +303,7 @@ impl<'a> Step<'a> {
     ) -> Result<Self> {
         let mut groups = Vec::new();
         for form in [AttentionForm::Expanded, AttentionForm::Absorbed, AttentionForm::Sparse] {
-            let group = RowGroup::new(form, rule, layout, &rope, device)?;
+            let group = RowGroup::new(form, rule, &layout, &rope, device)?;
             if !group.ranges.is_empty() {
                 groups.push(group);
             }
@@ -317,6 +318,11 @@ impl<'a> Step<'a> {
     /// The sparse rows, if there are any.
     pub(super) fn sparse(&self) -> Option<&RowGroup> {
         self.groups.iter().find(|group| group.form == AttentionForm::Sparse)
+    }
+
+    /// Most positions that a row attends to.
+    pub(super) fn widest(&self) -> usize {
+        self.index_topk.unwrap_or(usize::MAX).min(self.layout.max_context())
     }
 
     /// The groups' results `[rows of the group, ..]`, in the order of the groups, as one result `[T, ..]`.

@@ -33,10 +33,10 @@ impl Trace {
 /// The positions that each row attends to: all that it sees, or those in the slots that were `chosen` for the step's
 /// sparse rows, `[sparse rows, index_topk]`.
 pub(super) fn selected_positions(chosen: Option<&Tensor>, step: &Step) -> Result<Tensor> {
-    let layout = step.layout;
+    let layout = &step.layout;
     let rows = layout.tokens();
     // No row chooses more than there is, and `index_topk` may be absurd.
-    let topk = step.index_topk.unwrap_or(usize::MAX).min(layout.max_context());
+    let topk = step.widest();
     let mut positions = vec![-1i64; rows * topk];
     for (row, position) in layout.positions().into_iter().enumerate() {
         let out = &mut positions[row * topk..(row + 1) * topk];

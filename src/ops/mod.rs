@@ -12,6 +12,7 @@ mod args;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+pub(crate) mod deferred;
 mod dispatch;
 pub mod layout;
 
@@ -46,7 +47,7 @@ pub use cast::cast;
 pub use cpu::simd;
 pub use dense_mla::dense_mla;
 pub use dispatch::{Backend, OpBackends, with_backend, with_unordered_sums};
-pub use gate::gate;
+pub use gate::{gate, gate_weights};
 pub use gather::gather;
 pub use hadamard::hadamard;
 pub use indexer_topk::indexer_topk;

@@ -10,12 +10,14 @@ mod golden_support;
 mod naive_model;
 
 mod cache;
+mod checkpointing;
 mod golden;
 mod init;
 mod kinds;
 mod layers;
 mod neighbours;
 mod precision;
+mod replay;
 mod tiny_v32;
 mod training;
 mod zoo;

@@ -8,7 +8,7 @@ use crate::checkpoint_writer::{tiny_config, tiny_v3_config};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::VarMap;
-use deepseek_v32::config::{Config, IndexerType};
+use deepseek_v32::config::{Config, IndexerType, MlpType, ModelType, Rope};
 use deepseek_v32::model::{Model, Precision, Trace, TrainingOptions};
 use deepseek_v32::ops::layout::BatchLayout;
 use deepseek_v32::weights::{Checkpoint, LoadOptions};
@@ -28,14 +28,14 @@ const ROUNDING: f64 = 4e-6;
 const GOLDEN_TOLERANCE: f32 = 1e-4;
 
 /// Rows of the test's sequences: the first slot of the second is no neighbour of the last one of the first.
-const LENGTHS: [usize; 2] = [9, 12];
+pub const LENGTHS: [usize; 2] = [9, 12];
 
-fn small(config: Config) -> Config {
+pub fn small(config: Config) -> Config {
     Config { vocab_size: 12, hidden_size: 24, intermediate_size: 20, ..config }
 }
 
 /// A model over variables of a size that keeps activations near one.
-fn model(config: &Config, seed: u64) -> (Model, VarMap) {
+pub fn model(config: &Config, seed: u64) -> (Model, VarMap) {
     let varmap = VarMap::new();
     let model = Model::init(config, &varmap, seed, DType::F32, &Device::Cpu).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -54,13 +54,13 @@ fn model(config: &Config, seed: u64) -> (Model, VarMap) {
 }
 
 /// In order of name.
-fn variables(varmap: &VarMap) -> Vec<(String, Var)> {
+pub fn variables(varmap: &VarMap) -> Vec<(String, Var)> {
     let mut all: Vec<_> = varmap.data().lock().unwrap().iter().map(|(name, var)| (name.clone(), var.clone())).collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     all
 }
 
-fn ids(config: &Config, count: usize) -> Vec<u32> {
+pub fn ids(config: &Config, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 7 + i / 3) % config.vocab_size) as u32).collect()
 }
 
@@ -72,24 +72,24 @@ fn weights_like(x: &Tensor, seed: u64) -> Tensor {
 }
 
 /// A weighted sum of `x`, of a size of one.
-fn weighted(x: &Tensor, seed: u64) -> Tensor {
+pub fn weighted(x: &Tensor, seed: u64) -> Tensor {
     let sum = (x * weights_like(x, seed)).unwrap().sum_all().unwrap();
     (sum / (x.elem_count() as f64).sqrt()).unwrap()
 }
 
 /// What was chosen: positions and experts of every layer.
-type Choices = Vec<Vec<i64>>;
+pub type Choices = Vec<Vec<i64>>;
 
-fn choices(trace: &Trace) -> Choices {
+pub fn choices(trace: &Trace) -> Choices {
     let chosen = trace.topk_indices.iter().chain(&trace.expert_indices).flatten();
     let flat = |t: &Tensor| t.to_dtype(DType::I64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     chosen.map(flat).collect()
 }
 
 /// The loss that the model learns from: logits of the main layers and, where there is one, of the MTP layer.
-fn model_loss(model: &Model, layout: &BatchLayout) -> (Tensor, Choices) {
+pub fn model_loss(model: &Model, layout: &BatchLayout, options: TrainingOptions) -> (Tensor, Choices) {
     let ids = ids(model.config(), layout.tokens());
-    let (options, mut trace) = (TrainingOptions::default(), Trace::default());
+    let mut trace = Trace::default();
     let out = model.forward_training(&ids, layout, options, Some(&mut trace)).unwrap();
     let mut loss = weighted(&model.logits(&out.hidden).unwrap(), 1);
     if model.has_mtp() {
@@ -100,9 +100,9 @@ fn model_loss(model: &Model, layout: &BatchLayout) -> (Tensor, Choices) {
 }
 
 /// A loss on the indexers' scores.
-fn index_loss(model: &Model, layout: &BatchLayout) -> (Tensor, Choices) {
+pub fn index_loss(model: &Model, layout: &BatchLayout, options: TrainingOptions) -> (Tensor, Choices) {
     let ids = ids(model.config(), layout.tokens());
-    let options = TrainingOptions { index_scores: true, ..TrainingOptions::default() };
+    let options = TrainingOptions { index_scores: true, ..options };
     let mut trace = Trace::default();
     let out = model.forward_training(&ids, layout, options, Some(&mut trace)).unwrap();
     let mut scores = out.index_scores;
@@ -125,7 +125,7 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Compares the gradient of every variable that `learns` with central differences; the others must have none.
-fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl Fn() -> (Tensor, Choices)) {
+pub fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl Fn() -> (Tensor, Choices)) {
     let (value_here, chosen) = loss();
     let grads: GradStore = value_here.backward().unwrap();
     for (name, variable) in variables(varmap) {
@@ -165,11 +165,12 @@ fn check(what: &str, varmap: &VarMap, learns: impl Fn(&str) -> bool, loss: impl 
 fn check_model(what: &str, config: &Config, seed: u64) {
     let (model, varmap) = model(config, seed);
     let layout = BatchLayout::uncached(&LENGTHS);
+    let options = TrainingOptions::default();
     let indexer = |name: &str| name.contains(".indexer.");
     let chosen = |name: &str| name.ends_with("e_score_correction_bias");
-    check(what, &varmap, |name| !indexer(name) && !chosen(name), || model_loss(&model, &layout));
+    check(what, &varmap, |name| !indexer(name) && !chosen(name), || model_loss(&model, &layout, options));
     if config.has_indexer() {
-        check(&format!("{what}: index scores"), &varmap, indexer, || index_loss(&model, &layout));
+        check(&format!("{what}: index scores"), &varmap, indexer, || index_loss(&model, &layout, options));
     }
 }
 
@@ -183,6 +184,44 @@ fn gradients_of_sparse_attention_and_the_mtp_layer() {
     let config = small(tiny_config());
     assert!(config.num_nextn_predict_layers == 1 && config.index_topk == Some(4));
     check_model("v32", &config, 2);
+}
+
+/// GLM-5's kind: one selection for several layers, neighbouring pairs rotated in the indexer, experts in one group.
+pub fn tiny_glm_config() -> Config {
+    Config {
+        model_type: ModelType::GlmMoeDsa,
+        num_hidden_layers: 3,
+        num_nextn_predict_layers: 0,
+        n_group: 1,
+        topk_group: 1,
+        n_shared_experts: 2,
+        indexer_rope_interleave: true,
+        indexer_types: vec![IndexerType::Full, IndexerType::Shared, IndexerType::Full],
+        mlp_layer_types: vec![MlpType::Dense, MlpType::Sparse, MlpType::Sparse],
+        rms_norm_eps: 1e-5,
+        rope: Rope { rope_theta: 1e6, yarn: None },
+        ..small(tiny_config())
+    }
+}
+
+#[test]
+fn gradients_of_a_selection_that_layers_share() {
+    check_model("glm", &tiny_glm_config(), 4);
+}
+
+/// A query without a latent, experts in every layer, none of them shared, weights not normalised.
+#[test]
+fn gradients_of_a_direct_query() {
+    let config = Config {
+        q_lora_rank: None,
+        n_shared_experts: 0,
+        norm_topk_prob: false,
+        first_k_dense_replace: 0,
+        mlp_layer_types: vec![MlpType::Sparse; 2],
+        tie_word_embeddings: true,
+        ..small(tiny_v3_config())
+    };
+    check_model("direct", &config, 5);
 }
 
 #[test]
@@ -215,7 +254,7 @@ fn the_numbers_are_those_of_an_empty_cache() {
     }
 }
 
-fn largest(x: &Tensor) -> f32 {
+pub fn largest(x: &Tensor) -> f32 {
     x.abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 

@@ -69,7 +69,7 @@ fn compiles_alone_and_matches_the_reference() {
 
 /// Steps 1 to 4 of `docs/zoo.md`.
 fn copy_module(root: &Path, module: &Path) {
-    let mut facade = String::from("pub mod layout;\n");
+    let mut facade = String::from("pub mod deferred;\npub mod layout;\n");
     let ops = root.join("src/ops");
     let mut names: Vec<PathBuf> = fs::read_dir(&ops).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
@@ -79,7 +79,9 @@ fn copy_module(root: &Path, module: &Path) {
         facade.push_str(&format!("pub mod {name};\n#[allow(unused_imports)]\npub use {name}::*;\n"));
     }
     fs::write(module.join("ops/mod.rs"), facade).unwrap();
-    copy(&ops.join("layout.rs"), &module.join("ops/layout.rs"));
+    for file in ["deferred.rs", "layout.rs"] {
+        copy(&ops.join(file), &module.join("ops").join(file));
+    }
     for folder in ["model", "config"] {
         for file in fs::read_dir(root.join("src").join(folder)).unwrap() {
             let path = file.unwrap().path();

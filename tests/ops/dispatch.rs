@@ -22,7 +22,7 @@ fn every_op_is_reported() {
         assert_eq!(op.inference, Backend::Cpu, "{}", op.op);
     }
     let training = |name: &str| backends().iter().find(|op| op.op == name).unwrap().training;
-    for name in ["topk", "indexer_topk", "sparse_mla", "dense_mla"] {
+    for name in ["topk", "indexer_topk", "sparse_mla", "dense_mla", "mha", "sparse_mha", "mqa_logits", "moe"] {
         assert_eq!(training(name), Backend::Cpu, "{name}");
     }
     assert_eq!(training("linear"), Backend::Reference);

@@ -12,6 +12,7 @@ mod dispatch;
 mod elementwise;
 mod fp8;
 mod gate;
+mod gradients;
 mod indexer_topk;
 mod indices;
 mod linear;

@@ -55,6 +55,33 @@ pub fn gate(logits: &Tensor, e_score_correction_bias: Option<&Tensor>, cfg: &Gat
     }
 }
 
+/// Returns the weights of experts that were chosen already: [`gate`] without its selection.
+///
+/// Weights come from `logits`, whichever experts these would choose: an expert that they rank last has a weight above 0,
+/// too. Their gradients reach the logits of the named experts, and no others.
+///
+/// # Shapes
+/// - `logits`: `[T, E]`, f32
+/// - `expert_indices`: `[T, k]` u32, each in `0..E`
+/// - result: `[T, k]` f32, differentiable in `logits`
+///
+/// # Errors
+/// If a shape or dtype is not as above, or an index on CPU is out of range.
+///
+/// # Source
+/// arXiv 2512.02556, section 3.1, "keep routing".
+pub fn gate_weights(logits: &Tensor, expert_indices: &Tensor, cfg: &GateConfig) -> Result<Tensor> {
+    let op = "gate_weights";
+    let [tokens, _] = args::shape(op, "logits", logits, ["T", "E"].map(any))?;
+    args::dtype(op, "logits", logits, &[DType::F32])?;
+    args::dtype(op, "expert_indices", expert_indices, &[DType::U32])?;
+    args::shape(op, "expert_indices", expert_indices, [exactly("T", tokens), any("k")])?;
+    if expert_indices.elem_count() == 0 {
+        return Tensor::zeros(expert_indices.dims(), DType::F32, logits.device());
+    }
+    reference::gate_weights(logits, expert_indices, cfg)
+}
+
 fn check_config(cfg: &GateConfig, experts: usize) -> Result<()> {
     if cfg.n_group == 0 || !experts.is_multiple_of(cfg.n_group) {
         candle::bail!("gate: n_group must divide the {experts} experts, got {}", cfg.n_group)

@@ -55,17 +55,30 @@ pub fn gate(logits: &Tensor, bias: Option<&Tensor>, cfg: &GateConfig) -> Result<
     let (indices, _) = first_maxima(&choice, cfg.num_experts_per_tok)?;
     // The ids of a row are distinct, so any sort will do.
     let (indices, _) = indices.sort_last_dim(true)?;
-    let mut weights = scores.gather(&indices, D::Minus1)?;
-    if cfg.norm_topk_prob {
-        weights = weights.broadcast_div(&(weights.sum_keepdim(D::Minus1)? + NORM_EPS)?)?;
-    }
-    let weights = (weights * cfg.routed_scaling_factor)?;
+    let weights = weights_of(&scores, &indices, cfg)?;
     if logits.device().is_cpu() {
         return Ok((indices, weights));
     }
     let nan = Tensor::full(f32::NAN, weights.dims(), weights.device())?;
     let poisoned = is_nan.max_keepdim(1)?.broadcast_as(weights.dims())?;
     Ok((indices, poisoned.where_cond(&nan, &weights)?))
+}
+
+/// [`gate_weights`](super::gate_weights) on any device, differentiable in the logits.
+///
+/// # Errors
+/// Those of the tensor functions.
+pub fn gate_weights(logits: &Tensor, expert_indices: &Tensor, cfg: &GateConfig) -> Result<Tensor> {
+    weights_of(&candle_nn::ops::sigmoid(&logits.to_dtype(DType::F32)?)?, expert_indices, cfg)
+}
+
+/// The weights `[T, k]` of the experts `indices: [T, k]` by their scores `[T, E]`.
+fn weights_of(scores: &Tensor, indices: &Tensor, cfg: &GateConfig) -> Result<Tensor> {
+    let mut weights = scores.gather(&indices.contiguous()?, D::Minus1)?;
+    if cfg.norm_topk_prob {
+        weights = weights.broadcast_div(&(weights.sum_keepdim(D::Minus1)? + NORM_EPS)?)?;
+    }
+    weights * cfg.routed_scaling_factor
 }
 
 /// The columns of the `k` largest elements of each row of `values` `[R, N]`, largest first, `[R, k]` u32, and 1 at these

@@ -7,12 +7,13 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::layout::BatchLayout;
 
+mod backward;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "mha", cpu: FastPath::CPU, cuda: FastPath::CUDA };
+pub(crate) const OP: Op = Op { name: "mha", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA };
 
 /// Causal multi-head attention with a key and a value per head, for the prefill of latent attention.
 ///
@@ -44,6 +45,9 @@ pub fn mha(q: &Tensor, k: &Tensor, v: &Tensor, layout: &BatchLayout, softmax_sca
     }
     args::softmax_scale(OP.name, softmax_scale)?;
     match OP.backend([q, k, v]) {
+        Backend::Cpu if q.track_op() || k.track_op() || v.track_op() => {
+            backward::tracked(q, k, v, layout, softmax_scale, cpu::mha)
+        }
         Backend::Cpu => cpu::mha(q, k, v, layout, softmax_scale),
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::mha(q, k, v, layout, softmax_scale),

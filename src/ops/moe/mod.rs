@@ -7,6 +7,7 @@ use crate::ops::args::{self, any, exactly};
 use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::linear::{self, LinearMode, LinearWeight, StackedWeight, check_weight};
 
+mod backward;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -17,7 +18,7 @@ mod rows;
 pub use reference::ExpertWeights;
 
 pub(crate) const MLP: Op = Op { name: "mlp", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
-pub(crate) const MOE: Op = Op { name: "moe", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8 };
+pub(crate) const MOE: Op = Op { name: "moe", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_FP8 };
 
 /// `down_proj(silu(gate_proj(x)) · up_proj(x))`, in f32 throughout.
 ///
@@ -90,7 +91,16 @@ pub fn moe(
         }
     }
     let weights = [gate_proj, up_proj, down_proj].into_iter().flat_map(|stack| stack.tensors());
-    match MOE.backend([x, expert_indices, expert_weights].into_iter().chain(weights)) {
+    let arguments: Vec<_> = [x, expert_indices, expert_weights].into_iter().chain(weights).collect();
+    let tracked = arguments.iter().any(|tensor| tensor.track_op());
+    let learns = |stack: &StackedWeight| stack.weight_scale_inv.as_ref().is_some_and(|scale| scale.track_op());
+    let learns_scales = [gate_proj, up_proj, down_proj].into_iter().any(learns);
+    match MOE.backend(arguments) {
+        // The gradients of scales, and those of activations that are rounded to FP8, are the reference's.
+        Backend::Cpu if tracked && (learns_scales || matches!(mode, LinearMode::Fp8 { .. })) => {
+            reference::moe(x, experts, expert_indices, expert_weights, mode)
+        }
+        Backend::Cpu if tracked => backward::tracked(x, experts, expert_indices, expert_weights, mode),
         Backend::Cpu => cpu::moe(x, experts, expert_indices, expert_weights, mode),
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::moe(x, experts, expert_indices, expert_weights, mode),

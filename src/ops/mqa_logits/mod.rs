@@ -8,6 +8,7 @@ use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::fp8::{Fp8Row, check_keys};
 use crate::ops::layout::BatchLayout;
 
+mod backward;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -16,7 +17,7 @@ mod narrow;
 pub mod reference;
 mod score;
 
-pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU, cuda: FastPath::CUDA_FP8_KEYS };
+pub(crate) const OP: Op = Op { name: "mqa_logits", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA_FP8_KEYS };
 
 /// The lightning indexer's score of every key for every query row:
 /// `logits[t, s] = sum over h of weights[t, h] * relu(q[t, h] . index_k[slot of s])`.
@@ -43,6 +44,9 @@ pub fn mqa_logits(q: &Tensor, index_k: &Tensor, weights: &Tensor, layout: &Batch
     let _span = tracing::trace_span!("mqa_logits").entered();
     check(OP.name, q, index_k, weights, layout)?;
     match OP.backend([q, index_k, weights]) {
+        Backend::Cpu if q.track_op() || index_k.track_op() || weights.track_op() => {
+            backward::tracked(q, index_k, weights, layout, cpu::mqa_logits)
+        }
         Backend::Cpu => cpu::mqa_logits(q, index_k, weights, layout),
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::mqa_logits(q, index_k, weights, layout),

@@ -11,7 +11,7 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
-pub(crate) const OP: Op = Op { name: "sparse_mha", cpu: FastPath::CPU, cuda: FastPath::CUDA };
+pub(crate) const OP: Op = Op { name: "sparse_mha", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA };
 
 /// Multi-head attention, with a key and a value per head, over the rows of `k` and `v` that each query row names.
 ///
