@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(plan.bytes_per_token, 62 * (656 + 132));
         assert_eq!(plan.tokens(), (90 * gib / (62 * 788)) as usize / 64 * 64);
         let expected =
-            "memory: 140.0 GiB free; weights 40.0, workspace 5.0, cache 90.0 GiB: 1977920 tokens of 48856 bytes";
+            "memory: 140.0 GiB free; weights 40.0, workspace 5.0, cache 90.0 GiB: 1977984 tokens of 48856 bytes";
         assert_eq!(plan.to_string(), expected);
         let bf16 = Cache::bytes_per_token(&Config::v32(), CacheFormat::Bf16);
         assert_eq!(bf16, 62 * 2 * (576 + 128));
