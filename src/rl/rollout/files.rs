@@ -62,8 +62,8 @@ struct Numbers {
 /// Writes episodes to `DIR/NAME.jsonl` and `DIR/NAME.safetensors`, replacing both.
 ///
 /// The first has a line with the format's version and one for each episode; the second has, for all sequences one behind
-/// the other, `ids` [L] u32, `generated` [L] u8, `sampled_logprobs` [L] f32, `kept_lengths` [L] u32 (0 = the whole
-/// vocabulary), `kept_ids` u32 and `expert_ids` [R, layers, experts_per_token] u16. The JSON lines are written last, under
+/// the other, `ids` `[L]` u32, `generated` `[L]` u8, `sampled_logprobs` `[L]` f32, `kept_lengths` `[L]` u32 (0 = the whole
+/// vocabulary), `kept_ids` u32 and `expert_ids` `[R, layers, experts_per_token]` u16. The JSON lines are written last, under
 /// another name and then renamed: where they are, everything is.
 ///
 /// # Errors
