@@ -190,11 +190,14 @@ impl<M: TokenModel> Worker<M> {
 
     fn serve(&mut self) {
         while self.receive() {
+            // The load first: who hears of a request's end finds it counted.
             match self.engine.step() {
-                Ok(events) => events.into_iter().for_each(|(request, event)| self.tell(request, event)),
+                Ok(events) => {
+                    self.update_load();
+                    events.into_iter().for_each(|(request, event)| self.tell(request, event));
+                }
                 Err(error) => self.fail_all(&error.to_string()),
             }
-            self.update_load();
         }
     }
 
@@ -263,8 +266,9 @@ impl<M: TokenModel> Worker<M> {
 
     /// A step failed, and trying again would fail again: every request ends.
     fn fail_all(&mut self, reason: &str) {
-        for (request, sink) in self.sinks.drain() {
-            self.engine.forget(request);
+        self.sinks.keys().for_each(|&request| self.engine.forget(request));
+        self.update_load();
+        for (_, sink) in self.sinks.drain() {
             end(&self.load, sink, GenerationError::Step(reason.to_string()));
         }
     }
