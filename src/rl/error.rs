@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use crate::agent::AgentError;
 use crate::chat_model::ChatModelError;
+use crate::generation::GenerationError;
+use crate::model::ReplayError;
 use crate::show::{one_line, one_line_path};
+use crate::training::TrainingError;
 
 /// `std::result::Result` with [`RlError`].
 pub type Result<T> = std::result::Result<T, RlError>;
@@ -69,6 +72,15 @@ pub enum RlError {
     /// The system gives no thread.
     #[error("no thread for a rollout: {0}")]
     Thread(std::io::Error),
+    /// The optimizer, its options or a checkpoint failed.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// The rollouts' experts do not fit the model.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The engine refused its new weights.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

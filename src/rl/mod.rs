@@ -43,6 +43,7 @@
 //! | `metrics.rs` | [`Metrics`] |
 //! | `reward/` | [`RewardMix`](reward::RewardMix) and its parts |
 //! | `rollout/` | [`collect`](rollout::collect): episodes, their files, and their rows |
+//! | `trainer/` | [`GrpoTrainer`]: the loop, its options and checkpoints |
 //! | `linked.rs` | a value with a gradient of its own |
 
 mod advantage;
@@ -61,6 +62,7 @@ pub mod reward;
 pub mod rollout;
 mod rows;
 mod surrogate;
+mod trainer;
 
 pub use advantage::Plan;
 pub use aggregate::Denominators;
@@ -71,3 +73,4 @@ pub use json::LossCall;
 pub use logprob::{LogProbs, head_log_probs, log_probs};
 pub use loss::{Evaluation, evaluate, loss};
 pub use metrics::Metrics;
+pub use trainer::{GrpoOptions, GrpoReport, GrpoTrainer, Tasks};
