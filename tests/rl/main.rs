@@ -13,6 +13,7 @@ mod policy_gradient;
 mod refusals;
 mod rewards;
 mod rollouts;
+mod trainer;
 
 #[path = "../support/agent_support/mod.rs"]
 mod agent_support;
