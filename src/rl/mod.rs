@@ -43,7 +43,6 @@
 //! | `metrics.rs` | [`Metrics`] |
 //! | `reward/` | [`RewardMix`](reward::RewardMix) and its parts |
 //! | `rollout/` | [`collect`](rollout::collect): episodes, their files, and their rows |
-//! | `linked.rs` | a value with a gradient of its own |
 
 mod advantage;
 mod aggregate;
@@ -52,7 +51,6 @@ mod config;
 mod error;
 mod json;
 mod kl;
-mod linked;
 mod logprob;
 mod loss;
 mod metrics;
