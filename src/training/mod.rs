@@ -52,6 +52,7 @@
 mod accumulate;
 mod balance;
 mod batch;
+mod convert;
 mod corpus;
 mod error;
 mod indexer_loss;
@@ -68,6 +69,10 @@ mod trainer;
 pub use accumulate::Gradients;
 pub use balance::{ExpertLoad, LoadMetrics, sequence_balance_loss};
 pub use batch::{Batch, Denominators, Example};
+pub use convert::{
+    ConversionEvent, ConversionOptions, ConversionStage, IndexerShape, SparseReport, convert, measure_sparsity,
+    with_indexers,
+};
 pub use corpus::{CorpusOptions, document, read_corpus};
 pub use error::{Result, TrainingError};
 pub use indexer_loss::{

@@ -4,6 +4,7 @@
 mod checkpoint_writer;
 
 mod balance;
+mod convert;
 mod data;
 mod distributed;
 mod indexer_loss;
