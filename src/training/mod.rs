@@ -58,6 +58,7 @@ mod error;
 mod indexer_loss;
 mod language_model;
 mod lines;
+mod ngram;
 mod objective;
 mod optimizer;
 mod packing;
@@ -79,6 +80,7 @@ pub use indexer_loss::{
     ChosenSlots, IndexTarget, IndexerBatch, IndexerBlock, IndexerLoss, indexer_loss, indexer_loss_with, indexer_recall,
 };
 pub use language_model::{TokenLoss, next_token_loss};
+pub use ngram::NGram;
 pub use objective::{BatchLoss, Objective, Stage, batch_loss};
 pub use optimizer::{AdamW, AdamWOptions, Muon, MuonOptions, Optimizer};
 pub use packing::{LongExamples, Packer, PackingOptions, Position};

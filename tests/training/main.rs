@@ -10,6 +10,7 @@ mod distributed;
 mod indexer_loss;
 mod indexer_model;
 mod language_model;
+mod ngram;
 mod objective;
 mod optimizer;
 mod sft;
