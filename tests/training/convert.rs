@@ -16,6 +16,9 @@ use deepseek_v32::weights::{self, Checkpoint};
 use crate::checkpoint_writer::{tiny_config, tiny_v3_config};
 use crate::support::{model, small, variables};
 
+/// A model without variables takes other forms of some ops.
+const LOAD_TOLERANCE: f64 = 1e-5;
+
 const SHAPE: IndexerShape = IndexerShape { index_n_heads: 4, index_head_dim: 8, index_topk: 4 };
 
 /// Sequences in which a token depends on some before it.
@@ -86,7 +89,11 @@ fn the_warm_up_moves_the_indexers_alone_and_the_recall_rises() {
     assert_eq!(&config, converted.config());
     assert_eq!((config.model_type, config.index_topk), (ModelType::DeepseekV32, Some(4)));
     let read = Model::new(&config, vb).unwrap();
-    assert_eq!(&measure_sparsity(&read, &held_out, 96).unwrap(), after);
+    let found = measure_sparsity(&read, &held_out, 96).unwrap();
+    let numbers = |report: &SparseReport| [report.mean_recall(), report.dense_loss, report.sparse_loss];
+    for (found, expected) in numbers(&found).into_iter().zip(numbers(after)) {
+        assert!((found - expected).abs() <= LOAD_TOLERANCE * expected, "{found} {expected}");
+    }
 }
 
 #[test]
