@@ -197,6 +197,8 @@ impl Run {
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps, {eta} left, {msg}")?);
         let between = Duration::try_from_secs_f64(self.config.save_minutes * 60.0).unwrap_or(Duration::MAX);
         let mut saved = Instant::now();
+        // Of the weights as they are.
+        let mut held_out = None;
         while self.trainer.steps() < self.config.steps && !stopped.load(Ordering::Relaxed) {
             let report = match self.trainer.step() {
                 Ok(report) => report,
@@ -213,6 +215,7 @@ impl Run {
                 true => Some(self.trainer.evaluate(&self.validation)?),
                 false => None,
             };
+            held_out = validation;
             let rate = report.tokens as f64 / report.seconds;
             bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", report.next_token));
             bar.inc(1);
@@ -229,7 +232,7 @@ impl Run {
         let path = self.save()?;
         self.draw()?;
         if let Some((order, baseline)) = self.baseline {
-            let model = self.trainer.evaluate(&self.validation)?;
+            let model = held_out.map_or_else(|| self.trainer.evaluate(&self.validation), Ok)?;
             println!("held-out loss, nats a token: model {model:.4}, {order}-gram {baseline:.4}");
         }
         println!("{}", one_line_path(&path));
