@@ -294,6 +294,21 @@ pub fn generation_config(dir: &Path) -> Result<GenerationConfig> {
     Ok(config)
 }
 
+/// Files beside the weights that `chat` and `generate` look for.
+pub const TOKENIZER_FILES: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "tiktoken.model", "generation_config.json"];
+
+/// Copies those of [`TOKENIZER_FILES`] that are there.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.is_file() {
+            std::fs::copy(&from, &to).with_context(|| one_line_path(&to))?;
+        }
+    }
+    Ok(())
+}
+
 /// The text of a file of at most 64 MB, without a byte order mark.
 pub fn read_text(path: &Path) -> Result<String> {
     const MAX_BYTES: u64 = 64 << 20;

@@ -15,16 +15,13 @@ use deepseek_v32::evaluation::{Panel, Series, svg};
 use deepseek_v32::generation::Tokenizer;
 use deepseek_v32::training::sft::{LearntTurns, SftOptions, Thinking, read_conversations};
 use deepseek_v32::training::{
-    CorpusOptions, EventFile, Example, MetricsFile, StepReport, Trainer, TrainerOptions, TrainingError,
+    CorpusOptions, EventFile, Example, MetricsFile, NGram, Packer, StepReport, Trainer, TrainerOptions, TrainingError,
     latest_checkpoint, read_corpus,
 };
 use deepseek_v32::weights::{Checkpoint, LoadOptions};
 use deepseek_v32::{Config, DeepSeekV32};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-
-/// Files beside the weights that `chat` and `generate` look for.
-const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 /// The keys of the file.
 #[derive(Debug, Deserialize)]
@@ -43,6 +40,8 @@ pub struct RunConfig {
     /// What it is measured on and does not learn from.
     #[serde(default)]
     validation: Vec<Data>,
+    /// Prints the loss of an n-gram model of this order, counted on the data, beside that of the model.
+    ngram: Option<usize>,
     /// Steps between two measurements.
     #[serde(default = "hundred")]
     evaluate_every: u64,
@@ -77,11 +76,14 @@ struct ModelConfig {
     seed: u64,
 }
 
-/// A file of text or of chats.
+/// A file of text or of chats, or a folder whose `md`, `rs` and `txt` files are texts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Data {
     text: Option<PathBuf>,
+    /// What of a folder of text is left out.
+    #[serde(default)]
+    except: Vec<PathBuf>,
     chats: Option<PathBuf>,
     #[serde(default)]
     thinking: Thinking,
@@ -103,9 +105,12 @@ impl RunConfig {
     /// Takes the paths for relative to a folder.
     pub fn relative_to(&mut self, dir: &Path) {
         let paths = [Some(&mut self.tokenizer), self.model.config.as_mut(), self.model.checkpoint.as_mut()];
-        let data =
-            self.data.iter_mut().chain(&mut self.validation).flat_map(|data| [data.text.as_mut(), data.chats.as_mut()]);
-        paths.into_iter().chain(data).flatten().for_each(|path| *path = dir.join(&*path));
+        let data = self
+            .data
+            .iter_mut()
+            .chain(&mut self.validation)
+            .flat_map(|Data { text, chats, except, .. }| text.iter_mut().chain(chats).chain(except));
+        paths.into_iter().flatten().chain(data).for_each(|path| *path = dir.join(&*path));
     }
 }
 
@@ -122,6 +127,8 @@ pub struct Run {
     config: RunConfig,
     trainer: Trainer,
     validation: Vec<Example>,
+    /// Order and loss of the n-gram model.
+    baseline: Option<(usize, f64)>,
     metrics: MetricsFile,
     events: EventFile,
 }
@@ -156,6 +163,21 @@ impl Run {
             Ok(read.collect::<Result<Vec<_>>>()?.concat())
         };
         let (data, validation) = (examples(&config.data)?, examples(&config.validation)?);
+        let packing = config.trainer.packing;
+        // As the data: long texts in several parts, where the file says so.
+        let validation = match validation.is_empty() {
+            true => validation,
+            false => Packer::new(validation, packing)?.examples().to_vec(),
+        };
+        let baseline = match config.ngram {
+            Some(_) if validation.is_empty() => bail!("ngram: there is no [[validation]] to measure it on"),
+            Some(order) => {
+                let data = Packer::new(data.clone(), packing)?;
+                let ngram = NGram::count(data.examples(), order, model_config.vocab_size)?;
+                Some((order, ngram.loss(&validation)?))
+            }
+            None => None,
+        };
         let mut trainer = Trainer::new(model, varmap, data, config.trainer.clone(), Box::new(SingleRank))?;
         if let Some(latest) = latest {
             trainer.resume(&latest)?;
@@ -164,7 +186,7 @@ impl Run {
         fs::create_dir_all(&config.out).with_context(|| one_line_path(&config.out))?;
         let metrics = MetricsFile::open(config.out.join("metrics.jsonl"), trainer.steps())?;
         let events = EventFile::create(config.out.join("events"), trainer.steps())?;
-        Ok(Self { config, trainer, validation, metrics, events })
+        Ok(Self { config, trainer, validation, baseline, metrics, events })
     }
 
     /// Trains to the last step, or until `stopped`; saves in either case.
@@ -175,6 +197,8 @@ impl Run {
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps, {eta} left, {msg}")?);
         let between = Duration::try_from_secs_f64(self.config.save_minutes * 60.0).unwrap_or(Duration::MAX);
         let mut saved = Instant::now();
+        // Of the weights as they are.
+        let mut held_out = None;
         while self.trainer.steps() < self.config.steps && !stopped.load(Ordering::Relaxed) {
             let report = match self.trainer.step() {
                 Ok(report) => report,
@@ -191,6 +215,7 @@ impl Run {
                 true => Some(self.trainer.evaluate(&self.validation)?),
                 false => None,
             };
+            held_out = validation;
             let rate = report.tokens as f64 / report.seconds;
             bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", report.next_token));
             bar.inc(1);
@@ -206,6 +231,10 @@ impl Run {
         bar.finish_and_clear();
         let path = self.save()?;
         self.draw()?;
+        if let Some((order, baseline)) = self.baseline {
+            let model = held_out.map_or_else(|| self.trainer.evaluate(&self.validation), Ok)?;
+            println!("held-out loss, nats a token: model {model:.4}, {order}-gram {baseline:.4}");
+        }
         println!("{}", one_line_path(&path));
         Ok(())
     }
@@ -229,7 +258,7 @@ impl Run {
     /// Saves a checkpoint that `chat` can open.
     fn save(&self) -> std::result::Result<PathBuf, TrainingError> {
         let path = self.trainer.save(&self.config.out, self.config.keep)?;
-        for name in TOKENIZER_FILES {
+        for name in super::common::TOKENIZER_FILES {
             let (from, to) = (self.config.tokenizer.join(name), path.join(name));
             if from.is_file() {
                 fs::copy(&from, &to).map_err(|source| TrainingError::Write { path: to, source })?;
@@ -274,11 +303,35 @@ impl Run {
 }
 
 impl Data {
+    /// The file, or the texts below the folder in order of name.
+    fn files_of(&self, path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+        if !path.is_dir() {
+            files.push(path.to_path_buf());
+            return Ok(());
+        }
+        let entries = fs::read_dir(path).with_context(|| one_line_path(path))?;
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+        let mut paths = paths.with_context(|| one_line_path(path))?;
+        paths.sort();
+        for path in paths.into_iter().filter(|path| !self.except.contains(path)) {
+            let is_text =
+                path.extension().is_some_and(|extension| ["md", "rs", "txt"].iter().any(|own| extension == *own));
+            if path.is_dir() || is_text {
+                self.files_of(&path, files)?;
+            }
+        }
+        Ok(())
+    }
+
     fn read(&self, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Example>> {
         match (&self.text, &self.chats) {
             (Some(path), None) => {
                 let options = CorpusOptions { bos: config.bos_token_id, eos: config.eos_token_id.first().copied() };
-                Ok(read_corpus(path, tokenizer, &options)?)
+                let mut files = Vec::new();
+                self.files_of(path, &mut files)?;
+                ensure!(!files.is_empty(), "{}: no md, rs or txt file", one_line_path(path));
+                let read = files.iter().map(|file| read_corpus(file, tokenizer, &options));
+                Ok(read.collect::<Result<Vec<_>, _>>()?.concat())
             }
             (None, Some(path)) => {
                 let options = SftOptions { version: Version::V32, thinking: self.thinking, turns: self.turns };

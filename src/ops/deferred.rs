@@ -24,6 +24,19 @@ where
     }
 }
 
+/// Returns the scalar `value` as a function of one to three arguments, each given with its gradient, which has its shape and
+/// dtype: of a loss that was computed in chunks without tracking, and its gradients with it, in the memory of one chunk.
+/// Without a tracked argument the result is a constant.
+pub(crate) fn with_known<const N: usize>(value: &Tensor, arguments: [(&Tensor, Tensor); N]) -> Result<Tensor> {
+    let (tracked, gradients): (Vec<_>, Vec<_>) = arguments.into_iter().filter(|(tensor, _)| tensor.track_op()).unzip();
+    if tracked.is_empty() {
+        return Ok(value.detach());
+    }
+    with_gradient(value, &tracked, move |_, grad| {
+        gradients.iter().map(|gradient| gradient.broadcast_mul(&grad.to_dtype(gradient.dtype())?)).collect()
+    })
+}
+
 struct Deferred<F> {
     /// Contiguous, with a storage of its own; taken by the forward pass.
     out: Mutex<Option<Tensor>>,

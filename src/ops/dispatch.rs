@@ -49,6 +49,8 @@ const CUDA_DTYPES: &[DType] = &[DType::F32, DType::BF16, DType::U32, DType::I32,
 impl FastPath {
     /// A CPU path for arguments that need no gradient.
     pub(crate) const CPU: Self = Self { dtypes: CPU_DTYPES, tracked: false };
+    /// A CPU path for f32 arguments that need no gradient.
+    pub(crate) const CPU_F32: Self = Self { dtypes: &[DType::F32], tracked: false };
     /// A CPU path for arguments that may be tracked.
     pub(crate) const CPU_TRACKED: Self = Self { tracked: true, ..Self::CPU };
     /// A CUDA path for arguments that need no gradient.

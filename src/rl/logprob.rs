@@ -4,9 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::batch::KeptSets;
 use super::error::{Result, RlError};
-use super::linked::{linked, linked_pair};
 use super::rows::Rows;
 use crate::ops;
+use crate::ops::deferred::with_gradient;
 
 /// Logits that are held at once in other forms, unless one row has more.
 const CHUNK_ELEMENTS: usize = 1 << 22;
@@ -146,21 +146,21 @@ fn check_row(row: usize, token: u32, vocab: usize, kept: Option<&[u32]>) -> Resu
 fn of_logits(logits: &Tensor, rows: Rows) -> Result<LogProbs> {
     let values = logits.detach();
     let (logp, entropy) = rows.forward(|at| values.narrow(0, at.start, at.len()))?;
-    let logp = linked("log_probs", logits, &logp, move |logits, grad| {
-        let logits = logits.detach();
-        let result = Tensor::zeros(logits.shape(), logits.dtype(), logits.device())?;
+    let logp = with_gradient(&logp, &[logits], move |_, grad| {
+        let result = Tensor::zeros(values.shape(), values.dtype(), values.device())?;
         rows.backward(
             grad,
-            |at| logits.narrow(0, at.start, at.len()),
+            |at| values.narrow(0, at.start, at.len()),
             |at, gradient| result.slice_set(&gradient.to_dtype(result.dtype())?.contiguous()?, 0, at.start),
         )?;
-        Ok(result)
+        Ok(vec![result])
     })?;
     Ok(LogProbs { logp, entropy })
 }
 
 fn of_hidden(hidden: &Tensor, head: &Tensor, rows: Rows) -> Result<LogProbs> {
     let dtype = rows.dtype;
+    let kept = (hidden.detach(), head.detach());
     // Without tracking, in the dtype that is computed in.
     let untracked = move |tensor: &Tensor| tensor.detach().to_dtype(dtype);
     let logits = move |hidden: &Tensor, head: &Tensor| match dtype {
@@ -169,8 +169,8 @@ fn of_hidden(hidden: &Tensor, head: &Tensor, rows: Rows) -> Result<LogProbs> {
     };
     let (values, weight) = (untracked(hidden)?, untracked(head)?);
     let (logp, entropy) = rows.forward(|at| logits(&values.narrow(0, at.start, at.len())?, &weight))?;
-    let logp = linked_pair("head_log_probs", (hidden, head), &logp, move |(hidden, head), grad| {
-        let (values, weight) = (untracked(hidden)?, untracked(head)?);
+    let logp = with_gradient(&logp, &[hidden, head], move |_, grad| {
+        let (values, weight) = (untracked(&kept.0)?, untracked(&kept.1)?);
         let result = values.zeros_like()?;
         let mut of_head: Option<Tensor> = None;
         rows.backward(
@@ -187,7 +187,7 @@ fn of_hidden(hidden: &Tensor, head: &Tensor, rows: Rows) -> Result<LogProbs> {
             },
         )?;
         let of_head = of_head.map_or_else(|| weight.zeros_like(), Ok)?;
-        Ok((result.to_dtype(hidden.dtype())?, of_head.to_dtype(head.dtype())?))
+        Ok(vec![result.to_dtype(kept.0.dtype())?, of_head.to_dtype(kept.1.dtype())?])
     })?;
     Ok(LogProbs { logp, entropy })
 }

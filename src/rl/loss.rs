@@ -8,11 +8,11 @@ use super::batch::{Batch, Policy};
 use super::config::GrpoConfig;
 use super::error::{Result, RlError};
 use super::kl::divergence;
-use super::linked::linked;
 use super::logprob::{head_log_probs, log_probs};
 use super::metrics::{Metrics, Sums};
 use super::off_policy::masked;
 use super::surrogate::{Term, surrogate};
+use crate::ops::deferred::with_known;
 
 /// The loss of a batch, with what it was computed from.
 #[derive(Debug, Clone)]
@@ -205,6 +205,6 @@ impl LogP {
         self.check(rows.saturating_sub(1), "the loss up to this row", value)?;
         let value = Tensor::new(value, device)?.to_dtype(dtype)?;
         let weights = Tensor::from_vec(weights, rows, device)?.to_dtype(dtype)?;
-        Ok(linked("grpo_loss", &self.tensor, &value, move |_, grad| weights.broadcast_mul(grad))?)
+        Ok(with_known(&value, [(&self.tensor, weights)])?)
     }
 }

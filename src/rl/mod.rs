@@ -44,7 +44,6 @@
 //! | `reward/` | [`RewardMix`](reward::RewardMix) and its parts |
 //! | `rollout/` | [`collect`](rollout::collect): episodes, their files, and their rows |
 //! | `trainer/` | [`GrpoTrainer`]: the loop, its options and checkpoints |
-//! | `linked.rs` | a value with a gradient of its own |
 
 mod advantage;
 mod aggregate;
@@ -53,7 +52,6 @@ mod config;
 mod error;
 mod json;
 mod kl;
-mod linked;
 mod logprob;
 mod loss;
 mod metrics;

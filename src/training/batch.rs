@@ -57,6 +57,27 @@ impl Batch {
         Ok(Self { ids, learnt, layout: BatchLayout::uncached(&lengths) })
     }
 
+    /// Returns batches of the examples in their order, each of at most `tokens` tokens, or of one longer example.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn in_order(examples: &[Example], tokens: usize) -> Result<Vec<Self>> {
+        let (mut batches, mut open) = (Vec::new(), 0..0);
+        let mut used = 0;
+        for (at, example) in examples.iter().enumerate() {
+            if used + example.ids.len() > tokens && !open.is_empty() {
+                batches.push(Self::new(&examples[open])?);
+                (open, used) = (at..at, 0);
+            }
+            open.end = at + 1;
+            used += example.ids.len();
+        }
+        if !open.is_empty() {
+            batches.push(Self::new(&examples[open])?);
+        }
+        Ok(batches)
+    }
+
     /// Token ids, `[T]`.
     pub fn ids(&self) -> &[u32] {
         &self.ids

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chat::ChatError;
+use crate::config::ConfigError;
 use crate::distributed::DistributedError;
 use crate::generation::GenerationError;
 use crate::show::{one_line, one_line_path};
@@ -71,6 +72,9 @@ pub enum TrainingError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The weights could not be saved or loaded.
     #[error(transparent)]
     Weights(#[from] WeightsError),

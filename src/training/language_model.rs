@@ -3,8 +3,8 @@
 use candle_core::{D, DType, Tensor};
 
 use super::error::{Result, TrainingError, check_count};
-use super::known_gradient::with_gradients;
 use crate::ops;
+use crate::ops::deferred::with_known;
 use crate::ops::linear::LinearWeight;
 
 /// Logits that are held at a time.
@@ -102,7 +102,7 @@ fn in_chunks(
     let d_hidden = chunks.hidden.zeros_like()?.index_add(&index, &Tensor::cat(&d_hidden, 0)?, 0)?;
     let arguments =
         [(hidden, d_hidden.to_dtype(hidden.dtype())?), (&head.weight, d_head.to_dtype(head.weight.dtype())?)];
-    Ok(TokenLoss { loss: with_gradients(&loss, arguments)?, negative_log_likelihood })
+    Ok(TokenLoss { loss: with_known(&loss, arguments)?, negative_log_likelihood })
 }
 
 /// What all chunks read, without tracking.

@@ -18,6 +18,7 @@
 //! use deepseek_v32::candle::{DType, Device};
 //! use deepseek_v32::candle_nn::VarMap;
 //! use deepseek_v32::distributed::SingleRank;
+//! use deepseek_v32::model::{TrainingOptions, backward};
 //! use deepseek_v32::training::*;
 //! use deepseek_v32::{Config, DeepSeekV32};
 //!
@@ -35,8 +36,8 @@
 //!     let denominators = batches.iter().map(Denominators::of).sum::<Denominators>().all_reduce(&SingleRank)?;
 //!     let (mut gradients, mut load) = (Gradients::default(), ExpertLoad::default());
 //!     for batch in &batches {
-//!         let loss = batch_loss(&model, batch, &objective, &denominators)?;
-//!         gradients.add(Gradients::of(&loss.loss.backward()?, &parameters)?)?;
+//!         let loss = batch_loss(&model, batch, &objective, &denominators, TrainingOptions::default())?;
+//!         gradients.add(Gradients::of(&backward(loss.loss)?, &parameters)?)?;
 //!         load.merge(&loss.load)?;
 //!     }
 //!     gradients.all_reduce(&SingleRank, &parameters)?;
@@ -51,12 +52,13 @@
 mod accumulate;
 mod balance;
 mod batch;
+mod convert;
 mod corpus;
 mod error;
 mod indexer_loss;
-mod known_gradient;
 mod language_model;
 mod lines;
+mod ngram;
 mod objective;
 mod optimizer;
 mod packing;
@@ -68,15 +70,22 @@ mod trainer;
 pub use accumulate::Gradients;
 pub use balance::{ExpertLoad, LoadMetrics, sequence_balance_loss};
 pub use batch::{Batch, Denominators, Example};
+pub use convert::{
+    ConversionEvent, ConversionOptions, ConversionStage, IndexerShape, SparseReport, convert, measure_sparsity,
+    with_indexers,
+};
 pub use corpus::{CorpusOptions, document, read_corpus};
 pub use error::{Result, TrainingError};
 pub use indexer_loss::{
     ChosenSlots, IndexTarget, IndexerBatch, IndexerBlock, IndexerLoss, indexer_loss, indexer_loss_with, indexer_recall,
 };
 pub use language_model::{TokenLoss, next_token_loss};
+pub use ngram::NGram;
 pub use objective::{BatchLoss, Objective, Stage, batch_loss};
 pub use optimizer::{AdamW, AdamWOptions, Muon, MuonOptions, Optimizer};
 pub use packing::{LongExamples, Packer, PackingOptions, Position};
 pub use parameters::Parameters;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{EventFile, MetricsFile, OptimizerOptions, StepReport, Trainer, TrainerOptions, latest_checkpoint};
+pub use trainer::{
+    ComputeDtype, EventFile, MetricsFile, OptimizerOptions, StepReport, Trainer, TrainerOptions, latest_checkpoint,
+};

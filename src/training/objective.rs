@@ -86,7 +86,9 @@ pub struct BatchLoss {
 
 /// Runs a batch and computes its loss.
 ///
-/// `denominators` are those of the whole step: the sum of [`Denominators::of`] over its batches and ranks.
+/// `denominators` are those of the whole step: the sum of [`Denominators::of`] over its batches and ranks. Of `options`,
+/// what is returned is the stage's affair, and its warm-up has dense attention in any case. Losses are computed in f32,
+/// whatever the activations are.
 ///
 /// # Errors
 /// If the model refuses the batch, a weight is negative or not finite, the stage needs an indexer that the model does not
@@ -99,6 +101,7 @@ pub fn batch_loss(
     batch: &Batch,
     objective: &Objective,
     denominators: &Denominators,
+    options: TrainingOptions,
 ) -> Result<BatchLoss> {
     let Objective { stage, mtp_weight, indexer_weight, balance_weight } = *objective;
     for (name, weight) in
@@ -112,9 +115,10 @@ pub fn batch_loss(
         return Err(TrainingError::value("stage", "language: the model has no indexer", format!("{stage:?}")));
     }
     let options = TrainingOptions {
-        dense_attention: stage == Stage::IndexerWarmUp,
+        dense_attention: options.dense_attention || stage == Stage::IndexerWarmUp,
+        index_scores: false,
         indexer_inputs: stage.has_indexer(),
-        ..TrainingOptions::default()
+        ..options
     };
     let mut trace = Trace::experts();
     let main = model.forward_training(batch.ids(), batch.layout(), options, Some(&mut trace))?;
@@ -160,6 +164,20 @@ pub fn batch_loss(
         }
     }
     Ok(BatchLoss { loss: parts.loss, next_token, mtp: mtp_loss, indexer, balance, load })
+}
+
+/// The mean next-token loss over batches, nats a token.
+///
+/// # Errors
+/// As [`batch_loss`], and if no token has a next one.
+pub(super) fn language_loss(model: &Model, batches: &[Batch], options: TrainingOptions) -> Result<f64> {
+    let objective = Objective { mtp_weight: 0.0, ..Objective::default() };
+    let denominators: Denominators = batches.iter().map(Denominators::of).sum();
+    if denominators.next_token == 0.0 {
+        return Err(TrainingError::value("examples", "tokens that have a next one", "none"));
+    }
+    let loss = |batch| Ok(batch_loss(model, batch, &objective, &denominators, options)?.next_token);
+    batches.iter().map(loss).sum()
 }
 
 /// A loss that is being added up.

@@ -14,7 +14,9 @@ mod malformed_support;
 
 mod chat;
 mod chat_template;
+mod convert_v32;
 mod cost_curves;
+mod distill;
 mod dsa_loss;
 mod generate;
 mod malformed;

@@ -4,11 +4,13 @@
 mod checkpoint_writer;
 
 mod balance;
+mod convert;
 mod data;
 mod distributed;
 mod indexer_loss;
 mod indexer_model;
 mod language_model;
+mod ngram;
 mod objective;
 mod optimizer;
 mod sft;

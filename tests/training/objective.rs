@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use candle_nn::VarMap;
 use deepseek_v32::config::Config;
 use deepseek_v32::distributed::Threads;
-use deepseek_v32::model::Model;
+use deepseek_v32::model::{Model, TrainingOptions};
 use deepseek_v32::training::{
     Batch, BatchLoss, Denominators, Example, ExpertLoad, Gradients, Objective, Parameters, Stage, batch_loss,
 };
@@ -50,7 +50,7 @@ fn losses_of_recorded_logits() {
     let objective = Objective { stage: Stage::Sparse, mtp_weight: 0.3, ..Objective::default() };
     let denominators = Denominators::of(&batch);
     assert_eq!((denominators.next_token, denominators.mtp, denominators.mtp_rows), (126.0, 124.0, 126.0));
-    let found = batch_loss(&golden.model, &batch, &objective, &denominators).unwrap();
+    let found = batch_loss(&golden.model, &batch, &objective, &denominators, TrainingOptions::default()).unwrap();
     let targets = batch.targets(1);
     let expected = cross_entropy(&flat(&golden.tensors["logits"]), vocab_size, &targets);
     assert!((found.next_token - expected).abs() <= 1e-5, "{} {expected}", found.next_token);
@@ -71,7 +71,7 @@ fn losses_of_recorded_logits() {
     load.add(2, &chosen, 16, &[true; 126]).unwrap();
     assert_eq!(found.load, load);
     let warm_up = Objective { stage: Stage::IndexerWarmUp, ..objective };
-    let found = batch_loss(&golden.model, &batch, &warm_up, &denominators).unwrap();
+    let found = batch_loss(&golden.model, &batch, &warm_up, &denominators, TrainingOptions::default()).unwrap();
     assert_eq!((found.next_token, found.mtp), (0.0, 0.0));
 }
 
@@ -97,7 +97,7 @@ fn step(
     let mut step = Step { parts: [0.0; 5], load: ExpertLoad::default(), gradients: Gradients::default() };
     for batch in batches {
         let BatchLoss { loss, next_token, mtp, indexer, balance, load } =
-            batch_loss(model, batch, objective, &denominators).unwrap();
+            batch_loss(model, batch, objective, &denominators, TrainingOptions::default()).unwrap();
         let parts = [scalar(&loss), next_token, mtp, indexer, balance];
         step.parts.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         step.load.merge(&load).unwrap();
@@ -235,7 +235,10 @@ fn what_does_not_fit_is_refused() {
     let batch = &batches(&examples(&config, &[9]), &[1])[0];
     let denominators = Denominators::of(batch);
     let refused = |objective: Objective, denominators: Denominators, expected: &str| {
-        assert_eq!(batch_loss(&model, batch, &objective, &denominators).unwrap_err().to_string(), expected);
+        assert_eq!(
+            batch_loss(&model, batch, &objective, &denominators, TrainingOptions::default()).unwrap_err().to_string(),
+            expected
+        );
     };
     let objective = Objective::default();
     refused(Objective { mtp_weight: -1.0, ..objective }, denominators, "mtp_weight is -1, expected at least 0");

@@ -9,8 +9,8 @@ use deepseek_v32::config::Config;
 use deepseek_v32::distributed::{SingleRank, Threads};
 use deepseek_v32::model::Model;
 use deepseek_v32::training::{
-    EventFile, Example, MetricsFile, MuonOptions, Objective, OptimizerOptions, Stage, StepReport, Trainer,
-    TrainerOptions, TrainingError, latest_checkpoint,
+    ComputeDtype, EventFile, Example, MetricsFile, MuonOptions, Objective, OptimizerOptions, Stage, StepReport,
+    Trainer, TrainerOptions, TrainingError, latest_checkpoint,
 };
 
 use crate::checkpoint_writer::tiny_config;
@@ -18,6 +18,8 @@ use crate::support::{difference, flat, small, variables};
 
 /// Two ranks add up the same gradients in another order than one.
 const RANK_TOLERANCE: f64 = 1e-4;
+/// The loss of a new model in bf16, relative.
+const BF16_TOLERANCE: f64 = 1e-2;
 
 fn config() -> Config {
     small(tiny_config())
@@ -71,6 +73,35 @@ fn the_loss_falls_and_the_indexers_learn() {
     assert!(last.epoch > 0 && trainer.steps() == 60);
     let after = trainer.evaluate(&examples(6)).unwrap();
     assert!(after < 0.5 * before, "{before} {after}");
+}
+
+#[test]
+fn checkpointing_trains_with_the_same_bits() {
+    for stage in [Stage::Language, Stage::IndexerWarmUp, Stage::Sparse] {
+        let train = |checkpointing| {
+            let objective = Objective { stage, balance_weight: 1e-3, ..Objective::default() };
+            let mut trainer = trainer_of(TrainerOptions { objective, checkpointing, ..options() }, 9);
+            let reports: Vec<_> = (0..4).map(|_| timeless(trainer.step().unwrap())).collect();
+            let loss = trainer.evaluate(&examples(5)).unwrap();
+            (reports, loss.to_bits(), bits(&trainer))
+        };
+        // The reports have losses and the gradient's norm, the weights what the optimizer made of each gradient.
+        assert_eq!(train(false), train(true), "{stage:?}");
+    }
+}
+
+#[test]
+fn bf16_computes_over_weights_in_f32() {
+    let train = |dtype| {
+        let mut trainer = trainer_of(TrainerOptions { dtype, checkpointing: true, ..options() }, 10);
+        let reports: Vec<_> = (0..40).map(|_| trainer.step().unwrap()).collect();
+        assert!(variables(trainer.varmap()).iter().all(|(_, variable)| variable.dtype() == DType::F32));
+        (reports[0].next_token, reports[39].next_token)
+    };
+    let (exact, rounded) = (train(None), train(Some(ComputeDtype::Bf16)));
+    assert_eq!(train(Some(ComputeDtype::F32)), exact);
+    assert!(exact.0 != rounded.0 && (exact.0 - rounded.0).abs() < BF16_TOLERANCE * exact.0, "{exact:?} {rounded:?}");
+    assert!(rounded.1 < 0.6 * rounded.0, "{rounded:?}");
 }
 
 #[test]
@@ -236,6 +267,10 @@ fn options_are_read_and_checked() {
         options.schedule.final_learning_rate = 0.0;
         options
     });
+    let cheap = least.replacen('{', r#"{"checkpointing": true, "dtype": "bf16", "#, 1);
+    let cheap = read(&cheap).unwrap();
+    assert!(cheap.checkpointing && cheap.dtype == Some(ComputeDtype::Bf16));
+    assert!(read(&least.replacen('{', r#"{"dtype": "f8", "#, 1)).unwrap_err().to_string().contains("f8"));
     let muon = least.replacen('{', r#"{"optimizer": {"kind": "muon", "momentum": 0.9}, "#, 1);
     assert!(matches!(read(&muon).unwrap().optimizer, OptimizerOptions::Muon(options) if options.momentum == 0.9));
     assert!(read(&least.replacen('{', r#"{"steps": 3, "#, 1)).unwrap_err().to_string().contains("steps"));

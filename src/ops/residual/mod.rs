@@ -7,13 +7,14 @@ use crate::ops::args;
 use crate::ops::dispatch::{Backend, FastPath, Op};
 use crate::ops::rms_norm::rms_norm;
 
+mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
 
 pub use reference::NOTHING;
 
-pub(crate) const ADD: Op = Op { name: "add", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA };
+pub(crate) const ADD: Op = Op { name: "add", cpu: FastPath::CPU_F32, cuda: FastPath::CUDA };
 pub(crate) const ADD_RMS_NORM: Op = Op { name: "add_rms_norm", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA };
 pub(crate) const NOT_FINITE: Op = Op { name: "mark_not_finite", cpu: FastPath::CPU_TRACKED, cuda: FastPath::CUDA };
 
@@ -33,7 +34,8 @@ pub fn add(x: &Tensor, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     match ADD.backend([x, a].into_iter().chain(b)) {
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::add(x, a, b),
-        Backend::Cpu | Backend::Reference => reference::add(x, a, b),
+        Backend::Cpu => cpu::add(x, a, b),
+        Backend::Reference => reference::add(x, a, b),
     }
 }
 
@@ -54,7 +56,7 @@ pub fn add_rms_norm(x: &Tensor, a: &Tensor, weight: &Tensor, eps: f64) -> Result
         #[cfg(feature = "cuda")]
         Backend::Cuda => cuda::add_rms_norm(x, a, weight, eps),
         Backend::Cpu | Backend::Reference => {
-            let sum = (x + a)?;
+            let sum = add(x, a, None)?;
             let normed = rms_norm(&sum, weight, eps)?;
             Ok((sum, normed))
         }

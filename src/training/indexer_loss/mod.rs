@@ -13,8 +13,8 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::error::{Result, TrainingError, check_count};
-use super::known_gradient::with_gradients;
 use crate::model::IndexerInputs;
+use crate::ops::deferred::with_known;
 use crate::ops::layout::{BatchLayout, Span};
 
 mod block;
@@ -161,7 +161,7 @@ pub fn indexer_loss_with(
     let [d_q, d_k, d_weights] = gradients;
     let of = |argument: &Tensor, gradient: Tensor| gradient.to_dtype(argument.dtype());
     let arguments = [(index_q, of(index_q, d_q)?), (index_k, of(index_k, d_k)?), (weights, of(weights, d_weights)?)];
-    Ok(IndexerLoss { loss: with_gradients(&loss, arguments)?, kl })
+    Ok(IndexerLoss { loss: with_known(&loss, arguments)?, kl })
 }
 
 /// Sizes of a batch whose shapes agree.

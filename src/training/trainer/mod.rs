@@ -14,18 +14,18 @@ use serde::{Deserialize, Serialize};
 pub use checkpoint::latest_checkpoint;
 pub use events::EventFile;
 pub use metrics::MetricsFile;
-pub use options::{OptimizerOptions, TrainerOptions};
+pub use options::{ComputeDtype, OptimizerOptions, TrainerOptions};
 
 use super::accumulate::Gradients;
 use super::balance::ExpertLoad;
 use super::batch::{Batch, Denominators, Example};
 use super::error::{Result, TrainingError};
-use super::objective::{Stage, batch_loss};
+use super::objective::{Stage, batch_loss, language_loss};
 use super::optimizer::Optimizer;
 use super::packing::Packer;
 use super::parameters::Parameters;
 use crate::distributed::Communicator;
-use crate::model::Model;
+use crate::model::{Model, backward};
 
 /// What a step came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -180,12 +180,13 @@ impl Trainer {
         }
         let denominators = batches.iter().map(Denominators::of).sum::<Denominators>().all_reduce(communicator)?;
         let (mut gradients, mut load) = (Gradients::default(), ExpertLoad::default());
+        let options = self.options.computation(self.options.checkpointing);
         let mut sums = [0.0; 5];
         for batch in &batches {
-            let loss = batch_loss(&self.model, batch, &self.options.objective, &denominators)?;
+            let loss = batch_loss(&self.model, batch, &self.options.objective, &denominators, options)?;
             let parts = [loss.next_token, loss.mtp, loss.indexer, loss.balance, batch.tokens() as f64];
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
-            gradients.add(Gradients::of(&loss.loss.backward()?, &self.parameters)?)?;
+            gradients.add(Gradients::of(&backward(loss.loss)?, &self.parameters)?)?;
             load.merge(&loss.load)?;
         }
         let sums = communicator.all_reduce_numbers(&sums)?;
@@ -228,29 +229,9 @@ impl Trainer {
     /// # Errors
     /// As [`Self::step`], and if no token has a next one.
     pub fn evaluate(&self, examples: &[Example]) -> Result<f64> {
-        let objective =
-            super::Objective { stage: Stage::Language, mtp_weight: 0.0, balance_weight: 0.0, ..self.options.objective };
-        let mut batches = Vec::new();
-        let mut open: Vec<&Example> = Vec::new();
-        for example in examples {
-            let tokens: usize = open.iter().map(|example| example.ids.len()).sum();
-            if !open.is_empty() && tokens + example.ids.len() > self.options.packing.batch_tokens {
-                batches.push(Batch::new(open.drain(..))?);
-            }
-            open.push(example);
-        }
-        if !open.is_empty() {
-            batches.push(Batch::new(open)?);
-        }
-        let denominators: Denominators = batches.iter().map(Denominators::of).sum();
-        let mut loss = 0.0;
-        for batch in &batches {
-            loss += batch_loss(&self.model, batch, &objective, &denominators)?.next_token;
-        }
-        match batches.is_empty() || denominators.next_token == 0.0 {
-            true => Err(TrainingError::value("examples", "tokens that have a next one", "none")),
-            false => Ok(loss),
-        }
+        let batches = Batch::in_order(examples, self.options.packing.batch_tokens)?;
+        // No gradient is asked for: each layer's graph goes with the layer.
+        language_loss(&self.model, &batches, self.options.computation(true))
     }
 }
 

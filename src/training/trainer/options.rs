@@ -1,7 +1,9 @@
 //! What a run trains with.
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+use crate::model::TrainingOptions;
 use crate::training::error::{Result, TrainingError};
 use crate::training::objective::Objective;
 use crate::training::optimizer::{AdamW, AdamWOptions, Muon, MuonOptions, Optimizer};
@@ -32,6 +34,33 @@ pub struct TrainerOptions {
     /// How far a step moves the selection biases of the router; 0: not at all. Default 0.001.
     #[serde(default = "bias_speed")]
     pub bias_speed: f64,
+    /// Whether of each layer only the input is kept for the backward pass, which runs it again: the same bits, less memory
+    /// ([`TrainingOptions::checkpointing`]). Default false.
+    #[serde(default)]
+    pub checkpointing: bool,
+    /// The dtype that activations and projections are computed in; the variables are the master weights, and gradients,
+    /// moments, router and losses stay f32 ([`TrainingOptions::dtype`]). Default `None`: that of the model.
+    #[serde(default)]
+    pub dtype: Option<ComputeDtype>,
+}
+
+/// A dtype of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeDtype {
+    /// 32 bits.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl From<ComputeDtype> for DType {
+    fn from(dtype: ComputeDtype) -> Self {
+        match dtype {
+            ComputeDtype::F32 => Self::F32,
+            ComputeDtype::Bf16 => Self::BF16,
+        }
+    }
 }
 
 fn one() -> usize {
@@ -57,7 +86,14 @@ impl TrainerOptions {
             batches_per_step: one(),
             max_norm: max_norm(),
             bias_speed: bias_speed(),
+            checkpointing: false,
+            dtype: None,
         }
+    }
+
+    /// How the model runs.
+    pub(super) fn computation(&self, checkpointing: bool) -> TrainingOptions<'static> {
+        TrainingOptions { checkpointing, dtype: self.dtype.map(DType::from), ..TrainingOptions::default() }
     }
 
     /// Checks every number that the parts do not check themselves.

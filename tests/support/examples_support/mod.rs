@@ -11,7 +11,18 @@ use serde_json::Value;
 
 /// The examples' files by name: `cargo test` alone has built them, `cargo test --test examples` has not.
 static EXAMPLES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
-    let names = ["generate", "parity", "chat_template", "tool_calling", "chat", "dsa_loss", "cost_curves", "rl_loss"];
+    let names = [
+        "generate",
+        "parity",
+        "chat_template",
+        "tool_calling",
+        "chat",
+        "dsa_loss",
+        "cost_curves",
+        "rl_loss",
+        "convert_v32",
+        "distill",
+    ];
     let arguments: Vec<&str> =
         ["build"].into_iter().chain(names.into_iter().flat_map(|name| ["--example", name])).collect();
     let output = crate::cargo_build::cargo(&arguments).output().unwrap();
