@@ -31,8 +31,11 @@ impl Reward for Parity {
     }
 }
 
+/// At 1 the checkpoint is too sure of its answers: all attempts at a task are alike.
+const TEMPERATURE: f64 = 3.0;
+
 fn options() -> GrpoOptions {
-    let params = SamplingParams { temperature: 1.0, top_p: 0.95, ..SamplingParams::default() };
+    let params = SamplingParams { temperature: TEMPERATURE, top_p: 0.95, ..SamplingParams::default() };
     let agent = AgentOptions {
         params,
         thinking: false,
@@ -44,7 +47,7 @@ fn options() -> GrpoOptions {
     let rollout = RolloutOptions { group_size: 4, max_refills: Some(4), agent, ..RolloutOptions::default() };
     let options = GrpoOptions::new(1e-4);
     // Most answers of so few tokens are cut off.
-    let loss = GrpoConfig { truncated: Truncated::Keep, ..options.loss.clone() };
+    let loss = GrpoConfig { truncated: Truncated::Keep, temperature: TEMPERATURE, ..options.loss.clone() };
     GrpoOptions { loss, rollout, groups_per_step: 1, beta: 0.01, ..options }
 }
 
