@@ -28,7 +28,7 @@ impl TableTool {
         match &self.action {
             Action::List { columns, page_size, .. } => {
                 let table = call.table(database)?;
-                let rows = call.selected(table)?;
+                let rows = call.selected(database, table)?;
                 call.page(table, &rows, columns, *page_size)
             }
             Action::Range { column, columns, .. } => {
@@ -68,7 +68,7 @@ impl TableTool {
             }
             Action::Aggregate { column, figure, .. } => {
                 let table = call.table(database)?;
-                let rows = call.selected(table)?;
+                let rows = call.selected(database, table)?;
                 let at = call.place(table, column)?;
                 let cells = rows.iter().map(|row| &row[at]).filter(|cell| **cell != Value::Null);
                 Ok(match figure {
@@ -168,13 +168,15 @@ impl<'a> Call<'a> {
 
     /// The rows that all [`Role::Where`] hold for. A value that no row could have is an error: it is likelier misspelt
     /// than asked for.
-    fn selected<'d>(&self, table: &'d Table) -> Result<Vec<&'d Row>, String> {
+    fn selected<'d>(&self, database: &Database, table: &'d Table) -> Result<Vec<&'d Row>, String> {
         let mut rows: Vec<&Row> = table.rows().iter().collect();
         for parameter in &self.tool.parameters {
             let Role::Where(column) = &parameter.role else { continue };
             let at = self.place(table, column)?;
             let value = self.required(&parameter.role, table.columns()[at].kind)?;
-            if table.rows().iter().all(|row| row[at] != value) {
+            let target = table.columns()[at].references.as_ref().and_then(|target| database.table(target));
+            let known = target.is_some_and(|target| target.row(&value).is_some());
+            if !known && table.rows().iter().all(|row| row[at] != value) {
                 return Err(format!("nothing found for {} {}", parameter.name, value.to_json()));
             }
             rows.retain(|row| row[at] == value);
