@@ -1,8 +1,14 @@
 //! Makes environments and tasks for agents, without a model and the same from the same seed.
 
+pub mod family;
+mod instance;
 pub mod program;
 pub mod record;
 mod seed;
 pub mod split;
+mod style;
+mod toolset;
 
+pub use instance::{Instance, Made};
 pub use seed::Stream;
+pub use style::Style;

@@ -9,7 +9,7 @@ use super::access::{By, Plan, listed, plan, setter};
 use super::goal::Goal;
 use super::query::{Filter, Rows, Scalar};
 use super::slots::{Constraint, Slots};
-use crate::environment::tables::{Action, Database, Role, TableTool, Value};
+use crate::environment::tables::{Action, Database, Role, TableTool};
 
 /// What a printed verifier begins with.
 const VERIFIER_HEAD: &str = r#"import json
