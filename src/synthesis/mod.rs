@@ -1,6 +1,7 @@
 //! Makes environments and tasks for agents, without a model and the same from the same seed.
 
 pub mod family;
+mod compose;
 mod instance;
 pub mod program;
 pub mod record;
