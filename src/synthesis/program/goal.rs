@@ -90,7 +90,7 @@ pub enum Expected<'a> {
 }
 
 impl Goal {
-    /// The goal that is left when the conditions are decided, and the answers that are right.
+    /// The answers that are right.
     ///
     /// # Errors
     /// As [`Rows::find`].
@@ -135,6 +135,16 @@ impl Goal {
                 goal.expected(source)?
             }
         })
+    }
+
+    /// The goal that is left when the conditions are decided.
+    ///
+    /// # Errors
+    /// As [`Rows::find`].
+    pub fn decided(&self, source: &mut dyn Source) -> Result<&Self, String> {
+        let Self::Either { scalar, comparison, number, then, otherwise } = self else { return Ok(self) };
+        let value = scalar.value(source)?.number().unwrap_or_default();
+        if comparison.holds(&value, number) { then.decided(source) } else { otherwise.decided(source) }
     }
 
     /// Calls `see` with every query of the goal, inner ones not among them.
