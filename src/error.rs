@@ -11,6 +11,7 @@ use crate::evaluation::EvaluationError;
 use crate::generation::GenerationError;
 use crate::model::ReplayError;
 use crate::rl::RlError;
+use crate::synthesis::SynthesisError;
 use crate::training::TrainingError;
 use crate::weights::WeightsError;
 
@@ -62,6 +63,9 @@ pub enum Error {
     /// A loss of reinforcement learning was refused.
     #[error(transparent)]
     Rl(#[from] RlError),
+    /// The synthesis of tasks failed.
+    #[error(transparent)]
+    Synthesis(#[from] SynthesisError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -35,6 +35,7 @@
 //! | 5 | [`chat_model`] | models that chat, local or behind a server |
 //! | 5 | [`training`] | losses, optimizers and data |
 //! | 6 | [`agent`] | the loop between model and tools |
+//! | 6 | [`synthesis`] | environments and tasks made from a seed |
 //! | 7 | [`evaluation`] | what a model costs |
 //! | 7 | [`rl`] | reinforcement learning: the loss of GRPO |
 //! | 7 | `server` (feature) | OpenAI's protocol over HTTP |
@@ -59,6 +60,7 @@ pub mod rl;
 #[cfg(feature = "server")]
 pub mod server;
 mod show;
+pub mod synthesis;
 pub mod training;
 pub mod weights;
 

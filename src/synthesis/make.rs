@@ -1,0 +1,279 @@
+//! Makes the environments and tasks of a run, each from its place in the run alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use super::compose::Draft;
+use super::family::{FAMILIES, Family};
+use super::gate::{Candidate, Passed, run, shape};
+use super::instance::Instance;
+use super::record::{EnvironmentRecord, Reject, SCHEMA_VERSION, TaskRecord};
+use super::toolset::augment;
+use crate::chat::{ToolError, ToolSet};
+use crate::environment::tables::{Database, TableError};
+
+/// What a run makes.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The seed.
+    pub seed: u64,
+    /// How many environments.
+    pub environments: u64,
+    /// How many tasks in all; a few less where an environment does not give enough.
+    pub tasks: u64,
+    /// The levels of the tasks.
+    pub levels: RangeInclusive<u8>,
+    /// The families, by turns.
+    pub families: Vec<&'static Family>,
+}
+
+/// An environment with its tasks.
+#[derive(Debug)]
+pub struct Output {
+    /// The environment.
+    pub environment: EnvironmentRecord,
+    /// Its tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// What was rejected.
+    pub rejects: Vec<Reject>,
+    /// How many tasks came to the gates.
+    pub examined: u64,
+}
+
+/// Why an environment could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MakeError {
+    /// Its tables contradict each other.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Its tools contradict each other.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The run has no families.
+    #[error("a run needs at least one family")]
+    NoFamily,
+}
+
+/// Drafts that are tried for one step.
+const TRIES: usize = 14;
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { seed: 0, environments: 1827, tasks: 4417, levels: 1..=5, families: FAMILIES.to_vec() }
+    }
+}
+
+/// An environment in the making.
+struct Making {
+    instance: Instance,
+    checks: ToolSet,
+    counterfactuals: Vec<Database>,
+    shapes: BTreeMap<String, usize>,
+    prompts: BTreeSet<String>,
+    rejects: Vec<Reject>,
+    examined: u64,
+}
+
+/// A task in the making.
+struct Step {
+    draft: Draft,
+    prompt: String,
+    level: u8,
+    chain: usize,
+    augmented: Vec<String>,
+    passed: Passed,
+}
+
+impl Run {
+    /// How many tasks an environment gets.
+    fn quota(&self, index: u64) -> usize {
+        let until = |count: u64| u128::from(self.tasks) * u128::from(count) / u128::from(self.environments.max(1));
+        usize::try_from(until(index + 1) - until(index)).unwrap_or(usize::MAX)
+    }
+
+    /// Makes the environment with a place in the run.
+    ///
+    /// # Errors
+    /// There is no family, or a family's data contradict each other.
+    pub fn make(&self, index: u64) -> Result<Output, MakeError> {
+        let count = u64::try_from(self.families.len()).unwrap_or(u64::MAX);
+        let place = index.checked_rem(count).and_then(|place| usize::try_from(place).ok());
+        let family = place.and_then(|place| self.families.get(place)).ok_or(MakeError::NoFamily)?;
+        let instance = Instance::new(self.seed, index, family)?;
+        let mut making = Making {
+            checks: checks(&instance)?,
+            counterfactuals: vec![instance.counterfactual(0)?, instance.counterfactual(1)?],
+            instance,
+            shapes: BTreeMap::new(),
+            prompts: BTreeSet::new(),
+            rejects: Vec::new(),
+            examined: 0,
+        };
+        let quota = self.quota(index);
+        let mut kept: Vec<(Step, Option<String>)> = Vec::new();
+        for chain in 0..quota * 4 + 4 {
+            if kept.len() >= quota {
+                break;
+            }
+            let steps = making.chain(chain, self.levels.clone())?;
+            let mut goals: Vec<Option<String>> = vec![None];
+            goals.extend(steps.iter().map(|step| Some(step.prompt.clone())));
+            let room = quota - kept.len();
+            let mut steps: Vec<_> = steps.into_iter().zip(goals).collect();
+            steps.retain(|(step, _)| self.levels.contains(&step.level));
+            // The hardest ones, where there is no room for all.
+            kept.extend(steps.split_off(steps.len().saturating_sub(room)));
+        }
+        Ok(making.finish(kept))
+    }
+}
+
+fn checks(instance: &Instance) -> Result<ToolSet, ToolError> {
+    let tools = instance.tools.iter().map(|tool| tool.definition(&instance.database));
+    ToolSet::new(tools.collect::<Vec<_>>())
+}
+
+impl Making {
+    /// A first task and those made from it, each from the one before.
+    fn chain(&mut self, chain: usize, levels: RangeInclusive<u8>) -> Result<Vec<Step>, ToolError> {
+        let stream = self.instance.stream(&format!("chain/{chain}"));
+        let span = i64::from(levels.end().saturating_sub(*levels.start()));
+        let last = i64::from(*levels.end()) - stream.child("last").between(0, span);
+        let mut steps: Vec<Step> = Vec::new();
+        for level in 1..=u8::try_from(last).unwrap_or(1) {
+            let mut next = None;
+            for attempt in 0..TRIES {
+                let mut stream = stream.child(&format!("{level}/{attempt}"));
+                let draft = match steps.last() {
+                    None => Draft::first(&self.instance, &mut stream),
+                    Some(step) => step.draft.harder(&self.instance, &mut stream),
+                };
+                let Some(draft) = draft.filter(|draft| draft.is_sound(&self.instance)) else { continue };
+                next = self.step(draft, level, chain, steps.last(), &mut stream)?;
+                if next.is_some() {
+                    break;
+                }
+            }
+            let Some(step) = next else { break };
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    /// A task, if the gates let it pass.
+    fn step(
+        &mut self,
+        draft: Draft,
+        level: u8,
+        chain: usize,
+        parent: Option<&Step>,
+        stream: &mut super::Stream,
+    ) -> Result<Option<Step>, ToolError> {
+        let goal = draft.goal(&self.instance);
+        let prompt = draft.prompt(&self.instance, stream);
+        self.examined += 1;
+        let reject = |gate: &str, reason: String, prompt: String| Reject {
+            environment: self.instance.index,
+            family: self.instance.family.name.to_string(),
+            level,
+            gate: gate.to_string(),
+            reason,
+            prompt,
+        };
+        if self.prompts.contains(&prompt) {
+            let reject = reject("G10", "the environment has this prompt".to_string(), prompt);
+            self.rejects.push(reject);
+            return Ok(None);
+        }
+        let added = match augment(&self.instance, &goal) {
+            Ok(added) => added,
+            Err(reason) => {
+                let reject = reject("G1", reason, prompt);
+                self.rejects.push(reject);
+                return Ok(None);
+            }
+        };
+        let augmented: Vec<String> = added.iter().map(|tool| tool.name.clone()).collect();
+        let before = self.instance.tools.len();
+        if !added.is_empty() {
+            self.instance.tools.extend(added);
+            self.checks = checks(&self.instance)?;
+        }
+        let candidate = Candidate {
+            instance: &self.instance,
+            tools: &self.instance.tools,
+            checks: &self.checks,
+            goal: &goal,
+            prompt: &prompt,
+            level,
+            parent: parent.map(|parent| (&parent.passed.gold, parent.passed.difficulty.calls)),
+            counterfactuals: &self.counterfactuals,
+        };
+        match candidate.examine(&self.shapes, stream) {
+            Ok(passed) => {
+                *self.shapes.entry(passed.shape.clone()).or_default() += 1;
+                self.prompts.insert(prompt.clone());
+                Ok(Some(Step { draft, prompt, level, chain, augmented, passed }))
+            }
+            Err(failure) => {
+                let reject = reject(failure.gate, failure.reason, prompt);
+                self.rejects.push(reject);
+                if !augmented.is_empty() {
+                    self.instance.tools.truncate(before);
+                    self.checks = checks(&self.instance)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The records. Tools that came later may have made a solution shorter, so that its calls are made once more.
+    fn finish(mut self, kept: Vec<(Step, Option<String>)>) -> Output {
+        let environment = self.instance.record();
+        let mut ids: BTreeMap<String, String> = BTreeMap::new();
+        let mut tasks = Vec::new();
+        for (step, parent) in kept {
+            let goal = step.draft.goal(&self.instance);
+            let trace = match run(&self.instance, &self.instance.tools, &goal, None) {
+                Ok((trace, answer, _)) if answer.to_string() == step.passed.gold.answer => trace,
+                other => {
+                    self.rejects.push(Reject {
+                        environment: self.instance.index,
+                        family: self.instance.family.name.to_string(),
+                        level: step.level,
+                        gate: "G1".to_string(),
+                        reason: format!("with the last tools: {}", other.err().unwrap_or_default()),
+                        prompt: step.prompt,
+                    });
+                    continue;
+                }
+            };
+            let mut difficulty = step.passed.difficulty;
+            difficulty.calls = trace.len();
+            let mut task = TaskRecord {
+                schema_version: SCHEMA_VERSION,
+                id: String::new(),
+                environment: environment.id.clone(),
+                parent: parent.and_then(|prompt| ids.get(&prompt).cloned()),
+                category: "general".to_string(),
+                family: environment.family.clone(),
+                split: environment.split.of_task(&format!("{}/{}", environment.id, step.chain)),
+                level: step.level,
+                shape: shape(&goal),
+                prompt: step.prompt,
+                goal,
+                difficulty,
+                augmented: step.augmented,
+                trace,
+                gold: step.passed.gold,
+                alternatives: step.passed.alternatives,
+                wrong: step.passed.wrong,
+            };
+            task.id = task.content_id();
+            ids.insert(task.prompt.clone(), task.id.clone());
+            tasks.push(task);
+        }
+        Output { environment, tasks, rejects: self.rejects, examined: self.examined }
+    }
+}
