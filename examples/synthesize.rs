@@ -94,9 +94,8 @@ fn synthesize(args: Args) -> Result<()> {
     let levels = u8::try_from(low)?..=u8::try_from(high)?;
     let run = Run { seed: args.seed, environments: args.envs, tasks: args.tasks, levels, families };
     let store = Store::open(&args.out, run)?;
-    let bar = ProgressBar::new(args.envs / of.max(1)).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} environments, {msg}, {elapsed}, {eta} left",
-    )?);
+    let bar = ProgressBar::new(args.envs / of.max(1))
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} environments, {msg}, {elapsed}, {eta} left")?);
     let (begin, sum) = (Instant::now(), Mutex::new(Progress::default()));
     store.make((shard, of), args.resume, &|part| {
         let Ok(mut sum) = sum.lock() else { return };

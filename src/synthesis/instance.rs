@@ -138,9 +138,7 @@ impl Instance {
                 Value::Date(Date::from_days(stream.between(first, first + days - 1)))
             }
             Sort::Flag { .. } => Value::Boolean(stream.chance(45)),
-            Sort::Link { table, .. } => {
-                Value::from(stream.pick(&self.tables[table].keys).map_or("", String::as_str))
-            }
+            Sort::Link { table, .. } => Value::from(stream.pick(&self.tables[table].keys).map_or("", String::as_str)),
             Sort::Number { range: (low, high, step), measure, .. } => {
                 let number = low + step * stream.between(0, (high - low) / step);
                 if let Measure::Money(_) = measure { Value::Money(number * 100) } else { Value::Integer(number) }
@@ -150,7 +148,8 @@ impl Instance {
 
     /// The hash of the schema: names, kinds and references, without rows.
     pub fn schema_hash(&self) -> String {
-        let tables: Vec<_> = self.database.tables().iter().map(|table| json!([table.name(), table.columns()])).collect();
+        let tables: Vec<_> =
+            self.database.tables().iter().map(|table| json!([table.name(), table.columns()])).collect();
         let mut text = hash(json!(tables).to_string().as_bytes());
         text.truncate(24);
         text

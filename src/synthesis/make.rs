@@ -56,7 +56,7 @@ pub enum MakeError {
 }
 
 /// Drafts that are tried for one step.
-const TRIES: usize = 14;
+const TRIES: usize = 24;
 
 impl Default for Run {
     fn default() -> Self {

@@ -1,10 +1,10 @@
 //! Makes environments and tasks for agents, without a model and the same from the same seed.
 
-pub mod family;
-pub mod gate;
 mod compose;
 mod error;
 mod export;
+pub mod family;
+pub mod gate;
 mod instance;
 mod make;
 pub mod program;

@@ -101,12 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// There is no such shard, an environment can't be made, or a file can't be written.
-    pub fn make(
-        &self,
-        (shard, of): (u64, u64),
-        resume: bool,
-        on_part: &(dyn Fn(&Progress) + Sync),
-    ) -> Result<()> {
+    pub fn make(&self, (shard, of): (u64, u64), resume: bool, on_part: &(dyn Fn(&Progress) + Sync)) -> Result<()> {
         if shard >= of {
             let expected = format!("less than the {of} shards");
             return Err(SynthesisError::Value { what: "the shard", expected, got: shard.to_string() });

@@ -22,14 +22,8 @@ const VERBS: &[Verbs] = &[
 ];
 
 /// Verbs that only test-D has.
-const UNSEEN: Verbs = Verbs {
-    list: "enumerate",
-    get: "retrieve",
-    search: "scan",
-    range: "restrict",
-    set: "assign",
-    figure: "evaluate",
-};
+const UNSEEN: Verbs =
+    Verbs { list: "enumerate", get: "retrieve", search: "scan", range: "restrict", set: "assign", figure: "evaluate" };
 
 /// What a tool does, for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -104,13 +104,19 @@ impl Builder<'_> {
                     let parameters =
                         vec![self.parameter("at_least", Role::Least), self.parameter("at_most", Role::Most)];
                     let description = format!("The {plural} whose {column} lies in a range, up to 50 of them.");
-                    let action = Action::Range { table, column: column.clone(), columns: vec![key.clone(), column.clone()] };
+                    let action =
+                        Action::Range { table, column: column.clone(), columns: vec![key.clone(), column.clone()] };
                     self.push(self.name(Verb::Range, plural, &format!("by_{name}")), description, parameters, action);
                 }
                 Sort::Link { .. } if stream.chance(30) => {
                     let description = format!("The {column} of one {noun}.");
                     let action = Action::Field { table, column: column.clone() };
-                    self.push(self.name(Verb::Get, &name, &format!("of_{noun}")), description, vec![self.key(made)], action);
+                    self.push(
+                        self.name(Verb::Get, &name, &format!("of_{noun}")),
+                        description,
+                        vec![self.key(made)],
+                        action,
+                    );
                 }
                 Sort::Choice { .. } if stream.chance(25) => {
                     let parameters = vec![Parameter::new(column.as_str(), Role::Where(column.clone()))];
@@ -152,7 +158,8 @@ pub fn draw(instance: &Instance, stream: &mut Stream) -> Vec<TableTool> {
             columns.extend(made.columns.iter().filter(|_| stream.chance(20)).map(|(name, _)| name.clone()));
             builder.list(made, columns, None, page_size);
         }
-        let links = made.columns.iter().filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. }));
+        let links =
+            made.columns.iter().filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. }));
         for (column, _) in links.filter(|_| stream.chance(45)) {
             builder.list(made, vec![made.key.clone()], Some(column), None);
         }

@@ -73,9 +73,7 @@ impl TableTool {
                 let cells = rows.iter().map(|row| &row[at]).filter(|cell| **cell != Value::Null);
                 Ok(match figure {
                     Figure::Count => JsonValue::from(rows.len()),
-                    Figure::Sum => {
-                        JsonValue::from(cells.filter_map(Value::number).fold(0i64, i64::saturating_add))
-                    }
+                    Figure::Sum => JsonValue::from(cells.filter_map(Value::number).fold(0i64, i64::saturating_add)),
                     Figure::Least => cells.min().map_or(JsonValue::Null, Value::to_json),
                     Figure::Most => cells.max().map_or(JsonValue::Null, Value::to_json),
                 })

@@ -47,7 +47,11 @@ impl Fit {
             2 if !has(|condition| matches!(condition, Condition::One(..))) => fit.one(instance, stream)?,
             3 if fit.conditions.len() > 1 => fit.when(instance, stream)?,
             _ if fit.subject.pieces.len() < 2 => {
-                let piece = if stream.chance(40) { fit.subject.hop(instance, stream) } else { fit.subject.simple(instance, stream) };
+                let piece = if stream.chance(40) {
+                    fit.subject.hop(instance, stream)
+                } else {
+                    fit.subject.simple(instance, stream)
+                };
                 fit.subject.pieces.push(piece?);
                 return Some(fit);
             }
@@ -59,7 +63,10 @@ impl Fit {
 
     fn numbers(&self, instance: &Instance) -> Vec<(String, &'static Field)> {
         let columns = self.subject.made(instance).columns.iter();
-        columns.filter(|(_, field)| matches!(field.sort, Sort::Number { .. })).map(|(column, field)| (column.clone(), *field)).collect()
+        columns
+            .filter(|(_, field)| matches!(field.sort, Sort::Number { .. }))
+            .map(|(column, field)| (column.clone(), *field))
+            .collect()
     }
 
     fn value(&self, instance: &Instance, column: &str, stream: &mut Stream) -> Option<Value> {
@@ -79,7 +86,11 @@ impl Fit {
 
     fn distinct(&self, instance: &Instance, stream: &mut Stream) -> Option<Condition> {
         let made = self.subject.made(instance);
-        let columns: Vec<_> = made.columns.iter().filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. })).collect();
+        let columns: Vec<_> = made
+            .columns
+            .iter()
+            .filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. }))
+            .collect();
         let (column, field) = *stream.pick(&columns)?;
         Some(Condition::Distinct(column.clone(), field.label))
     }
@@ -109,7 +120,11 @@ impl Fit {
         numbers.sort_unstable();
         let least: i64 = numbers.iter().take(self.count).sum();
         let limit = least.saturating_mul(100 + of_100) / 100;
-        let step = match limit { 0..100 => 1, 100..1_000 => 10, _ => 100 };
+        let step = match limit {
+            0..100 => 1,
+            100..1_000 => 10,
+            _ => 100,
+        };
         (limit + step - 1) / step * step
     }
 
@@ -175,12 +190,21 @@ impl Fit {
                     }
                 }
                 Condition::One(_, field, value) => {
-                    format!("At least one of them has to be {} {} {}.", article(entity.noun), entity.noun, bound(field, 0, value))
+                    format!(
+                        "At least one of them has to be {} {} {}.",
+                        article(entity.noun),
+                        entity.noun,
+                        bound(field, 0, value)
+                    )
                 }
                 Condition::When(_, field, value, _, of, most) => format!(
                     "If the first one on your list is {} {} {}, the last one has to be {} {} {}.",
-                    article(entity.noun), entity.noun, bound(field, 0, value),
-                    article(entity.noun), entity.noun, bound(of, 1, most)
+                    article(entity.noun),
+                    entity.noun,
+                    bound(field, 0, value),
+                    article(entity.noun),
+                    entity.noun,
+                    bound(of, 1, most)
                 ),
             });
         }

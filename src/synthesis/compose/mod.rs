@@ -118,13 +118,20 @@ impl Draft {
                 Ask::Keys(subject)
             }
             62..78 => {
-                let statuses: Vec<(usize, &String, &'static Field)> = instance.tables.iter().enumerate().flat_map(|(at, made)| {
-                    made.columns.iter().map(move |(column, field)| (at, column, *field))
-                }).filter(|(_, _, field)| matches!(field.sort, Sort::Status { .. })).collect();
+                let statuses: Vec<(usize, &String, &'static Field)> = instance
+                    .tables
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(at, made)| made.columns.iter().map(move |(column, field)| (at, column, *field)))
+                    .filter(|(_, _, field)| matches!(field.sort, Sort::Status { .. }))
+                    .collect();
                 let (table, column, field) = *stream.pick(&statuses)?;
                 let Sort::Status { phrase, change: (from, to), order, .. } = field.sort else { return None };
                 let mut subject = Subject::new(table);
                 subject.pieces.push(Subject::status(column, from, phrase));
+                if stream.chance(60) {
+                    subject.pieces.push(subject.simple(instance, stream)?);
+                }
                 Ask::Change(subject, Order { column: column.clone(), to, words: order })
             }
             _ => Ask::Fit(Fit::first(instance, table, stream)?),
@@ -145,8 +152,8 @@ impl Draft {
                     let hops = subject.pieces.len() >= 2 && stream.chance(75) || stream.chance(30);
                     let piece = if hops { subject.hop(instance, stream) } else { subject.simple(instance, stream) };
                     subject.pieces.push(piece?);
-                    // Rows of a status that only differs are too easy to find by it.
-                    if subject.pieces.len() > 6 {
+                    // Longer phrases are no longer what a person would say.
+                    if subject.pieces.len() > 5 {
                         return None;
                     }
                 }
@@ -165,7 +172,7 @@ impl Draft {
             }
             Ask::Keys(subject) => (2..=12).contains(&found(&subject.rows(instance))),
             Ask::Figures(subject, ..) => found(&subject.rows(instance)) >= 2,
-            Ask::Change(subject, _) => (1..=9).contains(&found(&subject.rows(instance))),
+            Ask::Change(subject, _) => (1..=20).contains(&found(&subject.rows(instance))),
             Ask::Fit(_) | Ask::Trip(_) => true,
         }
     }
@@ -230,9 +237,10 @@ impl Ask {
                 let fields = vec![(key.clone(), key), (extra.column.clone(), extra.column.clone())];
                 Goal::Row { rows: subject.rows(instance), fields }
             }
-            Self::Keys(subject) => {
-                Goal::Keys { rows: subject.rows(instance), name: subject.made(instance).entity.plural.replace(' ', "_") }
-            }
+            Self::Keys(subject) => Goal::Keys {
+                rows: subject.rows(instance),
+                name: subject.made(instance).entity.plural.replace(' ', "_"),
+            },
             Self::Figures(subject, extra, second) => {
                 let (rows, column) = (subject.rows(instance), extra.column.clone());
                 let value = match second {
@@ -263,7 +271,9 @@ impl Ask {
                     extreme.most = !extreme.most;
                     let made = &instance.tables[subject.table];
                     let field = made.columns.iter().find(|(column, _)| *column == extreme.column);
-                    if let Some((_, Field { sort: Sort::Number { extremes, .. } | Sort::Date { extremes, .. }, .. })) = field {
+                    if let Some((_, Field { sort: Sort::Number { extremes, .. } | Sort::Date { extremes, .. }, .. })) =
+                        field
+                    {
                         *words = extremes[usize::from(!extreme.most)];
                     }
                 }
@@ -285,7 +295,7 @@ impl Ask {
                 let (rows, label) = (subject.words(instance, false), extra.label);
                 let their = if subject.made(instance).entity.who { "their" } else { "its" };
                 match wording {
-                    0 => format!("Please find {rows} and tell me {their} {label}."),
+                    0 => format!("Please find {rows}, and tell me {their} {label}."),
                     1 => format!("I'm looking for {rows}; I also need {their} {label}."),
                     _ => format!("Could you look up {rows}, together with {their} {label}?"),
                 }
@@ -295,10 +305,7 @@ impl Ask {
                 match wording {
                     0 => format!("Please list all {rows}."),
                     1 => format!("I need the complete list of {rows}."),
-                    _ => format!("Could you give me the names of all {rows}?").replace(
-                        "the names of all",
-                        if instance.tables[subject.table].key.contains("id") { "the ids of all" } else { "the names of all" },
-                    ),
+                    _ => format!("Which {rows} are there? I'd like to have all of them."),
                 }
             }
             Self::Figures(subject, extra, second) => {
@@ -321,8 +328,11 @@ impl Ask {
                 let order = order.words.replace("{}", &rows);
                 match wording {
                     0 => format!("{order}. Leave everything else as it is, and tell me how many you changed."),
-                    1 => format!("Here is what I need: {}{}. Nothing else may change. Report the number of changes.",
-                        order[..1].to_lowercase(), &order[1..]),
+                    1 => format!(
+                        "Here is what I need: {}{}. Nothing else may change. Report the number of changes.",
+                        order[..1].to_lowercase(),
+                        &order[1..]
+                    ),
                     _ => format!("{order}, please, and nothing else. Then tell me how many there were."),
                 }
             }

@@ -25,7 +25,17 @@ pub(super) struct Subject {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -99,6 +109,9 @@ impl Subject {
     /// The noun with all conditions, and the superlative around them.
     pub fn words(&self, instance: &Instance, plural: bool) -> String {
         let entity = self.made(instance).entity;
+        // A superlative behind a long phrase would seem to be about its last noun.
+        let among = self.extreme.as_ref().filter(|_| self.nested() > 0);
+        let plural = plural || among.is_some();
         let mut text = if plural { entity.plural } else { entity.noun }.to_string();
         let mut pieces: Vec<&Piece> = self.pieces.iter().collect();
         pieces.sort_by_key(|piece| piece.rank);
@@ -116,6 +129,7 @@ impl Subject {
             last = Some(piece);
         }
         match &self.extreme {
+            Some((_, words)) if among.is_some() => format!("among all {text}, {}", words.replace("{}", "one")),
             Some((_, words)) => words.replace("{}", &text),
             None => text,
         }
@@ -152,7 +166,11 @@ impl Subject {
                 (Comparison::Equal, if value == Value::Boolean(true) { *yes } else { *no })
             }
             Sort::Number { bounds, .. } | Sort::Date { bounds, .. } => {
-                if stream.chance(55) { (Comparison::AtLeast, bounds[0]) } else { (Comparison::AtMost, bounds[1]) }
+                if stream.chance(55) {
+                    (Comparison::AtLeast, bounds[0])
+                } else {
+                    (Comparison::AtMost, bounds[1])
+                }
             }
         };
         let text = words.replace("{}", &shown(field, &value));

@@ -127,7 +127,8 @@ impl Trip {
                 then,
             };
             let (column, comparison, value) = rated(budget.good);
-            let both = Constraint::Each { slots: meals.clone(), column: column.clone(), comparison, value: value.clone() };
+            let both =
+                Constraint::Each { slots: meals.clone(), column: column.clone(), comparison, value: value.clone() };
             let one = Constraint::Some { slots: meals.clone(), column, comparison, value };
             let (column, comparison, value) = rated(budget.fair);
             let fair = Constraint::Some { slots: meals.clone(), column, comparison, value };

@@ -25,7 +25,14 @@ pub const TRIP: Family = Family {
             rows: (9, 12),
             fields: &[
                 choice(&["climate"], "climate", &["mild", "dry", "humid", "windy"], "with a {} climate"),
-                number(&["population"], "population", (40_000, 2_400_000, 1_000), Measure::Sum("people"), ["with at least {} inhabitants", "with at most {} inhabitants"], ["the largest {} by population", "the smallest {} by population"]),
+                number(
+                    &["population"],
+                    "population",
+                    (40_000, 2_400_000, 1_000),
+                    Measure::Sum("people"),
+                    ["with at least {} inhabitants", "with at most {} inhabitants"],
+                    ["the largest {} by population", "the smallest {} by population"],
+                ),
                 flag(&["airport"], "whether there is an airport", ["with an airport", "without an airport"]),
             ],
         },
@@ -35,14 +42,39 @@ pub const TRIP: Family = Family {
             who: false,
             keys: &["hotel"],
             naming: Naming::Pair(
-                &["Amber", "Blue Heron", "Cedar", "Golden Lion", "Lakeside", "Old Mill", "Silver Birch", "Three Kings", "White Swan", "Moonlight"],
+                &[
+                    "Amber",
+                    "Blue Heron",
+                    "Cedar",
+                    "Golden Lion",
+                    "Lakeside",
+                    "Old Mill",
+                    "Silver Birch",
+                    "Three Kings",
+                    "White Swan",
+                    "Moonlight",
+                ],
                 &["Inn", "Hotel", "Lodge", "Residence", "Guesthouse", "Palace"],
             ),
             rows: (38, 48),
             fields: &[
                 link(&["city"], "city", 0, "in {}"),
-                number(&["price"], "price of a night", (200, 1_100, 10), Measure::Money("¥"), ["that cost at least {} a night", "that cost at most {} a night"], ["the most expensive {}", "the cheapest {}"]),
-                number(&["rating"], "rating", (25, 50, 1), Measure::Tenths("star"), ["rated at least {} stars", "rated at most {} stars"], ["the best rated {}", "the worst rated {}"]),
+                number(
+                    &["price"],
+                    "price of a night",
+                    (200, 1_100, 10),
+                    Measure::Money("¥"),
+                    ["costing at least {} a night", "costing at most {} a night"],
+                    ["the most expensive {}", "the cheapest {}"],
+                ),
+                number(
+                    &["rating"],
+                    "rating",
+                    (25, 50, 1),
+                    Measure::Tenths("star"),
+                    ["rated at least {} stars", "rated at most {} stars"],
+                    ["the best rated {}", "the worst rated {}"],
+                ),
                 flag(&["breakfast"], "whether breakfast is included", ["with breakfast included", "without breakfast"]),
             ],
         },
@@ -52,15 +84,47 @@ pub const TRIP: Family = Family {
             who: false,
             keys: &["restaurant"],
             naming: Naming::Pair(
-                &["Bamboo", "Copper Pot", "Jade", "Lucky", "Olive", "Paper Lantern", "Red Maple", "Saffron", "Salt", "Stone Bridge", "Wild Thyme", "Harvest"],
+                &[
+                    "Bamboo",
+                    "Copper Pot",
+                    "Jade",
+                    "Lucky",
+                    "Olive",
+                    "Paper Lantern",
+                    "Red Maple",
+                    "Saffron",
+                    "Salt",
+                    "Stone Bridge",
+                    "Wild Thyme",
+                    "Harvest",
+                ],
                 &["Kitchen", "House", "Table", "Garden", "Corner", "Bistro", "Terrace", "Noodles"],
             ),
             rows: (60, 80),
             fields: &[
                 link(&["city"], "city", 0, "in {}"),
-                choice(&["cuisine"], "cuisine", &["noodles", "seafood", "vegetarian", "grill", "dumplings"], "with {} on the menu"),
-                number(&["price"], "price of a meal", (40, 320, 5), Measure::Money("¥"), ["where a meal costs at least {}", "where a meal costs at most {}"], ["the most expensive {}", "the cheapest {}"]),
-                number(&["rating"], "rating", (25, 50, 1), Measure::Tenths("star"), ["rated at least {} stars", "rated at most {} stars"], ["the best rated {}", "the worst rated {}"]),
+                choice(
+                    &["cuisine"],
+                    "cuisine",
+                    &["noodles", "seafood", "vegetarian", "grill", "dumplings"],
+                    "with {} on the menu",
+                ),
+                number(
+                    &["price"],
+                    "price of a meal",
+                    (40, 320, 5),
+                    Measure::Money("¥"),
+                    ["where a meal costs at least {}", "where a meal costs at most {}"],
+                    ["the most expensive {}", "the cheapest {}"],
+                ),
+                number(
+                    &["rating"],
+                    "rating",
+                    (25, 50, 1),
+                    Measure::Tenths("star"),
+                    ["rated at least {} stars", "rated at most {} stars"],
+                    ["the best rated {}", "the worst rated {}"],
+                ),
             ],
         },
         Entity {
@@ -75,8 +139,22 @@ pub const TRIP: Family = Family {
             rows: (38, 52),
             fields: &[
                 link(&["city"], "city", 0, "in {}"),
-                number(&["ticket"], "ticket price", (20, 260, 5), Measure::Money("¥"), ["with tickets of at least {}", "with tickets of at most {}"], ["the {} with the most expensive ticket", "the {} with the cheapest ticket"]),
-                number(&["rating"], "rating", (25, 50, 1), Measure::Tenths("star"), ["rated at least {} stars", "rated at most {} stars"], ["the best rated {}", "the worst rated {}"]),
+                number(
+                    &["ticket"],
+                    "ticket price",
+                    (20, 260, 5),
+                    Measure::Money("¥"),
+                    ["with tickets of at least {}", "with tickets of at most {}"],
+                    ["the {} with the most expensive ticket", "the {} with the cheapest ticket"],
+                ),
+                number(
+                    &["rating"],
+                    "rating",
+                    (25, 50, 1),
+                    Measure::Tenths("star"),
+                    ["rated at least {} stars", "rated at most {} stars"],
+                    ["the best rated {}", "the worst rated {}"],
+                ),
             ],
         },
     ],
@@ -147,7 +225,8 @@ pub fn tools() -> Vec<TableTool> {
         columns: columns.iter().map(|column| (*column).to_string()).collect(),
         page_size: None,
     };
-    let tool = |name: String, description: String, parameters, action| TableTool { name, description, parameters, action };
+    let tool =
+        |name: String, description: String, parameters, action| TableTool { name, description, parameters, action };
     let mut tools = Vec::new();
     let places = [("attraction", "attractions"), ("hotel", "hotels"), ("restaurant", "restaurants")];
     for (noun, table) in places {
@@ -163,10 +242,14 @@ pub fn tools() -> Vec<TableTool> {
     let transport = list("city_transport", &["kinds", "fare_cents"]);
     let local = "How one gets around in a city, and the fare in cents.".to_string();
     tools.push(tool("get_city_transport".into(), local, vec![by("city")], transport));
-    for (noun, table) in [("attraction", "attractions"), ("city", "cities"), ("hotel", "hotels"), ("restaurant", "restaurants")] {
+    for (noun, table) in
+        [("attraction", "attractions"), ("city", "cities"), ("hotel", "hotels"), ("restaurant", "restaurants")]
+    {
         let money = match noun {
             "city" => "climate, population, airport",
-            "hotel" => "city, price_cents (a night, in cents), rating (in tenths of a star: 40 is 4.0 stars), breakfast",
+            "hotel" => {
+                "city, price_cents (a night, in cents), rating (in tenths of a star: 40 is 4.0 stars), breakfast"
+            }
             "restaurant" => "city, cuisine, price_cents (a meal, in cents), rating (in tenths of a star)",
             _ => "city, ticket_cents (in cents), rating (in tenths of a star)",
         };

@@ -2,7 +2,8 @@
 //!
 //! G1: the solution passes, twice, with the same state, and every call follows its schema. G2: doing nothing fails, and
 //! so do empty answers. G3: of 200 random answers of the right form at most 1 in 100 passes. G4: changed right answers
-//! fail, or fit. G5: other right answers pass. G6: the answer depends on the tables and not on the prompt. G7: nothing
+//! fail, or fit. G5: other right answers pass. Ramp: what solves the task that this one was made from fails, or is
+//! cheaper. G6: the answer depends on the tables and not on the prompt. G7: nothing
 //! else may change. G9: calls and texts stay within bounds. G10: an environment has few tasks of one shape.
 
 mod form;
@@ -30,7 +31,7 @@ const MOST_CALLS: usize = 400;
 const MOST_TEXT: usize = 40_000;
 
 /// All gates, in the order they are passed.
-pub const GATES: [&str; 9] = ["G9", "G10", "G1", "G2", "G3", "G4", "G5", "G6", "G7"];
+pub const GATES: [&str; 10] = ["G9", "G10", "G1", "G2", "G3", "G4", "G5", "ramp", "G6", "G7"];
 
 /// Why a gate did not let a task pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,9 @@ pub(super) fn shape(goal: &Goal) -> String {
             JsonValue::Array(items) => items.iter().map(masked).collect(),
             JsonValue::Object(entries) => {
                 let entry = |(key, value): (&String, &JsonValue)| match key.as_str() {
-                    "value" | "number" | "days" | "least" | "most" if !value.is_boolean() => (key.clone(), JsonValue::Null),
+                    "value" | "number" | "days" | "least" | "most" if !value.is_boolean() => {
+                        (key.clone(), JsonValue::Null)
+                    }
                     _ => (key.clone(), masked(value)),
                 };
                 JsonValue::Object(entries.iter().map(entry).collect())
@@ -193,7 +196,7 @@ impl Candidate<'_> {
             if expected.problem(&given, &before).is_some() {
                 wrong.push(parent.clone());
             } else if trace.len() <= calls {
-                return Err(fails("G4", "what solved the easier task solves this one, at no more calls"));
+                return Err(fails("ramp", "what solved the easier task solves this one, at no more calls"));
             }
         }
         self.depends(&gold, trace.len())?;
@@ -236,7 +239,8 @@ impl Candidate<'_> {
         let fails = |reason: String| Failure { gate: "G5", reason };
         let mut answer = expected.answer(true).map_err(fails)?;
         if let JsonValue::Object(entries) = &answer {
-            answer = entries.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
+            answer =
+                entries.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
         }
         let changes = self.instance.database.changes(&after(self.instance, self.tools, &gold.calls));
         if let Some(problem) = expected.problem(&answer, &changes) {
@@ -292,12 +296,14 @@ impl Candidate<'_> {
         let table = wanted.first().and_then(|wanted| database.table(&wanted.table));
         if let (Some(tool), Some(table), Some(first)) = (tool, table, wanted.first()) {
             let place = table.place(&first.column).unwrap_or_default();
-            let spare = table.rows().iter().find(|row| {
-                row[place] != first.value && wanted.iter().all(|wanted| wanted.key != row[0])
-            });
+            let spare = table
+                .rows()
+                .iter()
+                .find(|row| row[place] != first.value && wanted.iter().all(|wanted| wanted.key != row[0]));
             if let (Some(spare), Some(call)) = (spare, gold.calls.first()) {
                 let mut call = call.clone();
-                let key = tool.parameter(&crate::environment::tables::Role::Key).map(|parameter| parameter.name.clone());
+                let key =
+                    tool.parameter(&crate::environment::tables::Role::Key).map(|parameter| parameter.name.clone());
                 if let (Some(key), JsonValue::Object(arguments)) = (key, &mut call.arguments) {
                     arguments.insert(key, spare[0].to_json());
                 }

@@ -125,8 +125,13 @@ pub struct ToolSource<'a> {
 }
 
 impl ToolSource<'_> {
-    fn run(&mut self, plan: &Plan<'_>, table: &str, columns: &BTreeSet<String>, only: &[(String, Vec<Value>)])
-    -> Result<Vec<Row>, String> {
+    fn run(
+        &mut self,
+        plan: &Plan<'_>,
+        table: &str,
+        columns: &BTreeSet<String>,
+        only: &[(String, Vec<Value>)],
+    ) -> Result<Vec<Row>, String> {
         let schema = self.schema.table(table).ok_or("no such table")?;
         let (_, known, paged) = listed(plan.list).ok_or("no list")?;
         let (column, values) = match &plan.by {
@@ -147,7 +152,8 @@ impl ToolSource<'_> {
                 }
                 if let Some(detail) = plan.detail {
                     let more = self.detail(detail, &cells[0], columns)?;
-                    let names: Vec<String> = columns.iter().filter(|name| **name != schema.key().name).cloned().collect();
+                    let names: Vec<String> =
+                        columns.iter().filter(|name| **name != schema.key().name).cloned().collect();
                     for name in &names {
                         fill(schema, &mut cells, std::slice::from_ref(name), &more[name.as_str()])?;
                     }
@@ -187,7 +193,11 @@ impl ToolSource<'_> {
         let key_name = table.map(|table| table.key().name.clone()).unwrap_or_default();
         let names: Vec<&String> = columns.iter().filter(|name| **name != key_name).collect();
         let arguments = tool.parameters.iter().map(|parameter| {
-            let value = if parameter.role == Role::Key { key.to_json() } else { JsonValue::from(names.clone().into_iter().cloned().collect::<Vec<String>>()) };
+            let value = if parameter.role == Role::Key {
+                key.to_json()
+            } else {
+                JsonValue::from(names.clone().into_iter().cloned().collect::<Vec<String>>())
+            };
             (parameter.name.clone(), value)
         });
         (self.call)(tool, arguments.collect())
@@ -214,8 +224,12 @@ impl Source for ToolSource<'_> {
         self.schema.place(table, column)
     }
 
-    fn fetch(&mut self, table: &str, columns: &BTreeSet<String>, only: &[(String, Vec<Value>)])
-    -> Result<Vec<Row>, String> {
+    fn fetch(
+        &mut self,
+        table: &str,
+        columns: &BTreeSet<String>,
+        only: &[(String, Vec<Value>)],
+    ) -> Result<Vec<Row>, String> {
         let given: Vec<&str> = only.iter().map(|(column, _)| column.as_str()).collect();
         let tools = self.tools;
         let plan = plan(tools, self.schema, table, columns, &given)?;
@@ -225,9 +239,9 @@ impl Source for ToolSource<'_> {
 
 /// The tool that sets a column.
 pub fn setter<'a>(tools: &'a [TableTool], table: &str, column: &str) -> Option<&'a TableTool> {
-    tools.iter().find(|tool| {
-        matches!(&tool.action, Action::Set { table: t, column: c, .. } if t == table && c == column)
-    })
+    tools
+        .iter()
+        .find(|tool| matches!(&tool.action, Action::Set { table: t, column: c, .. } if t == table && c == column))
 }
 
 /// Solves a task with its tools alone, the submission among the calls, and returns the answer.

@@ -173,8 +173,7 @@ impl Printer<'_> {
             }
         };
         let found = self.name("rows");
-        let condition =
-            if conditions.is_empty() { String::new() } else { format!(" if {}", conditions.join(" and ")) };
+        let condition = if conditions.is_empty() { String::new() } else { format!(" if {}", conditions.join(" and ")) };
         self.line(&format!("{found} = [r for r in {base}{condition}]"));
         if let Some(extreme) = &rows.extreme {
             let (function, column) = (if extreme.most { "max" } else { "min" }, quoted(&extreme.column));
@@ -309,9 +308,8 @@ impl Printer<'_> {
                 }
             }
             Goal::Figures { figures } => {
-                let entries = figures.iter().map(|(name, scalar)| {
-                    Ok(format!("{}: {}", quoted(name), self.scalar(scalar)?))
-                });
+                let entries =
+                    figures.iter().map(|(name, scalar)| Ok(format!("{}: {}", quoted(name), self.scalar(scalar)?)));
                 let object = format!("{{{}}}", entries.collect::<Result<Vec<_>, String>>()?.join(", "));
                 match solves {
                     true => self.line(&format!("answer = {object}")),

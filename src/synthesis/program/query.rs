@@ -156,8 +156,12 @@ pub trait Source {
     ///
     /// # Errors
     /// The rows can't be had; the text says why.
-    fn fetch(&mut self, table: &str, columns: &BTreeSet<String>, only: &[(String, Vec<Value>)])
-    -> Result<Vec<Row>, String>;
+    fn fetch(
+        &mut self,
+        table: &str,
+        columns: &BTreeSet<String>,
+        only: &[(String, Vec<Value>)],
+    ) -> Result<Vec<Row>, String>;
 }
 
 impl Source for &Database {
@@ -220,8 +224,7 @@ impl Rows {
                     ready.push(Ready::Compare(source.place(&self.table, column)?, *comparison, value));
                 }
                 Filter::Linked { column, rows } => {
-                    let keys: BTreeSet<Value> =
-                        rows.find(source, &[])?.iter().map(|row| row[0].clone()).collect();
+                    let keys: BTreeSet<Value> = rows.find(source, &[])?.iter().map(|row| row[0].clone()).collect();
                     only.push((column.clone(), keys.iter().cloned().collect()));
                     ready.push(Ready::Among(source.place(&self.table, column)?, keys, true));
                 }
@@ -291,9 +294,9 @@ impl Scalar {
         let found = rows.find(source, &[column.as_str()])?;
         let numbers = || found.iter().filter_map(|row| row[at].number());
         Ok(match self {
-            Self::Shift { days, .. } => numbers().max().map_or(Value::Null, |latest| {
-                Value::Date(Date::from_days(latest.saturating_add(*days)))
-            }),
+            Self::Shift { days, .. } => {
+                numbers().max().map_or(Value::Null, |latest| Value::Date(Date::from_days(latest.saturating_add(*days))))
+            }
             Self::Span { .. } => {
                 Value::Integer(numbers().max().unwrap_or_default() - numbers().min().unwrap_or_default())
             }

@@ -9,7 +9,7 @@ use super::query::{Comparison, Rows, Source};
 use crate::environment::tables::{Row, Value};
 
 /// The most rows that are tried before a search gives up.
-const MOST_STEPS: usize = 2_000_000;
+const MOST_STEPS: usize = 100_000;
 
 /// Slots in groups, and what must hold between them. The answer is a list with an object for each group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,8 +151,8 @@ impl Constraint {
 pub struct Filling<'a> {
     slots: &'a Slots,
     candidates: Vec<BTreeMap<Value, Row>>,
-    /// Places of the columns, by slot and name.
-    places: BTreeMap<(usize, String), usize>,
+    /// Places of the columns of each slot, by name.
+    places: Vec<BTreeMap<String, usize>>,
 }
 
 impl Slots {
@@ -174,13 +174,12 @@ impl Slots {
     /// As [`Rows::find`].
     pub fn filling(&self, source: &mut dyn Source) -> Result<Filling<'_>, String> {
         let mut candidates: Vec<BTreeMap<Value, Row>> = Vec::new();
-        let mut places = BTreeMap::new();
+        let mut places = Vec::new();
         let slots: Vec<&Slot> = self.all().collect();
         let columns: Vec<BTreeSet<String>> = (0..slots.len()).map(|at| self.columns(at)).collect();
         for (at, slot) in slots.iter().enumerate() {
-            for column in &columns[at] {
-                places.insert((at, column.clone()), source.place(&slot.rows.table, column)?);
-            }
+            let place = |column: &String| Ok((column.clone(), source.place(&slot.rows.table, column)?));
+            places.push(columns[at].iter().map(place).collect::<Result<BTreeMap<_, _>, String>>()?);
             // Slots of the same rows are asked for once.
             let same = (0..at).find(|other| slots[*other].rows == slot.rows && columns[*other] == columns[at]);
             candidates.push(match same {
@@ -200,9 +199,8 @@ impl Slots {
         let mut keys = keys.iter();
         let groups = self.groups.iter().map(|group| {
             let given = group.given.iter().map(|(name, value)| (name.clone(), JsonValue::from(value.as_str())));
-            let slots = group.slots.iter().map(|slot| {
-                (slot.name.clone(), keys.next().map_or(JsonValue::Null, Value::to_json))
-            });
+            let slots =
+                group.slots.iter().map(|slot| (slot.name.clone(), keys.next().map_or(JsonValue::Null, Value::to_json)));
             JsonValue::Object(given.chain(slots.collect::<Vec<_>>()).collect::<Map<_, _>>())
         });
         groups.collect()
@@ -222,7 +220,7 @@ impl<'a> Filling<'a> {
 
     fn holds(&self, constraint: &Constraint, rows: &[&Row]) -> bool {
         let cell = |slot: usize, column: &str| -> Option<&Value> {
-            let at = self.places.get(&(slot, column.to_string()))?;
+            let at = self.places.get(slot)?.get(column)?;
             rows.get(slot).map(|row| &row[*at])
         };
         match constraint {
@@ -261,9 +259,24 @@ impl<'a> Filling<'a> {
         for constraint in &self.slots.constraints {
             due.get_mut(constraint.last()).ok_or("a constraint names no slot")?.push(constraint);
         }
-        let ordered: Vec<Vec<&Row>> = self.candidates.iter().map(|rows| {
-            if backwards { rows.values().rev().collect() } else { rows.values().collect() }
-        }).collect();
+        let ordered: Vec<Vec<&Row>> = self
+            .candidates
+            .iter()
+            .map(|rows| if backwards { rows.values().rev().collect() } else { rows.values().collect() })
+            .collect();
+        // Rows by the key that they refer to, where a slot is linked to an earlier one: others can't fit.
+        let linked: Vec<Option<(usize, BTreeMap<&Value, Vec<&Row>>)>> = (0..count)
+            .map(|at| {
+                let (column, other) = due[at].iter().find_map(|constraint| match constraint {
+                    Constraint::Link { slot, column, other } if *slot == at && *other < at => Some((column, *other)),
+                    _ => None,
+                })?;
+                let place = *self.places[at].get(column)?;
+                let mut rows: BTreeMap<&Value, Vec<&Row>> = BTreeMap::new();
+                ordered[at].iter().for_each(|row| rows.entry(&row[place]).or_default().push(row));
+                Some((other, rows))
+            })
+            .collect();
         let mut next = vec![0usize; count];
         let mut chosen: Vec<&Row> = Vec::new();
         for _ in 0..MOST_STEPS {
@@ -271,7 +284,11 @@ impl<'a> Filling<'a> {
             if at == count {
                 return Ok(chosen.iter().map(|row| row[0].clone()).collect());
             }
-            if let Some(row) = ordered[at].get(next[at]) {
+            let rows = match &linked[at] {
+                Some((other, rows)) => rows.get(&chosen[*other][0]).map_or(&[][..], Vec::as_slice),
+                None => &ordered[at],
+            };
+            if let Some(row) = rows.get(next[at]) {
                 next[at] += 1;
                 chosen.push(row);
                 if !due[at].iter().all(|constraint| self.holds(constraint, &chosen)) {

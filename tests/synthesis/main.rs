@@ -1,0 +1,6 @@
+//! Worlds of tables, and the tasks that are made in them.
+
+mod files;
+mod programs;
+mod tables;
+mod tasks;
