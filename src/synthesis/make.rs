@@ -236,7 +236,7 @@ impl Making {
         for (step, parent) in kept {
             let goal = step.draft.goal(&self.instance);
             let trace = match run(&self.instance, &self.instance.tools, &goal, None) {
-                Ok((trace, answer, _)) if answer.to_string() == step.passed.gold.answer => trace,
+                Ok((trace, answer, _)) if is_text(&answer, &step.passed.gold.answer) => trace,
                 other => {
                     self.rejects.push(Reject {
                         environment: self.instance.index,
@@ -276,4 +276,10 @@ impl Making {
         }
         Output { environment, tasks, rejects: self.rejects, examined: self.examined }
     }
+}
+
+/// Whether an answer prints as `text`.
+fn is_text(answer: &serde_json::Value, text: &str) -> bool {
+    let printed = answer.to_string();
+    printed == text
 }

@@ -246,7 +246,8 @@ impl Candidate<'_> {
         if let Some(problem) = expected.problem(&answer, &changes) {
             return Err(fails(problem));
         }
-        if answer.to_string() != gold.answer {
+        let text = answer.to_string();
+        if text != gold.answer {
             found.push(Attempt { answer: answer.to_string(), calls: gold.calls.clone() });
         }
         Ok(())

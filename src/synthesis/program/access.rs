@@ -114,6 +114,9 @@ fn plan_within<'a>(
     Err(format!("no tools give {} of {table}", columns.join(", ")))
 }
 
+/// Makes a call of a tool with its arguments.
+pub type MakeCall<'a> = dyn FnMut(&TableTool, Map<String, JsonValue>) -> Result<JsonValue, String> + 'a;
+
 /// Rows through tools. Of the tables only the columns are looked at.
 pub struct ToolSource<'a> {
     /// The tools.
@@ -121,7 +124,7 @@ pub struct ToolSource<'a> {
     /// The tables, for their columns.
     pub schema: &'a Database,
     /// Makes a call.
-    pub call: &'a mut dyn FnMut(&TableTool, Map<String, JsonValue>) -> Result<JsonValue, String>,
+    pub call: &'a mut MakeCall<'a>,
 }
 
 impl ToolSource<'_> {
@@ -252,7 +255,7 @@ pub fn solve(
     goal: &Goal,
     tools: &[TableTool],
     schema: &Database,
-    call: &mut dyn FnMut(&TableTool, Map<String, JsonValue>) -> Result<JsonValue, String>,
+    call: &mut MakeCall<'_>,
 ) -> Result<JsonValue, String> {
     let expected: Expected<'_> = goal.expected(&mut ToolSource { tools, schema, call: &mut *call })?;
     let answer = expected.answer(false)?;

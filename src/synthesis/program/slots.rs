@@ -8,6 +8,9 @@ use serde_json::{Map, Value as JsonValue};
 use super::query::{Comparison, Rows, Source};
 use crate::environment::tables::{Row, Value};
 
+/// Rows by the value of a column.
+type RowsByKey<'a> = BTreeMap<&'a Value, Vec<&'a Row>>;
+
 /// The most rows that are tried before a search gives up.
 const MOST_STEPS: usize = 100_000;
 
@@ -265,14 +268,14 @@ impl<'a> Filling<'a> {
             .map(|rows| if backwards { rows.values().rev().collect() } else { rows.values().collect() })
             .collect();
         // Rows by the key that they refer to, where a slot is linked to an earlier one: others can't fit.
-        let linked: Vec<Option<(usize, BTreeMap<&Value, Vec<&Row>>)>> = (0..count)
+        let linked: Vec<Option<(usize, RowsByKey<'_>)>> = (0..count)
             .map(|at| {
                 let (column, other) = due[at].iter().find_map(|constraint| match constraint {
                     Constraint::Link { slot, column, other } if *slot == at && *other < at => Some((column, *other)),
                     _ => None,
                 })?;
                 let place = *self.places[at].get(column)?;
-                let mut rows: BTreeMap<&Value, Vec<&Row>> = BTreeMap::new();
+                let mut rows = RowsByKey::new();
                 ordered[at].iter().for_each(|row| rows.entry(&row[place]).or_default().push(row));
                 Some((other, rows))
             })
