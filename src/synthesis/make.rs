@@ -139,7 +139,9 @@ impl Making {
     fn chain(&mut self, chain: usize, levels: RangeInclusive<u8>) -> Result<Vec<Step>, ToolError> {
         let stream = self.instance.stream(&format!("chain/{chain}"));
         let span = i64::from(levels.end().saturating_sub(*levels.start()));
-        let last = i64::from(*levels.end()) - stream.child("last").between(0, span);
+        // The higher of two draws: chains end early often enough.
+        let mut ends = stream.child("last");
+        let last = i64::from(*levels.end()) - ends.between(0, span).min(ends.between(0, span));
         let mut steps: Vec<Step> = Vec::new();
         for level in 1..=u8::try_from(last).unwrap_or(1) {
             let mut next = None;

@@ -169,7 +169,7 @@ impl Fit {
         let rows = self.subject.words(instance, true);
         let mut text = match wording {
             0 => format!("Please choose {count} different {rows}."),
-            1 => format!("I need {count} different {rows} that go together."),
+            1 => format!("I need a set of {count} different {rows}."),
             _ => format!("Could you pick {count} different {rows} for me?"),
         };
         for condition in &self.conditions {
@@ -184,7 +184,11 @@ impl Fit {
                     };
                     let label = field.label.trim_start_matches("number of ");
                     if label == field.label {
-                        format!("Added up, their {label} must not exceed {}.", shown(field, &value))
+                        let unit = match field.sort {
+                            Sort::Number { measure: Measure::Sum(unit), .. } => format!(" {unit}"),
+                            _ => String::new(),
+                        };
+                        format!("Added up, their {label} must not exceed {}{unit}.", shown(field, &value))
                     } else {
                         format!("Together they may have at most {} {label}.", shown(field, &value))
                     }

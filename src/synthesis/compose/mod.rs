@@ -195,7 +195,8 @@ impl Draft {
     /// The prompt.
     pub fn prompt(&self, instance: &Instance, stream: &mut Stream) -> String {
         let setting = stream.word(instance.family.settings);
-        let wording = stream.below(3);
+        let drawn = stream.below(3);
+        let wording = if self.condition.is_some() { 0 } else { drawn };
         let question = self.ask.question(instance, wording);
         let question = match &self.condition {
             None => question,
@@ -292,8 +293,12 @@ impl Ask {
     fn question(&self, instance: &Instance, wording: usize) -> String {
         match self {
             Self::Row(subject, extra) => {
-                let (rows, label) = (subject.words(instance, false), extra.label);
+                let label = extra.label;
                 let their = if subject.made(instance).entity.who { "their" } else { "its" };
+                if let Some((all, one)) = subject.among(instance) {
+                    return format!("Look at all {all}. Please find {one}, and tell me {their} {label}.");
+                }
+                let rows = subject.words(instance, false);
                 match wording {
                     0 => format!("Please find {rows}, and tell me {their} {label}."),
                     1 => format!("I'm looking for {rows}; I also need {their} {label}."),
@@ -312,8 +317,10 @@ impl Ask {
                 let rows = subject.words(instance, true);
                 let label = extra.label;
                 let second = match second {
-                    Second::Sum if label.starts_with("number of") => format!("what the total {label} is"),
-                    Second::Sum => format!("what their total {label} is"),
+                    Second::Sum => match label.strip_prefix("number of ") {
+                        Some(things) => format!("how many {things} that makes in total"),
+                        None => format!("what the sum of their {label} is"),
+                    },
                     Second::Span => format!("how many days lie between the earliest and the latest {label} among them"),
                     Second::Shift(days) => format!("which date is {days} days after the latest {label} among them"),
                 };

@@ -109,9 +109,6 @@ impl Subject {
     /// The noun with all conditions, and the superlative around them.
     pub fn words(&self, instance: &Instance, plural: bool) -> String {
         let entity = self.made(instance).entity;
-        // A superlative behind a long phrase would seem to be about its last noun.
-        let among = self.extreme.as_ref().filter(|_| self.nested() > 0);
-        let plural = plural || among.is_some();
         let mut text = if plural { entity.plural } else { entity.noun }.to_string();
         let mut pieces: Vec<&Piece> = self.pieces.iter().collect();
         pieces.sort_by_key(|piece| piece.rank);
@@ -129,10 +126,16 @@ impl Subject {
             last = Some(piece);
         }
         match &self.extreme {
-            Some((_, words)) if among.is_some() => format!("among all {text}, {}", words.replace("{}", "one")),
             Some((_, words)) => words.replace("{}", &text),
             None => text,
         }
+    }
+
+    /// The rows and the superlative apart: behind a long phrase it would seem to be about the last noun.
+    pub fn among(&self, instance: &Instance) -> Option<(String, String)> {
+        let (_, words) = self.extreme.as_ref().filter(|_| self.nested() > 0)?;
+        let all = Self { extreme: None, ..self.clone() };
+        Some((all.words(instance, true), words.replace("{}", "one")))
     }
 
     /// Whether a column is spoken of already.
@@ -158,6 +161,10 @@ impl Subject {
         let table = instance.database.table(&made.name)?;
         let at = table.place(column)?;
         let value = stream.pick(table.rows())?[at].clone();
+        if value.number() == Some(1) {
+            // The phrases are for several.
+            return None;
+        }
         let (comparison, words) = match &field.sort {
             Sort::Choice { phrase, .. } | Sort::Status { phrase, .. } | Sort::Link { phrase, .. } => {
                 (Comparison::Equal, *phrase)

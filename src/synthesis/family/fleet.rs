@@ -53,7 +53,7 @@ pub(super) const FLEET: Family = Family {
                 ),
                 date(
                     &["licence_until", "licence_expiry"],
-                    "expiry of the licence",
+                    "licence expiry date",
                     (20_300, 1_400),
                     ["whose licence runs until {} or longer", "whose licence expires on or before {}"],
                     ["the {} whose licence is valid longest", "the {} whose licence expires first"],

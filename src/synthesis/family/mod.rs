@@ -1,11 +1,17 @@
 //! Families of environments, each as data: tables, columns, and the words for them.
 
 mod clinic;
+mod courses;
 mod fleet;
+mod league;
 mod lexicon;
 mod library;
 mod market;
+mod museum;
+mod payroll;
+mod rentals;
 mod support;
+mod telecom;
 pub mod trip;
 
 pub use lexicon::Naming;
@@ -168,8 +174,20 @@ const fn link(names: &'static [&'static str], label: &'static str, table: usize,
 }
 
 /// All families, the trip planner first.
-pub const FAMILIES: &[&Family] =
-    &[&trip::TRIP, &library::LIBRARY, &market::MARKET, &clinic::CLINIC, &fleet::FLEET, &support::SUPPORT];
+pub const FAMILIES: &[&Family] = &[
+    &trip::TRIP,
+    &library::LIBRARY,
+    &market::MARKET,
+    &clinic::CLINIC,
+    &fleet::FLEET,
+    &support::SUPPORT,
+    &courses::COURSES,
+    &museum::MUSEUM,
+    &league::LEAGUE,
+    &payroll::PAYROLL,
+    &telecom::TELECOM,
+    &rentals::RENTALS,
+];
 
 /// The family of a name.
 pub fn family(name: &str) -> Option<&'static Family> {

@@ -377,9 +377,8 @@ impl Printer<'_> {
         let names: Vec<&str> = pools.iter().map(|(name, ..)| name.as_str()).collect();
         self.line(&format!("pools = [{}]", names.join(", ")));
         self.line("checks = [");
-        for at in 0..pools.len() {
-            let due = slots.constraints.iter().filter(|constraint| constraint.last() == at);
-            let due = due.map(|constraint| Ok(format!("lambda p: {}", self.constraint(constraint, &tables)?)));
+        for due in slots.due() {
+            let due = due.iter().map(|constraint| Ok(format!("lambda p: {}", self.constraint(constraint, &tables)?)));
             let due = due.collect::<Result<Vec<_>, String>>()?;
             self.line(&format!("    [{}],", due.join(", ")));
         }

@@ -171,6 +171,30 @@ impl Slots {
         looks.into_iter().filter(|(other, _)| *other == slot).map(|(_, column)| column).collect()
     }
 
+    /// The constraints by the slot that decides them. Whether values are distinct is decided at each of its slots: a
+    /// search that saw it at the last one alone would not end.
+    pub fn due(&self) -> Vec<Vec<Constraint>> {
+        let mut due = vec![Vec::new(); self.all().count()];
+        let mut push = |constraint: Constraint| {
+            if let Some(due) = due.get_mut(constraint.last()) {
+                due.push(constraint);
+            }
+        };
+        for constraint in &self.constraints {
+            match constraint {
+                Constraint::Distinct { slots, column } => {
+                    let mut slots = slots.clone();
+                    slots.sort_unstable();
+                    for count in 2..=slots.len() {
+                        push(Constraint::Distinct { slots: slots[..count].to_vec(), column: column.clone() });
+                    }
+                }
+                other => push(other.clone()),
+            }
+        }
+        due
+    }
+
     /// Gets the rows that the slots may be.
     ///
     /// # Errors
@@ -258,10 +282,7 @@ impl<'a> Filling<'a> {
     /// There is none, or none was found in time.
     pub fn solve(&self, backwards: bool) -> Result<Vec<Value>, String> {
         let count = self.candidates.len();
-        let mut due: Vec<Vec<&Constraint>> = vec![Vec::new(); count];
-        for constraint in &self.slots.constraints {
-            due.get_mut(constraint.last()).ok_or("a constraint names no slot")?.push(constraint);
-        }
+        let due = self.slots.due();
         let ordered: Vec<Vec<&Row>> = self
             .candidates
             .iter()

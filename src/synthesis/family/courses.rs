@@ -1,0 +1,152 @@
+//! A college: lecturers, courses, students, enrolments.
+
+use super::{Entity, Family, Measure, Naming, choice, date, link, number, status};
+
+pub(super) const COURSES: Family = Family {
+    name: "courses",
+    settings: &[
+        "I work in the registry of a small college.",
+        "The new term begins soon and I'm checking our courses.",
+        "I'm the head of studies and have to prepare a meeting.",
+    ],
+    tables: &[
+        Entity {
+            noun: "lecturer",
+            plural: "lecturers",
+            who: true,
+            keys: &["lecturer", "teacher", "lecturer_name"],
+            naming: Naming::Person,
+            rows: (12, 22),
+            fields: &[
+                choice(
+                    &["department", "faculty"],
+                    "department",
+                    &["physics", "history", "law", "music", "biology"],
+                    "from the {} department",
+                ),
+                number(
+                    &["office_hours", "hours_weekly"],
+                    "office hours",
+                    (1, 14, 1),
+                    Measure::Sum("hours"),
+                    ["with at least {} office hours a week", "with at most {} office hours a week"],
+                    ["the {} with the most office hours", "the {} with the fewest office hours"],
+                ),
+                date(
+                    &["hired", "employed_since"],
+                    "date of hire",
+                    (14_600, 5_400),
+                    ["hired on or after {}", "hired on or before {}"],
+                    ["the most recently hired {}", "the longest serving {}"],
+                ),
+            ],
+        },
+        Entity {
+            noun: "course",
+            plural: "courses",
+            who: false,
+            keys: &["course", "course_title", "title"],
+            naming: Naming::Pair(
+                &["Introduction to", "Advanced", "Topics in", "Practical", "Foundations of", "A Survey of"],
+                &[
+                    "Optics",
+                    "Contract Law",
+                    "Counterpoint",
+                    "Genetics",
+                    "Medieval Trade",
+                    "Mechanics",
+                    "Ecology",
+                    "Archives",
+                    "Acoustics",
+                    "Statistics",
+                ],
+            ),
+            rows: (30, 48),
+            fields: &[
+                link(&["lecturer", "taught_by", "teacher"], "lecturer", 0, "taught by {}"),
+                choice(
+                    &["language", "taught_in"],
+                    "language",
+                    &["English", "French", "German", "Spanish"],
+                    "held in {}",
+                ),
+                number(
+                    &["credits", "credit_points"],
+                    "number of credits",
+                    (2, 12, 1),
+                    Measure::Sum("credits"),
+                    ["worth at least {} credits", "worth at most {} credits"],
+                    ["the {} worth most credits", "the {} worth fewest credits"],
+                ),
+                number(
+                    &["capacity", "places"],
+                    "capacity",
+                    (8, 220, 1),
+                    Measure::Sum("places"),
+                    ["with room for at least {} students", "with room for at most {} students"],
+                    ["the {} with the largest capacity", "the {} with the smallest capacity"],
+                ),
+            ],
+        },
+        Entity {
+            noun: "student",
+            plural: "students",
+            who: true,
+            keys: &["student", "student_name"],
+            naming: Naming::Person,
+            rows: (26, 42),
+            fields: &[
+                number(
+                    &["semester", "term"],
+                    "semester",
+                    (1, 12, 1),
+                    Measure::Level("semester"),
+                    ["in semester {} or later", "in semester {} or earlier"],
+                    ["the most advanced {}", "the {} in the earliest semester"],
+                ),
+                number(
+                    &["fees", "fees_due"],
+                    "open fees",
+                    (0, 900, 10),
+                    Measure::Money("£"),
+                    ["owing at least {} in fees", "owing at most {} in fees"],
+                    ["the {} with the highest open fees", "the {} with the lowest open fees"],
+                ),
+            ],
+        },
+        Entity {
+            noun: "enrolment",
+            plural: "enrolments",
+            who: false,
+            keys: &["enrolment_id", "enrolment", "id"],
+            naming: Naming::Code("EN"),
+            rows: (50, 85),
+            fields: &[
+                link(&["course", "course_title"], "course", 1, "in {}"),
+                link(&["student", "student_name"], "student", 2, "of {}"),
+                date(
+                    &["enrolled", "enrolled_on"],
+                    "date of enrolment",
+                    (20_300, 90),
+                    ["made on or after {}", "made on or before {}"],
+                    ["the latest {}", "the earliest {}"],
+                ),
+                number(
+                    &["score", "points"],
+                    "score",
+                    (0, 100, 1),
+                    Measure::Level("points"),
+                    ["with a score of at least {}", "with a score of at most {}"],
+                    ["the {} with the highest score", "the {} with the lowest score"],
+                ),
+                status(
+                    &["status", "state"],
+                    &["applied", "admitted", "finished", "withdrawn"],
+                    "with the status {}",
+                    ("applied", "admitted"),
+                    "Admit {} (set the status to admitted)",
+                ),
+            ],
+        },
+    ],
+};
