@@ -25,6 +25,13 @@ const VERBS: &[Verbs] = &[
 const UNSEEN: Verbs =
     Verbs { list: "enumerate", get: "retrieve", search: "scan", range: "restrict", set: "assign", figure: "evaluate" };
 
+/// The words that Python does not take as names.
+const KEYWORDS: &[&str] = &[
+    "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else", "except",
+    "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise",
+    "return", "try", "while", "with", "yield",
+];
+
 /// What a tool does, for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -134,9 +141,10 @@ impl Style {
         }
     }
 
-    /// The name of a parameter.
+    /// The name of a parameter, which Python takes as one too.
     pub fn parameter(&self, name: &str) -> String {
-        self.cased(name)
+        let name = self.cased(name);
+        if KEYWORDS.contains(&name.as_str()) { format!("{name}_value") } else { name }
     }
 
     /// The name of a tool: what it does, to what, and what follows ("by city").

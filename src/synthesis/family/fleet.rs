@@ -69,7 +69,7 @@ pub(super) const FLEET: Family = Family {
             rows: (26, 44),
             fields: &[
                 link(&["depot", "stationed_at", "site"], "depot", 0, "stationed at {}"),
-                choice(&["type", "class"], "type", &["van", "box truck", "flatbed", "tanker"], "of the type {}"),
+                choice(&["type", "body"], "type", &["van", "box truck", "flatbed", "tanker"], "of the type {}"),
                 number(
                     &["payload", "max_load"],
                     "payload",
