@@ -1,5 +1,6 @@
 //! Worlds of tables, and the tasks that are made in them.
 
+mod families;
 mod files;
 mod programs;
 mod tables;

@@ -72,13 +72,16 @@ impl Fit {
     fn value(&self, instance: &Instance, column: &str, stream: &mut Stream) -> Option<Value> {
         let table = instance.database.table(&self.subject.made(instance).name)?;
         let at = table.place(column)?;
-        stream.pick(table.rows()).map(|row| row[at].clone())
+        stream.pick(table.rows()).map(|row| row[at].clone()).filter(|value| *value != Value::Null)
     }
 
     fn budget(&self, instance: &Instance, stream: &mut Stream) -> Option<Condition> {
         let mut columns = self.numbers(instance);
-        columns.retain(|(_, field)| {
-            matches!(field.sort, Sort::Number { measure: Measure::Sum(_) | Measure::Money(_), .. })
+        // What is not recorded has no sum.
+        let made = self.subject.made(instance);
+        columns.retain(|(column, field)| {
+            !made.is_nullable(column)
+                && matches!(field.sort, Sort::Number { measure: Measure::Sum(_) | Measure::Money(_), .. })
         });
         let (column, field) = stream.pick(&columns)?.clone();
         Some(Condition::Budget(column, field, stream.between(5, 45)))
@@ -89,7 +92,9 @@ impl Fit {
         let columns: Vec<_> = made
             .columns
             .iter()
-            .filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. }))
+            .filter(|(column, field)| {
+                !made.is_nullable(column) && matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. })
+            })
             .collect();
         let (column, field) = *stream.pick(&columns)?;
         Some(Condition::Distinct(column.clone(), field.label))
@@ -172,6 +177,7 @@ impl Fit {
             1 => format!("I need a set of {count} different {rows}."),
             _ => format!("Could you pick {count} different {rows} for me?"),
         };
+        text.push_str(&self.subject.rest(wording));
         for condition in &self.conditions {
             text.push(' ');
             text.push_str(&match condition {
