@@ -135,3 +135,19 @@ fn answers_name_their_entries_as_the_style_does() {
     }
     assert!(camel > 5 && snake > 5, "{camel}, {snake}");
 }
+
+/// Phrases are for several rows; a sentence about one changes the verb after "that" or "who", and has to know it.
+#[test]
+fn the_verbs_of_relative_clauses_are_known() {
+    let present = ["are", "have", "do", "belong", "eat", "play", "run", "sell", "sing", "sit", "work"];
+    let same = ["can", "must", "cost", "drove"];
+    let fields = FAMILIES.iter().flat_map(|family| family.tables).flat_map(|entity| entity.fields);
+    for field in fields {
+        let flags = if let Sort::Flag { phrases } = field.sort { phrases.to_vec() } else { Vec::new() };
+        for phrase in phrases(field).into_iter().chain(flags) {
+            let mut words = phrase.split(' ');
+            let (Some("that" | "who"), Some(verb)) = (words.next(), words.next()) else { continue };
+            assert!(present.contains(&verb) || same.contains(&verb) || verb.ends_with("ed"), "{phrase}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Choices of several rows that have to fit together.
 
-use super::phrase::{Subject, article, shown};
+use super::phrase::{Subject, article, shown, singular};
 use crate::environment::tables::Value;
 use crate::synthesis::family::{Field, Measure, Sort};
 use crate::synthesis::instance::Instance;
@@ -133,6 +133,14 @@ impl Fit {
         (limit + step - 1) / step * step
     }
 
+    /// Whether every budget leaves something to be spent.
+    pub fn is_sound(&self, instance: &Instance) -> bool {
+        self.conditions.iter().all(|condition| match condition {
+            Condition::Budget(column, _, of_100) => self.limit(instance, column, *of_100) > 0,
+            _ => true,
+        })
+    }
+
     pub fn slots(&self, instance: &Instance) -> Slots {
         let made = self.subject.made(instance);
         let slots: Vec<usize> = (0..self.count).collect();
@@ -175,7 +183,7 @@ impl Fit {
         let mut text = match wording {
             0 => format!("Please choose {count} different {rows}."),
             1 => format!("I need a set of {count} different {rows}."),
-            _ => format!("Could you pick {count} different {rows} for me?"),
+            _ => format!("Could you pick {count} different {rows}?"),
         };
         text.push_str(&self.subject.rest(wording));
         for condition in &self.conditions {
@@ -231,7 +239,9 @@ impl Fit {
 /// The words for a smallest (0) or largest (1) value.
 fn bound(field: &Field, which: usize, value: &Value) -> String {
     match &field.sort {
-        Sort::Number { bounds, .. } | Sort::Date { bounds, .. } => bounds[which].replace("{}", &shown(field, value)),
+        Sort::Number { bounds, .. } | Sort::Date { bounds, .. } => {
+            singular(&bounds[which].replace("{}", &shown(field, value)))
+        }
         _ => String::new(),
     }
 }

@@ -188,7 +188,8 @@ impl Draft {
                     && rows.iter().filter(|row| at.is_some_and(|at| row[at] != Value::Null)).count() >= 2
             }
             Ask::Change(subject, _) => (1..=20).contains(&found(&subject.rows(instance))),
-            Ask::Fit(_) | Ask::Trip(_) => true,
+            Ask::Fit(fit) => fit.is_sound(instance),
+            Ask::Trip(_) => true,
         }
     }
 

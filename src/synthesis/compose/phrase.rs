@@ -90,6 +90,21 @@ fn joined(last: &str, text: &str, between: &str) -> String {
     format!(" and {}", text.strip_prefix("with ").unwrap_or(text))
 }
 
+/// A condition on one row: "that are open" becomes "that is open".
+pub(super) fn singular(text: &str) -> String {
+    let mut words = text.splitn(3, ' ');
+    let (Some(first @ ("that" | "who")), Some(verb)) = (words.next(), words.next()) else { return text.to_string() };
+    let verb = match verb {
+        "are" => "is".to_string(),
+        "have" => "has".to_string(),
+        "do" => "does".to_string(),
+        "belong" | "eat" | "play" | "run" | "sell" | "sing" | "sit" | "work" => format!("{verb}s"),
+        // Past tenses, and verbs such as "must".
+        other => other.to_string(),
+    };
+    words.fold(format!("{first} {verb}"), |text, rest| format!("{text} {rest}"))
+}
+
 /// The words for a row that is referred to, such as "on the line {}", with other words in place of its key: "on a line
 /// of at least 5 kilometres".
 fn referring(phrase: &str, noun: &str, words: &str) -> String {
@@ -129,7 +144,9 @@ impl Subject {
     /// more than two or three in a row.
     fn parts(&self) -> (Vec<&Piece>, Vec<&Piece>) {
         let (nested, mut simple): (Vec<&Piece>, Vec<&Piece>) = self.pieces.iter().partition(|piece| piece.rank == 2);
-        simple.sort_by_key(|piece| piece.rank);
+        // "Of a size with a number", not the other way round.
+        let with = |piece: &Piece| piece.text.starts_with("with");
+        simple.sort_by_key(|piece| (piece.rank, with(piece)));
         let mut rest = simple.split_off(simple.len().min(2));
         let room = usize::from(simple.len() < 2).min(nested.len());
         simple.extend(&nested[..room]);
@@ -143,7 +160,8 @@ impl Subject {
         let mut text = if plural { entity.plural } else { entity.noun }.to_string();
         let mut last = "";
         for piece in self.parts().0 {
-            text.push_str(&joined(last, &piece.text, " "));
+            let condition = if plural { piece.text.clone() } else { singular(&piece.text) };
+            text.push_str(&joined(last, &condition, " "));
             last = &piece.text;
         }
         match &self.extreme {
@@ -156,15 +174,20 @@ impl Subject {
     pub fn rest(&self, wording: usize) -> String {
         let rest = self.parts().1;
         let mut text = String::new();
-        let mut last = "";
+        let mut last: Option<&Piece> = None;
         for piece in rest {
-            text.push_str(&joined(last, &piece.text, " and "));
-            last = &piece.text;
+            // Behind the words for other rows "and" alone would go on about those.
+            text.push_str(match last {
+                None => "",
+                Some(last) if last.rank == 2 => ", and also ",
+                Some(_) => " and ",
+            });
+            text.push_str(&piece.text);
+            last = Some(piece);
         }
-        let text = text.strip_prefix(" and ").unwrap_or(&text);
         match wording {
             _ if text.is_empty() => String::new(),
-            0 => format!(" Only those {text} count."),
+            0 => format!(" Take only those {text}."),
             1 => format!(" I only mean those {text}."),
             _ => format!(" Please consider only those {text}."),
         }
@@ -282,7 +305,7 @@ impl Subject {
         let (filter, text) = if stream.chance(55) {
             (Filter::Lacks { column, rows }, format!("without any {}", inner.words(instance, true)))
         } else {
-            (Filter::Has { column, rows }, format!("with at least one {}", inner.words(instance, false)))
+            (Filter::Has { column, rows }, format!("with one or more {}", inner.words(instance, true)))
         };
         Some(Piece { filter, text, rank: 2 })
     }

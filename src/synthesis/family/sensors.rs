@@ -24,7 +24,12 @@ pub(super) const SENSORS: Family = Family {
                     ["with a floor area of at least {} square metres", "with a floor area of at most {} square metres"],
                     ["the largest {}", "the smallest {}"],
                 ),
-                choice(&["use", "main_use"], "use", &["offices", "laboratory", "storage", "canteen"], "used as {}"),
+                choice(
+                    &["use", "main_use"],
+                    "use",
+                    &["offices", "laboratories", "storage", "catering"],
+                    "used mainly for {}",
+                ),
             ],
         ),
         things(

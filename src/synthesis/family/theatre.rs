@@ -20,7 +20,7 @@ pub(super) const THEATRE: Family = Family {
                     "year of joining",
                     (1_994, 2_025, 1),
                     Measure::Level("year"),
-                    ["in the ensemble since {} or later", "in the ensemble since {} or earlier"],
+                    ["who joined the ensemble in {} or later", "who joined the ensemble in {} or earlier"],
                     ["the newest {} in the ensemble", "the longest serving {}"],
                 ),
                 number(

@@ -46,7 +46,7 @@ pub(super) const WAREHOUSE: Family = Family {
             Naming::Code("SH"),
             (24, 36),
             &[
-                link(&["zone", "zone_name"], "zone", 0, "in {}"),
+                link(&["zone", "zone_name"], "zone", 0, "in the zone {}"),
                 number(
                     &["max_load", "capacity"],
                     "maximum load",
