@@ -148,7 +148,8 @@ impl Subject {
         let with = |piece: &Piece| piece.text.starts_with("with");
         simple.sort_by_key(|piece| (piece.rank, with(piece)));
         let mut rest = simple.split_off(simple.len().min(2));
-        let room = usize::from(simple.len() < 2).min(nested.len());
+        // Behind a relative clause other rows would seem to belong to the clause.
+        let room = usize::from(simple.len() < 2 && simple.iter().all(|piece| piece.rank == 0)).min(nested.len());
         simple.extend(&nested[..room]);
         rest.extend(&nested[room..]);
         (simple, rest)
@@ -195,7 +196,7 @@ impl Subject {
 
     /// The rows and the superlative apart: behind a long phrase it would seem to be about the last noun.
     pub fn among(&self, instance: &Instance) -> Option<(String, String)> {
-        let (_, words) = self.extreme.as_ref().filter(|_| self.nested() > 0)?;
+        let (_, words) = self.extreme.as_ref().filter(|_| self.pieces.iter().any(|piece| piece.rank > 0))?;
         let all = Self { extreme: None, ..self.clone() };
         Some((all.words(instance, true), words.replace("{}", "one")))
     }
