@@ -2,5 +2,6 @@
 
 mod files;
 mod programs;
+mod solvers;
 mod tables;
 mod tasks;
