@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::compose::Draft;
 use super::family::{FAMILIES, Family};
-use super::gate::{Candidate, Passed, run, shape};
+use super::gate::{Candidate, Passed, run, shape, shuffled};
 use super::instance::Instance;
 use super::record::{EnvironmentRecord, Reject, SCHEMA_VERSION, TaskRecord};
 use super::toolset::augment;
@@ -69,6 +69,7 @@ struct Making {
     instance: Instance,
     checks: ToolSet,
     counterfactuals: Vec<Database>,
+    shuffled: Database,
     shapes: BTreeMap<String, usize>,
     prompts: BTreeSet<String>,
     rejects: Vec<Reject>,
@@ -104,6 +105,7 @@ impl Run {
         let mut making = Making {
             checks: checks(&instance)?,
             counterfactuals: vec![instance.counterfactual(0)?, instance.counterfactual(1)?],
+            shuffled: shuffled(&instance.database, &mut instance.stream("order"))?,
             instance,
             shapes: BTreeMap::new(),
             prompts: BTreeSet::new(),
@@ -211,6 +213,7 @@ impl Making {
             level,
             parent: parent.map(|parent| (&parent.passed.gold, parent.passed.difficulty.calls)),
             counterfactuals: &self.counterfactuals,
+            shuffled: &self.shuffled,
         };
         match candidate.examine(&self.shapes, stream) {
             Ok(passed) => {
@@ -237,7 +240,7 @@ impl Making {
         let mut tasks = Vec::new();
         for (step, parent) in kept {
             let goal = step.draft.goal(&self.instance);
-            let trace = match run(&self.instance, &self.instance.tools, &goal, None) {
+            let trace = match run(&self.instance.database, &self.instance.tools, &goal, None) {
                 Ok((trace, answer, _)) if is_text(&answer, &step.passed.gold.answer) => trace,
                 other => {
                     self.rejects.push(Reject {
@@ -266,6 +269,7 @@ impl Making {
                 prompt: step.prompt,
                 goal,
                 difficulty,
+                quality: step.passed.quality,
                 augmented: step.augmented,
                 trace,
                 gold: step.passed.gold,

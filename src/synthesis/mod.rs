@@ -10,6 +10,7 @@ mod make;
 pub mod program;
 pub mod record;
 mod seed;
+pub mod solver;
 pub mod split;
 mod store;
 mod style;

@@ -3,5 +3,6 @@
 mod families;
 mod files;
 mod programs;
+mod solvers;
 mod tables;
 mod tasks;

@@ -2,7 +2,15 @@
 
 use std::fmt::Write;
 
-use super::error::{EvaluationError, Result};
+/// A chart that cannot be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("chart {title:?}: {problem}")]
+pub struct ChartError {
+    /// The title of the panel at fault.
+    pub title: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
 
 /// A line of a chart.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,10 +53,8 @@ const TICKS: f64 = 6.0;
 ///
 /// # Errors
 /// If there is no panel, or a panel has no point, a number below 0 or one that is not finite.
-pub fn svg(panels: &[Panel]) -> Result<String> {
-    let fail = |title: &str, problem: &str| {
-        Err(EvaluationError::Chart { title: title.to_string(), problem: problem.to_string() })
-    };
+pub fn svg(panels: &[Panel]) -> Result<String, ChartError> {
+    let fail = |title: &str, problem: &str| Err(ChartError { title: title.to_string(), problem: problem.to_string() });
     if panels.is_empty() {
         return fail("", "no panels");
     }
