@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::rl::config::{GrpoConfig, Kl};
 use crate::rl::error::{Result, RlError};
 use crate::rl::rollout::RolloutOptions;
-use crate::training::{OptimizerOptions, Schedule};
+use crate::training::{ComputeDtype, OptimizerOptions, Schedule};
 
 /// How a [`GrpoTrainer`](super::GrpoTrainer) works.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,10 @@ pub struct GrpoOptions {
     /// Whether layers are run again in the backward pass, for less memory. Default: no.
     #[serde(default)]
     pub checkpointing: bool,
+    /// The dtype that activations and projections are computed in, and that of the engine's weights; the variables are the
+    /// f32 master weights, and gradients, moments, router and loss stay f32. Default: f32.
+    #[serde(default)]
+    pub dtype: Option<ComputeDtype>,
     /// The optimizer.
     #[serde(default)]
     pub optimizer: OptimizerOptions,
@@ -79,6 +84,7 @@ impl GrpoOptions {
             refresh_steps: None,
             keep_routing: yes(),
             checkpointing: false,
+            dtype: None,
             optimizer: OptimizerOptions::default(),
             schedule: Schedule::constant(learning_rate),
             max_norm: unit(),
@@ -93,6 +99,11 @@ impl GrpoOptions {
     /// Whether a reference is needed.
     pub fn has_reference(&self) -> bool {
         self.loss.kl != Kl::None && (self.beta > 0.0 || self.domain_beta.values().any(|beta| *beta > 0.0))
+    }
+
+    /// The dtype of the engine's weights.
+    pub fn sampler_dtype(&self) -> DType {
+        self.dtype.map_or(DType::F32, DType::from)
     }
 
     /// Checks every range.
