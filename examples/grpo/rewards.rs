@@ -12,7 +12,7 @@ use deepseek_v32::weights::LoadOptions;
 use serde::Deserialize;
 
 /// The section `[rewards]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewards {
     /// The parts to begin with.
@@ -24,6 +24,12 @@ pub struct Rewards {
     /// Further parts.
     #[serde(default)]
     parts: Vec<Part>,
+}
+
+impl Default for Rewards {
+    fn default() -> Self {
+        Self { preset: Preset::default(), tokens: length(), parts: Vec::new() }
+    }
 }
 
 fn length() -> usize {

@@ -130,11 +130,7 @@ impl Run {
             return Ok(Some(self.trainer.step_on(&grouped(episodes))?));
         }
         let played = Instant::now();
-        let mut episodes = 0;
-        let rollouts = self.trainer.play(&mut |_| {
-            episodes += 1;
-            bar.tick();
-        })?;
+        let rollouts = self.trainer.play(&mut |_| bar.tick())?;
         let rollout_seconds = played.elapsed().as_secs_f64();
         if self.config.keep_rollouts > 0 {
             let episodes: Vec<Episode> =
