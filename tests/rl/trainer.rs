@@ -14,7 +14,7 @@ use deepseek_v32::generation::{Engine, EngineOptions, LocalModel, SamplingParams
 use deepseek_v32::model::{Model, ModelOptions};
 use deepseek_v32::rl::reward::{Reward, RewardMix};
 use deepseek_v32::rl::rollout::{Episode, Group, RolloutOptions, Rollouts};
-use deepseek_v32::rl::{GrpoConfig, GrpoOptions, GrpoReport, GrpoTrainer, RlError, Tasks, Truncated};
+use deepseek_v32::rl::{GrpoConfig, GrpoOptions, GrpoReport, GrpoTrainer, RlError, Selection, Tasks, Truncated};
 use deepseek_v32::training::{ComputeDtype, Parameters, TrainingError, latest_checkpoint};
 use deepseek_v32::{Config, DeepSeekV32};
 
@@ -251,6 +251,23 @@ fn replayed_routes_repair_a_drift_of_the_selection_of_experts() {
     assert!(broken.metrics.mismatch_k3 > 100.0 * RATIO_TOLERANCE, "{broken:?}");
 }
 
+/// The indexers that train are not those that played.
+#[test]
+fn a_replayed_selection_repairs_a_drift_of_the_indexers() {
+    let played = |selection: Selection| {
+        let mut trainer = trainer(GrpoOptions { selection, ..options() });
+        for (name, variable) in Parameters::of(trainer.varmap(), |name| name.contains(".indexer.")).iter() {
+            if name.ends_with("wk.weight") {
+                variable.set(&variable.as_tensor().detach().neg().unwrap()).unwrap();
+            }
+        }
+        step(&mut trainer)
+    };
+    let (repaired, broken) = (played(Selection::Replay), played(Selection::Recompute));
+    assert!(is_on_policy(&repaired), "{repaired:?}");
+    assert!(!is_on_policy(&broken), "{broken:?}");
+}
+
 #[test]
 fn groups_with_equal_rewards_are_dropped_and_refilled() {
     // The first two tasks reward every answer alike.
@@ -358,8 +375,8 @@ fn bf16_computes_over_f32_weights() {
     // Steps below the resolution of bf16, which is the upper half of an f32, are not lost.
     let after = bits(&rounded);
     let all = |bits: &[(String, Vec<u32>)]| bits.iter().flat_map(|(_, bits)| bits.clone()).collect::<Vec<u32>>();
-    let moved = all(&before).into_iter().zip(all(&after)).filter(|(before, after)| before != after);
-    assert!(moved.into_iter().any(|(before, after)| before >> 16 == after >> 16));
+    let mut moved = all(&before).into_iter().zip(all(&after)).filter(|(before, after)| before != after);
+    assert!(moved.any(|(before, after)| before >> 16 == after >> 16));
     // An engine of another dtype is refused.
     let varmap = VarMap::new();
     let model = DeepSeekV32::init(&config(), &varmap, 7, DType::F32, &Device::Cpu).unwrap();

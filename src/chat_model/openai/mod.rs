@@ -11,7 +11,7 @@ mod sse;
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::{ChatModelError, Result};
+use super::error::Result;
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Message, ToolChoice};
 use crate::generation::Cancel;

@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde::{Deserialize, Serialize};
 
-pub use options::GrpoOptions;
+pub use options::{GrpoOptions, Selection};
 
 use super::advantage::Plan;
 use super::batch::Policy;
@@ -26,7 +26,7 @@ use crate::chat_model::{ChatModel, LocalChat};
 use crate::config::MlpType;
 use crate::environment::Environment;
 use crate::generation::Service;
-use crate::model::{Model, TrainingOptions, backward};
+use crate::model::{Model, Trace, TrainingOptions, backward};
 use crate::training::{Gradients, Optimizer, Parameters, Stage, TrainingError};
 
 /// The task of a number, counted from 0; `None` if there are no more. The same number always gives the same task.
@@ -83,6 +83,8 @@ pub struct GrpoTrainer {
     options: GrpoOptions,
     /// The weights of the engine, and with them those of the last step.
     weights: HashMap<String, Tensor>,
+    /// The engine's model.
+    sampler: Arc<Model>,
     reference: Option<Reference>,
     steps: u64,
     next_task: u64,
@@ -118,7 +120,11 @@ impl GrpoTrainer {
         }
         let parameters = Parameters::of(&varmap, |name| Stage::Language.learns(name));
         let optimizer = options.optimizer.build(&parameters)?;
-        let mut trainer = Self {
+        let weights = copied(&varmap)?;
+        let sampler = frozen(&model, &weights, options.sampler_dtype())?;
+        let first = || Reference { weights: weights.clone(), model: Arc::clone(&sampler) };
+        let reference = options.has_reference().then(first);
+        let trainer = Self {
             model,
             varmap,
             parameters,
@@ -128,16 +134,15 @@ impl GrpoTrainer {
             tasks,
             rewards,
             options,
-            weights: HashMap::new(),
-            reference: None,
+            weights,
+            sampler,
+            reference,
             steps: 0,
             next_task: 0,
             next_group: 0,
         };
-        let frozen = trainer.publish()?;
-        if trainer.options.has_reference() {
-            trainer.reference = Some(Reference { weights: trainer.weights.clone(), model: frozen });
-        }
+        trainer.check_parameters()?;
+        trainer.service.swap_weights(Arc::clone(&trainer.sampler), 0)?;
         Ok(trainer)
     }
 
@@ -249,10 +254,10 @@ impl GrpoTrainer {
         self.steps += 1;
         let taken = (groups.len() + rollouts.equal.len()) as u64;
         (self.next_task, self.next_group) = (self.next_task + taken, self.next_group + taken);
-        let frozen = self.publish()?;
+        self.publish()?;
         if self.reference.is_some() && self.options.refresh_steps.is_some_and(|every| self.steps.is_multiple_of(every))
         {
-            self.reference = Some(Reference { weights: self.weights.clone(), model: frozen });
+            self.reference = Some(Reference { weights: self.weights.clone(), model: Arc::clone(&self.sampler) });
         }
         let episodes: Vec<&Episode> = groups.iter().chain(&rollouts.equal).flat_map(|group| &group.episodes).collect();
         let mean = |value: &dyn Fn(&Episode) -> f64| {
@@ -321,12 +326,17 @@ impl GrpoTrainer {
                 _ => None,
             };
             let layout = packed.layout();
-            let replay = match self.options.keep_routing {
-                true => {
-                    let experts = packed.expert_indices(self.model.config().num_hidden_layers)?;
-                    Some(self.model.replay(&layout, &experts, &[])?)
-                }
-                false => None,
+            let experts = match self.options.keep_routing {
+                true => packed.expert_indices(self.model.config().num_hidden_layers)?,
+                false => Vec::new(),
+            };
+            let positions = match self.options.selection {
+                Selection::Recompute => Vec::new(),
+                Selection::Replay => self.positions(&packed, &experts)?,
+            };
+            let replay = match experts.is_empty() && positions.is_empty() {
+                false => Some(self.model.replay(&layout, &experts, &positions)?),
+                true => None,
             };
             let options = TrainingOptions {
                 replay: replay.as_ref(),
@@ -347,24 +357,29 @@ impl GrpoTrainer {
         Ok((gradients, Metrics::merged(&parts)))
     }
 
-    /// Gives the engine the variables as they are, under the number of steps; returns that model.
-    fn publish(&mut self) -> Result<Arc<Model>> {
+    /// The positions that each row attends to in each layer of the engine's model, with the rollouts' experts.
+    fn positions(&self, packed: &Packed, experts: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let layout = packed.layout();
+        let replay = self.sampler.replay(&layout, experts, &[])?;
+        let options = TrainingOptions { replay: Some(&replay), ..TrainingOptions::default() };
+        let mut trace = Trace::default();
+        self.sampler.forward_training(&packed.ids, &layout, options, Some(&mut trace))?;
+        Ok(trace.topk_indices)
+    }
+
+    /// Gives the engine the variables as they are, under the number of steps.
+    fn publish(&mut self) -> Result<()> {
         self.check_parameters()?;
-        let mut weights = HashMap::new();
-        for (name, variable) in Parameters::of(&self.varmap, |_| true).iter() {
-            // The optimizer changes variables in place.
-            weights.insert(name.to_string(), variable.as_tensor().detach().copy()?);
-        }
-        let frozen = self.frozen(&weights)?;
-        self.service.swap_weights(Arc::clone(&frozen), self.steps)?;
-        self.weights = weights;
-        Ok(frozen)
+        let weights = copied(&self.varmap)?;
+        let sampler = self.frozen(&weights)?;
+        self.service.swap_weights(Arc::clone(&sampler), self.steps)?;
+        (self.weights, self.sampler) = (weights, sampler);
+        Ok(())
     }
 
     /// A model of some weights in the engine's dtype, without gradients.
     fn frozen(&self, weights: &HashMap<String, Tensor>) -> Result<Arc<Model>> {
-        let vb = VarBuilder::from_tensors(weights.clone(), self.options.sampler_dtype(), self.model.device());
-        Ok(Arc::new(Model::with_options(self.model.config(), self.model.options(), vb)?))
+        frozen(&self.model, weights, self.options.sampler_dtype())
     }
 
     /// Sets the variables.
@@ -376,6 +391,21 @@ impl GrpoTrainer {
         }
         Ok(())
     }
+}
+
+/// A copy of the variables, which the optimizer changes in place.
+fn copied(varmap: &VarMap) -> Result<HashMap<String, Tensor>> {
+    let mut weights = HashMap::new();
+    for (name, variable) in Parameters::of(varmap, |_| true).iter() {
+        weights.insert(name.to_string(), variable.as_tensor().detach().copy()?);
+    }
+    Ok(weights)
+}
+
+/// The same model with some weights, without gradients.
+fn frozen(model: &Model, weights: &HashMap<String, Tensor>, dtype: DType) -> Result<Arc<Model>> {
+    let vb = VarBuilder::from_tensors(weights.clone(), dtype, model.device());
+    Ok(Arc::new(Model::with_options(model.config(), model.options(), vb)?))
 }
 
 impl Reference {

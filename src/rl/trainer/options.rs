@@ -38,6 +38,9 @@ pub struct GrpoOptions {
     /// Whether the rollouts' experts are replayed in training. Default: yes.
     #[serde(default = "yes")]
     pub keep_routing: bool,
+    /// Which positions sparse attention takes in training. Default: those that the model chooses then.
+    #[serde(default)]
+    pub selection: Selection,
     /// Whether layers are run again in the backward pass, for less memory. Default: no.
     #[serde(default)]
     pub checkpointing: bool,
@@ -53,6 +56,18 @@ pub struct GrpoOptions {
     /// Longest gradient, of all parameters as one vector; longer ones are shortened. Default 1.
     #[serde(default = "unit")]
     pub max_norm: f64,
+}
+
+/// Which positions sparse attention takes in training. The indexers do not learn in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// Those that the indexers choose from the hidden states as they are now.
+    #[default]
+    Recompute,
+    /// Those that the engine's weights choose for the same tokens: the selection stays what it was in the rollouts while
+    /// mini-batches move the model. Costs one more forward pass.
+    Replay,
 }
 
 fn four() -> usize {
@@ -83,6 +98,7 @@ impl GrpoOptions {
             domain_beta: BTreeMap::new(),
             refresh_steps: None,
             keep_routing: yes(),
+            selection: Selection::default(),
             checkpointing: false,
             dtype: None,
             optimizer: OptimizerOptions::default(),
