@@ -28,7 +28,7 @@ fn sampled() -> SamplingParams {
 
 #[test]
 fn the_crate_s_server_tells_what_its_engine_records() {
-    let remote = OpenAiChat::new(&format!("http://{}/v1", tiny()), "", OpenAiOptions::default()).unwrap();
+    let remote = OpenAiChat::new(&format!("http://{}/v1", tiny()), "tiny-v32", OpenAiOptions::default()).unwrap();
     let own = loaded();
     for thinking in [false, true] {
         let ask = || ChatRequest { thinking, max_tokens: Some(60), ..request(sampled(), TOKENS) };
