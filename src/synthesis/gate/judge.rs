@@ -71,6 +71,7 @@ fn holds(of: &Table, row: &Row, filter: &Filter, inner: &Selected<'_>) -> Result
         Filter::Compare { column, comparison, value } => {
             Ok(order(cell(of, row, column)?, value).is_some_and(|order| compares(*comparison, order)))
         }
+        Filter::Missing { column } => Ok(*cell(of, row, column)? == Value::Null),
         Filter::Linked { column, .. } => {
             let link = cell(of, row, column)?;
             Ok(found.iter().any(|other| other.first() == Some(link)))
@@ -88,7 +89,7 @@ fn selected<'a>(database: &'a Database, rows: &Rows) -> Result<Selected<'a>, Str
     let of = table(database, &rows.table)?;
     let mut found = Vec::new();
     let inner = rows.filters.iter().map(|filter| match filter {
-        Filter::Compare { .. } => Ok((of, Vec::new())),
+        Filter::Compare { .. } | Filter::Missing { .. } => Ok((of, Vec::new())),
         Filter::Linked { rows, .. } | Filter::Has { rows, .. } | Filter::Lacks { rows, .. } => selected(database, rows),
     });
     let inner = inner.collect::<Result<Vec<_>, String>>()?;
