@@ -8,10 +8,12 @@ use deepseek_v32::evaluation::{Panel, Series, svg};
 use deepseek_v32::rl::GrpoReport;
 
 type Value = fn(&GrpoReport) -> Option<f64>;
+/// A title, a unit and the lines.
+type Drawing = (&'static str, &'static str, &'static [(&'static str, Value)]);
 
 /// Writes the curves of the steps as SVG.
 pub fn draw(path: &Path, reports: &[GrpoReport]) -> Result<()> {
-    let panels: [(&str, &str, &[(&str, Value)]); 3] = [
+    let panels: [Drawing; 3] = [
         (
             "episodes",
             "mean",
