@@ -58,6 +58,7 @@ impl TaskGoal {
     pub fn general(&self) -> Option<&Goal> {
         match self {
             Self::General(goal) => Some(goal),
+            _ => None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod program;
 pub mod record;
 mod report;
 mod run;
+pub mod search;
 mod seed;
 pub mod split;
 mod store;

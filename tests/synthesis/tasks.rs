@@ -9,7 +9,7 @@ use deepseek_v32::synthesis::family::FAMILIES;
 use deepseek_v32::synthesis::program::Goal;
 use deepseek_v32::synthesis::record::{Attempt, TaskRecord};
 use deepseek_v32::synthesis::split::{Split, unseen_family};
-use deepseek_v32::synthesis::{Category, Content, Output, Plan, Run, Tables, TaskGoal};
+use deepseek_v32::synthesis::{Category, Content, Output, Plan, Run, Tables};
 
 fn run(seed: u64) -> Run {
     Run { seed, plan: Plan::only(Category::General, 12, 96), ..Run::default() }
@@ -21,13 +21,14 @@ fn outputs() -> &'static [Output] {
 }
 
 fn tables(output: &Output) -> &Tables {
-    let Content::General(tables) = &output.environment.content;
-    tables
+    match &output.environment.content {
+        Content::General(tables) => tables,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn goal(task: &TaskRecord) -> &Goal {
-    let TaskGoal::General(goal) = &task.goal;
-    goal
+    task.goal.general().unwrap()
 }
 
 fn each_task(mut see: impl FnMut(&Output, &Database, &TaskRecord)) {
