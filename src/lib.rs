@@ -43,6 +43,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+mod chart;
 pub mod chat;
 pub mod chat_model;
 pub mod config;
@@ -60,6 +61,7 @@ pub mod rl;
 #[cfg(feature = "server")]
 pub mod server;
 mod show;
+mod statistics;
 pub mod synthesis;
 pub mod training;
 pub mod weights;

@@ -34,7 +34,7 @@ pub struct AgentOptions {
     /// Which part of the model's context the conversation may fill before that is done; in (0, 1]. Default 0.8.
     pub context_threshold: f64,
     /// What to record of every answer and summary, for training: [`AgentEventKind::Recorded`](super::AgentEventKind) and
-    /// the trace have it. Remote models refuse it. Default: nothing.
+    /// the trace have it. Remote models refuse what their servers cannot tell. Default: nothing.
     pub record: RecordOptions,
 }
 

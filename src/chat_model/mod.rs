@@ -16,5 +16,5 @@ mod request;
 pub use error::{ChatModelError, Result};
 pub use local::{ChatPrompt, ChatSink, ControlTokens, Detected, LocalChat, call_id, detect_version};
 #[cfg(feature = "client")]
-pub use openai::{OpenAiChat, OpenAiOptions, ThinkingField};
+pub use openai::{OpenAiChat, OpenAiOptions, ServerLogprobs, ThinkingField};
 pub use request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};

@@ -35,7 +35,7 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens.
     pub logprobs: Option<usize>,
-    /// What to record of the answer, for training. Remote models refuse it. Default: nothing.
+    /// What to record of the answer, for training. Remote models refuse what their servers cannot tell. Default: nothing.
     pub record: RecordOptions,
     /// A switch that ends the answer.
     pub cancel: Option<Cancel>,

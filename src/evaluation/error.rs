@@ -1,5 +1,7 @@
 //! What the evaluation refuses.
 
+use crate::chart::ChartError;
+
 /// `std::result::Result` with [`EvaluationError`].
 pub type Result<T> = std::result::Result<T, EvaluationError>;
 
@@ -18,13 +20,8 @@ pub enum EvaluationError {
         expected: &'static str,
     },
     /// A chart cannot be drawn.
-    #[error("chart {title:?}: {problem}")]
-    Chart {
-        /// The title of the panel at fault.
-        title: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Chart(#[from] ChartError),
 }
 
 /// Refuses a number that is not finite and above 0.

@@ -58,6 +58,16 @@ pub enum RlError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// Episodes lack what training needs, such as those of a model behind a server.
+    #[error("{}: no {what} were recorded, which {technique} needs", one_line(episode))]
+    NotRecorded {
+        /// The task and the attempt.
+        episode: String,
+        /// What is missing.
+        what: &'static str,
+        /// What needs it: an option, or the loss itself.
+        technique: &'static str,
+    },
     /// A file of rollouts cannot be read or written.
     #[error("{}: {}", one_line_path(path), one_line(problem))]
     File {

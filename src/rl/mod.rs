@@ -71,4 +71,4 @@ pub use json::LossCall;
 pub use logprob::{LogProbs, head_log_probs, log_probs};
 pub use loss::{Evaluation, evaluate, loss};
 pub use metrics::Metrics;
-pub use trainer::{GrpoOptions, GrpoReport, GrpoTrainer, Tasks};
+pub use trainer::{GrpoOptions, GrpoReport, GrpoTrainer, Selection, Tasks};

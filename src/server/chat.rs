@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use super::error::ApiError;
 use super::logprobs::ChatLogprobs;
 use super::refusal::refusal;
-use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, Usage, finish_reason, json};
+use super::reply::{ChatChoice, FINGERPRINT, MessageReply, Reply, TokenIds, Usage, finish_reason, json};
 use super::request::ChatCall;
 use super::state::{Place, State, new_id, now};
 use super::stream::{self, Events, Told};
@@ -25,7 +25,7 @@ pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) 
     let arrived = Instant::now();
     let body = body::read(request, &state).await?;
     let client = body.client.clone();
-    let (call, mut place, mut events) = blocking(move || {
+    let (call, prompt, mut place, mut events) = blocking(move || {
         let call = ChatCall::from_json(&body, &state.options)?;
         state.check_model(call.common.model.as_deref())?;
         begin(&state, call, arrived)
@@ -37,7 +37,7 @@ pub async fn completions(Extract(state): Extract<Arc<State>>, request: Request) 
         let writer = ChatWriter::new(head, call.common.n, call.common.include_usage);
         return Ok(stream::response(client, writer, events, place));
     }
-    stream::whole(client, async move { collect(events, place, &head, &call).await }).await
+    stream::whole(client, async move { collect(events, place, &head, &call, &prompt.ids).await }).await
 }
 
 /// What all pieces of an answer have in common.
@@ -102,7 +102,7 @@ fn begin(
     state: &Arc<State>,
     mut call: ChatCall,
     arrived: Instant,
-) -> Result<(ChatCall, Place, Events<AnswerEvent>), ApiError> {
+) -> Result<(ChatCall, ChatPrompt, Place, Events<AnswerEvent>), ApiError> {
     let prompt = prompt(state, &call)?;
     let room = state.room("messages", prompt.ids.len(), call.request.max_tokens, state.options.max_tokens)?;
     call.request.max_tokens = Some(room);
@@ -122,7 +122,7 @@ fn begin(
         })?;
     }
     let events = Events::new(received, &place);
-    Ok((call, place, events))
+    Ok((call, prompt, place, events))
 }
 
 /// Sends on what happens to an answer. Where only one call is wanted, the answer ends with it.
@@ -148,9 +148,11 @@ async fn collect(
     mut place: Place,
     head: &Head,
     call: &ChatCall,
+    prompt_ids: &[u32],
 ) -> Result<String, ApiError> {
     let n = call.common.n;
     let mut logprobs = vec![ChatLogprobs::default(); n];
+    let mut ids: Vec<Vec<u32>> = vec![Vec::new(); n];
     let mut choices: Vec<Option<ChatChoice>> = (0..n).map(|_| None).collect();
     let mut usage = ChatUsage::default();
     while choices.iter().any(Option::is_none) {
@@ -158,7 +160,13 @@ async fn collect(
         match event {
             ControlFlow::Continue(ChatEvent::Token { token, reasoning }) => {
                 place.token();
-                head.note(&token, reasoning, &mut logprobs[answer]);
+                if call.token_ids {
+                    // Every id has its log-probability, that of the end, too.
+                    logprobs[answer].push(&token, reasoning, &head.tokenizer);
+                    ids[answer].push(token.id);
+                } else {
+                    head.note(&token, reasoning, &mut logprobs[answer]);
+                }
             }
             // The response has them all.
             ControlFlow::Continue(ChatEvent::Delta(_)) => {}
@@ -166,7 +174,11 @@ async fn collect(
                 add(&mut usage, &response.usage);
                 place.malformed(is_malformed(&response));
                 let logprobs = call.request.logprobs.map(|_| std::mem::take(&mut logprobs[answer]));
-                let choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
+                let mut choice = choice(answer, response, logprobs).inspect_err(|_| place.failed())?;
+                choice.ids = call.token_ids.then(|| TokenIds {
+                    prompt_token_ids: prompt_ids.to_vec(),
+                    token_ids: std::mem::take(&mut ids[answer]),
+                });
                 choices[answer] = Some(choice);
             }
         }
@@ -193,7 +205,7 @@ fn choice(index: usize, response: ChatResponse, logprobs: Option<ChatLogprobs>) 
         tool_calls: message.tool_calls,
     };
     let (tool_call_error, dropped) = (response.call_error, response.dropped);
-    Ok(ChatChoice { index, message, logprobs, finish_reason, tool_call_error, dropped })
+    Ok(ChatChoice { index, message, logprobs, finish_reason, ids: None, tool_call_error, dropped })
 }
 
 /// Adds an answer's counts to those of the request, whose prompt counts once.

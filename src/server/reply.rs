@@ -62,12 +62,21 @@ pub struct ChatChoice {
     pub message: MessageReply,
     pub logprobs: Option<ChatLogprobs>,
     pub finish_reason: &'static str,
+    /// The ids of the prompt and of the answer, with the token that ended it, if they were asked for.
+    #[serde(flatten)]
+    pub ids: Option<TokenIds>,
     /// Why a call could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_error: Option<String>,
     /// What was taken for markup and is in no call: [`ChatResponse::dropped`](crate::chat_model::ChatResponse::dropped).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct TokenIds {
+    pub prompt_token_ids: Vec<u32>,
+    pub token_ids: Vec<u32>,
 }
 
 #[derive(Debug, Serialize)]

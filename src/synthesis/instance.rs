@@ -1,5 +1,7 @@
 //! An environment of a family: its schema, drawn by a grammar, its names, by a style, and its rows.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::category::{Category, Content};
@@ -25,8 +27,23 @@ pub struct Made {
     pub key: String,
     /// Its other columns, by name.
     pub columns: Vec<(String, &'static Field)>,
+    /// In how many of 100 rows the cells of an optional column are null, by column. Others are never null.
+    nulls: BTreeMap<String, usize>,
     /// Its keys.
     keys: Vec<String>,
+}
+
+impl Made {
+    /// Whether cells of a column may be null.
+    pub fn is_nullable(&self, column: &str) -> bool {
+        self.nulls.contains_key(column)
+    }
+}
+
+/// Whether no other table of a family refers to one.
+fn is_leaf(family: &Family, place: usize) -> bool {
+    let mut fields = family.tables.iter().flat_map(|entity| entity.fields);
+    fields.all(|field| !matches!(field.sort, Sort::Link { table, .. } if table == place))
 }
 
 /// An environment.
@@ -59,10 +76,15 @@ impl Instance {
         let mut tables: Vec<Made> = Vec::new();
         let mut grammar = stream.child("schema");
         for (place, entity) in family.tables.iter().enumerate() {
+            if !is_trip && family.tables.len() > 3 && is_leaf(family, place) && grammar.chance(15) {
+                continue;
+            }
+            let mut nulls = BTreeMap::new();
             let mut columns: Vec<(String, &'static Field)> = Vec::new();
             let key = style.column(grammar.word(entity.keys), None);
             for field in entity.fields {
-                let needed = is_trip || matches!(field.sort, Sort::Link { .. } | Sort::Number { .. });
+                let needed = is_trip || matches!(field.sort, Sort::Link { .. });
+                let needed = needed || (matches!(field.sort, Sort::Number { .. }) && !field.optional);
                 if !needed && !grammar.chance(82) {
                     continue;
                 }
@@ -71,6 +93,9 @@ impl Instance {
                 if name == key || columns.iter().any(|(other, _)| *other == name) {
                     name = style.column(&format!("{}_value", field.names[0]), measure);
                 }
+                if field.optional && grammar.chance(65) {
+                    nulls.insert(name.clone(), *grammar.pick(&[6, 12, 20]).unwrap_or(&12));
+                }
                 columns.push((name, field));
             }
             if !is_trip {
@@ -78,12 +103,17 @@ impl Instance {
             }
             let count = usize::try_from(grammar.between(entity.rows.0, entity.rows.1)).unwrap_or(10);
             let keys = entity.naming.draw(count, &mut stream.child(&format!("keys/{place}")));
-            tables.push(Made { entity, place, name: style.table(entity.plural), key, columns, keys });
+            tables.push(Made { entity, place, name: style.table(entity.plural), key, columns, nulls, keys });
         }
         let mut made = Self { index, family, style, tables, database: Database::default(), tools: Vec::new(), stream };
         made.database = made.rows("rows")?;
         made.tools = if is_trip { trip::tools() } else { toolset::draw(&made, &mut made.stream.child("tools")) };
         Ok(made)
+    }
+
+    /// The table with a place in the family, and its place in this environment, where some tables may be missing.
+    pub fn linked(&self, place: usize) -> Option<(usize, &Made)> {
+        self.tables.iter().enumerate().find(|(_, made)| made.place == place)
     }
 
     /// A stream of random numbers of this environment.
@@ -104,10 +134,17 @@ impl Instance {
         for made in &self.tables {
             let mut stream = self.stream.child(&format!("{path}/{}", made.place));
             let mut columns = vec![Column::new(made.key.as_str(), Kind::Text)];
-            columns.extend(made.columns.iter().map(|(name, field)| self.column(name, field)));
+            columns.extend(
+                made.columns
+                    .iter()
+                    .map(|(name, field)| Column { nullable: made.is_nullable(name), ..self.column(name, field) }),
+            );
             let rows = made.keys.iter().map(|key| {
                 let mut row = vec![Value::from(key.as_str())];
-                row.extend(made.columns.iter().map(|(_, field)| self.cell(field, &mut stream)));
+                row.extend(made.columns.iter().map(|(name, field)| {
+                    let null = made.nulls.get(name).is_some_and(|of_100| stream.chance(*of_100));
+                    if null { Value::Null } else { self.cell(field, &mut stream) }
+                }));
                 row
             });
             tables.push(Table::new(made.name.as_str(), columns, rows.collect())?);
@@ -124,7 +161,10 @@ impl Instance {
             Sort::Choice { .. } | Sort::Status { .. } => Column::new(name, Kind::Text),
             Sort::Date { .. } => Column::new(name, Kind::Date),
             Sort::Flag { .. } => Column::new(name, Kind::Boolean),
-            Sort::Link { table, .. } => Column::new(name, Kind::Text).referring(self.tables[table].name.as_str()),
+            Sort::Link { table, .. } => {
+                let target = self.linked(table).map(|(_, made)| made.name.as_str());
+                Column::new(name, Kind::Text).referring(target.unwrap_or_default())
+            }
             Sort::Number { measure, .. } => match measure {
                 Measure::Money(_) => Column::new(name, Kind::Money).with_unit("cents"),
                 Measure::Sum(unit) | Measure::Level(unit) => Column::new(name, Kind::Integer).with_unit(unit),
@@ -140,7 +180,10 @@ impl Instance {
                 Value::Date(Date::from_days(stream.between(first, first + days - 1)))
             }
             Sort::Flag { .. } => Value::Boolean(stream.chance(45)),
-            Sort::Link { table, .. } => Value::from(stream.pick(&self.tables[table].keys).map_or("", String::as_str)),
+            Sort::Link { table, .. } => {
+                let keys = self.linked(table).map_or(&[][..], |(_, made)| &made.keys);
+                Value::from(stream.pick(keys).map_or("", String::as_str))
+            }
             Sort::Number { range: (low, high, step), measure, .. } => {
                 let number = low + step * stream.between(0, (high - low) / step);
                 if let Measure::Money(_) = measure { Value::Money(number * 100) } else { Value::Integer(number) }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::category::{Category, TaskGoal};
 use super::compose::Draft;
-use super::gate::{Candidate, Passed, run as run_solution, shape};
+use super::gate::{Candidate, Passed, run as run_solution, shape, shuffled};
 use super::instance::Instance;
 use super::record::{Reject, SCHEMA_VERSION, TaskRecord};
 use super::run::{MakeError, Output, Run};
@@ -21,6 +21,7 @@ struct Making {
     instance: Instance,
     checks: ToolSet,
     counterfactuals: Vec<Database>,
+    shuffled: Database,
     shapes: BTreeMap<String, usize>,
     prompts: BTreeSet<String>,
     rejects: Vec<Reject>,
@@ -49,6 +50,7 @@ pub(super) fn make(run: &Run, index: u64) -> Result<Output, MakeError> {
     let mut making = Making {
         checks: checks(&instance)?,
         counterfactuals: vec![instance.counterfactual(0)?, instance.counterfactual(1)?],
+        shuffled: shuffled(&instance.database, &mut instance.stream("order"))?,
         instance,
         shapes: BTreeMap::new(),
         prompts: BTreeSet::new(),
@@ -156,6 +158,7 @@ impl Making {
             level,
             parent: parent.map(|parent| (&parent.passed.gold, parent.passed.difficulty.calls)),
             counterfactuals: &self.counterfactuals,
+            shuffled: &self.shuffled,
         };
         match candidate.examine(&self.shapes, stream) {
             Ok(passed) => {
@@ -182,7 +185,7 @@ impl Making {
         let mut tasks = Vec::new();
         for (step, parent) in kept {
             let goal = step.draft.goal(&self.instance);
-            let trace = match run_solution(&self.instance, &self.instance.tools, &goal, None) {
+            let trace = match run_solution(&self.instance.database, &self.instance.tools, &goal, None) {
                 Ok((trace, answer, _)) if is_text(&answer, &step.passed.gold.answer) => trace,
                 other => {
                     self.rejects.push(Reject {
@@ -212,6 +215,7 @@ impl Making {
                 prompt: step.prompt,
                 goal: TaskGoal::General(goal),
                 difficulty,
+                quality: step.passed.quality,
                 augmented: step.augmented,
                 trace,
                 gold: step.passed.gold,

@@ -15,6 +15,7 @@ mod report;
 mod run;
 pub mod search;
 mod seed;
+pub mod solver;
 pub mod split;
 mod store;
 mod style;

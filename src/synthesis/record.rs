@@ -75,6 +75,8 @@ pub struct TaskRecord {
     pub goal: TaskGoal,
     /// How hard it is.
     pub difficulty: Difficulty,
+    /// How its verifier was tried.
+    pub quality: Quality,
     /// The hash of the goal's form, names and values masked.
     pub shape: String,
     /// Tools that the environment got for it.
@@ -109,6 +111,39 @@ pub struct Attempt {
     /// The calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallRecord>,
+}
+
+/// What the gates counted when they tried a task's verifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quality {
+    /// Random answers of the right form.
+    pub random: usize,
+    /// Those of them that passed.
+    pub random_passed: usize,
+    /// Right answers and calls with something changed.
+    pub mutants: usize,
+    /// Mutants that an independent judge finds right, and that pass.
+    pub equivalent: usize,
+    /// Wrong mutants that fail, as they should.
+    pub killed: usize,
+}
+
+impl Quality {
+    /// Returns the number of mutants that are wrong.
+    pub fn wrong(&self) -> usize {
+        self.mutants.saturating_sub(self.equivalent)
+    }
+
+    /// Returns the share of wrong mutants that fail, 1 if there is none.
+    pub fn mutation_score(&self) -> f64 {
+        if self.wrong() == 0 { 1.0 } else { self.killed as f64 / self.wrong() as f64 }
+    }
+
+    /// Returns whether at least 95 of 100 wrong mutants fail.
+    pub fn is_enough(&self) -> bool {
+        self.killed * 100 >= self.wrong() * 95
+    }
 }
 
 /// How hard a task is.

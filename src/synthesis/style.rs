@@ -147,6 +147,11 @@ impl Style {
         if KEYWORDS.contains(&name.as_str()) { format!("{name}_value") } else { name }
     }
 
+    /// The name of an entry of an answer.
+    pub fn entry(&self, name: &str) -> String {
+        self.cased(name)
+    }
+
     /// The name of a tool: what it does, to what, and what follows ("by city").
     pub fn tool(&self, verb: Verb, noun: &str, rest: &str) -> String {
         let word = match verb {

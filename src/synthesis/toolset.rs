@@ -60,9 +60,13 @@ impl Builder<'_> {
     /// Everything about one row, whole or by keywords.
     fn detail(&mut self, made: &Made) {
         let table = self.instance.database.table(&made.name);
-        let columns = table.map_or(&[][..], |table| table.columns()).iter().skip(1).map(|column| match &column.unit {
-            Some(unit) => format!("{} ({unit})", column.name),
-            None => column.name.clone(),
+        let columns = table.map_or(&[][..], |table| table.columns()).iter().skip(1).map(|column| {
+            match (&column.unit, column.nullable) {
+                (Some(unit), true) => format!("{} ({unit}; null if unknown)", column.name),
+                (Some(unit), false) => format!("{} ({unit})", column.name),
+                (None, true) => format!("{} (null if unknown)", column.name),
+                (None, false) => column.name.clone(),
+            }
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
         let (noun, key) = (made.entity.noun, self.key(made));
@@ -118,7 +122,7 @@ impl Builder<'_> {
                         action,
                     );
                 }
-                Sort::Choice { .. } if stream.chance(25) => {
+                Sort::Choice { .. } if !made.is_nullable(column) && stream.chance(25) => {
                     let parameters = vec![Parameter::new(column.as_str(), Role::Where(column.clone()))];
                     let description = format!("How many {plural} there are of one {column}.");
                     let action = Action::Aggregate { table, column: column.clone(), figure: Figure::Count };
@@ -237,7 +241,7 @@ fn visit(rows: &Rows, tables: &mut Vec<String>) {
     tables.push(rows.table.clone());
     for filter in &rows.filters {
         match filter {
-            Filter::Compare { .. } => {}
+            Filter::Compare { .. } | Filter::Missing { .. } => {}
             Filter::Linked { rows, .. } | Filter::Has { rows, .. } | Filter::Lacks { rows, .. } => visit(rows, tables),
         }
     }

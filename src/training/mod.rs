@@ -86,6 +86,7 @@ pub use optimizer::{AdamW, AdamWOptions, Muon, MuonOptions, Optimizer};
 pub use packing::{LongExamples, Packer, PackingOptions, Position};
 pub use parameters::Parameters;
 pub use schedule::{Decay, Schedule};
+pub(crate) use trainer::save_step;
 pub use trainer::{
     ComputeDtype, EventFile, MetricsFile, OptimizerOptions, StepReport, Trainer, TrainerOptions, latest_checkpoint,
 };

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 use candle_nn::VarMap;
+
+use super::error::Result;
 
 /// Variables by their checkpoint names, in order of name: every pass over them has the same order.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,21 @@ impl Parameters {
     /// A variable, if it is there.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.variables.get(name)
+    }
+
+    /// The first variable, in order of name, that has a NaN or an infinity.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn not_finite(&self) -> Result<Option<&str>> {
+        for (name, variable) in self.iter() {
+            // In f64 no sum of finite f32 numbers overflows.
+            let sum = variable.as_tensor().detach().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            if !sum.is_finite() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// How many variables there are.

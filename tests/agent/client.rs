@@ -17,7 +17,7 @@ use deepseek_v32::chat_model::ChatModelError;
 use deepseek_v32::chat_model::{
     ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish, OpenAiChat, OpenAiOptions, ThinkingField,
 };
-use deepseek_v32::generation::{Cancel, RecordOptions, SamplingParams};
+use deepseek_v32::generation::{Cancel, SamplingParams};
 use serde_json::json;
 
 fn ask(server: &Server, options: OpenAiOptions) -> Result<ChatResponse, ChatModelError> {
@@ -494,19 +494,4 @@ fn an_agent_on_a_server() {
     let messages = &server.received()[1].body["messages"];
     assert_eq!(messages[1]["reasoning_content"], "I look.");
     assert_eq!(messages[2], json!({"role": "tool", "tool_call_id": "c1", "content": "sky is there, I see"}));
-}
-
-#[test]
-fn records_are_refused_before_anything_is_sent() {
-    let server = Server::new(vec![stream(hello(), 1000)]);
-    for record in [
-        RecordOptions { logprobs: true, ..RecordOptions::default() },
-        RecordOptions { kept: true, ..RecordOptions::default() },
-        RecordOptions { routes: true, ..RecordOptions::default() },
-    ] {
-        let request = ChatRequest { record, ..ChatRequest::new([Message::user("Hello?")]) };
-        let error = server.chat(quick()).chat(request, &mut |_| ()).unwrap_err();
-        assert!(matches!(&error, ChatModelError::Unsupported { needs: "the crate's own engine", .. }), "{error}");
-    }
-    assert!(server.received().is_empty());
 }

@@ -19,6 +19,7 @@ mod context;
 mod local;
 mod messages;
 mod records;
+mod remote_records;
 mod retry;
 mod server;
 mod tiny;

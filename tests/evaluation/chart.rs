@@ -42,6 +42,15 @@ fn pixels_are_linear_in_the_numbers() {
 }
 
 #[test]
+fn heights_below_0_stand_below_the_0() {
+    let text = svg(&[panel("reward", &[&[(0.0, -0.5), (1.0, 0.0), (2.0, 0.5)]])]).unwrap();
+    let points = lines(&text).remove(0);
+    let (lower, upper) = (points[0].1 - points[1].1, points[1].1 - points[2].1);
+    assert!(lower > 10.0 && (lower - upper).abs() <= 0.21, "{points:?}");
+    assert!(text.contains(">-0.4<"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_drawn_is_named() {
     for (panels, expected) in [
         (vec![], "chart \"\": no panels"),

@@ -3,3 +3,4 @@
 mod chart;
 mod cost;
 mod curve;
+mod pass;

@@ -19,6 +19,7 @@ mod cost_curves;
 mod distill;
 mod dsa_loss;
 mod generate;
+mod grpo;
 mod malformed;
 mod malformed_config;
 mod parity;

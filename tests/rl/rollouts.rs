@@ -237,7 +237,7 @@ fn answers_join_to_sequences_while_the_conversation_only_grows() {
     assert_eq!(first.ids, [1, 2, 3, 4, 5, 6]);
     assert_eq!(first.generated, [false, false, true, true, false, true]);
     assert_eq!(first.sampled_logprobs, [0.0, 0.0, -3.0, -4.0, 0.0, -6.0]);
-    assert_eq!(first.kept, [None, None, None, Some(vec![4, 5]), None, Some(vec![6, 7])]);
+    assert_eq!(first.kept.as_deref().unwrap(), [None, None, None, Some(vec![4, 5]), None, Some(vec![6, 7])]);
     assert_eq!(first.routes.as_ref().unwrap().rows(), 5);
     assert_eq!((sequences[1].generated_tokens(), sequences[1].len(), sequences[1].weights_version), (1, 8, 1));
     assert_eq!(sequences[2].ids, [1, 2, 7, 9, 10]);

@@ -203,7 +203,6 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
         ("stream_reasoning", json!(false), json!(true)),
         ("skip_special_tokens", json!(false), json!(true)),
         ("prompt_logprobs", json!(0), Value::Null),
-        ("return_token_ids", json!(true), json!(false)),
         ("return_tokens_as_token_ids", json!(true), Value::Null),
         ("return_hidden_states", json!(true), json!(false)),
     ] {
@@ -224,6 +223,7 @@ fn fields_that_would_change_an_answer_are_served_or_refused_by_name() {
         (CHAT, "min_tokens", json!(5), json!(0)),
         (CHAT, "stop_token_ids", json!([5]), json!([])),
         (TEXT, "tools", json!([tool("f", "", &[])]), json!([])),
+        (TEXT, "return_token_ids", json!(true), json!(false)),
         (TEXT, "suffix", json!("x"), json!("")),
         (TEXT, "enable_thinking", json!(true), json!(false)),
         (TEXT, "max_completion_tokens", json!(5), Value::Null),

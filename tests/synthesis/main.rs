@@ -1,6 +1,9 @@
 //! Worlds of tables, and the tasks that are made in them.
 
+mod families;
 mod files;
 mod programs;
+mod search;
+mod solvers;
 mod tables;
 mod tasks;

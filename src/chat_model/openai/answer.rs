@@ -3,6 +3,7 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::record::Told;
 use crate::chat::{Accumulator, Delta, Json};
 use crate::chat_model::local::call_id;
 use crate::chat_model::request::{ChatResponse, ChatUsage, Finish};
@@ -27,6 +28,8 @@ pub(super) struct Answer {
     usage: ChatUsage,
     /// Why the server could not read a call.
     call_error: Option<String>,
+    /// The tokens, if the answer is whole and tells them.
+    pub told: Told,
 }
 
 /// Why there is no answer.
@@ -72,6 +75,7 @@ impl Answer {
             done: false,
             usage: ChatUsage::default(),
             call_error: None,
+            told: Told::default(),
         }
     }
 
@@ -133,6 +137,9 @@ impl Answer {
         let mut deltas = Vec::new();
         for choice in choices.iter().filter(|choice| choice.get("index").and_then(Value::as_u64).unwrap_or(0) == 0) {
             self.choice(choice, part, &mut deltas)?;
+            if part == "message" {
+                self.told.read(&chunk, choice)?;
+            }
         }
         deltas.iter().for_each(|delta| self.message.push(delta.clone()));
         Ok(deltas)

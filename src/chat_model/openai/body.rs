@@ -29,7 +29,13 @@ pub(super) fn body(request: &ChatRequest, model: &str, options: &OpenAiOptions) 
     if let Some(format) = request.response_format.as_ref().or(format) {
         add("response_format", format.clone());
     }
-    if options.stream {
+    let records = request.record.any();
+    if records {
+        add("logprobs", Json::Bool(true));
+        add("return_token_ids", Json::Bool(true));
+    }
+    // Not every server that tells ids tells them in a stream.
+    if options.stream && !records {
         add("stream", Json::Bool(true));
         add("stream_options", object([("include_usage", Json::Bool(true))]));
     }

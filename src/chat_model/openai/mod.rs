@@ -5,25 +5,30 @@ mod answer;
 mod body;
 mod http;
 mod options;
+mod record;
 mod sse;
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::{ChatModelError, Result};
+use super::error::Result;
 use super::request::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatUsage, Finish};
 use crate::chat::{Message, ToolChoice};
 use crate::generation::Cancel;
 use answer::Answer;
 use http::{Client, Data, Ended};
 
-pub use options::{OpenAiOptions, ThinkingField};
+pub use options::{OpenAiOptions, ServerLogprobs, ThinkingField};
 
 /// A model behind an OpenAI-compatible server. Clones share connections and the limit of requests at the same time.
 ///
 /// It streams. Temporary failures (no connection, status 408, 409, 429 and 5xx) are tried again as long as nothing of an
 /// answer has been passed on. The time between attempts doubles, unless the server names one. An answer that violates the
 /// protocol is an error at once ([`ChatModelError::NotAnAnswer`](super::ChatModelError::NotAnAnswer)).
+///
+/// What [`ChatRequest::record`](super::ChatRequest::record) asks for is taken from the token ids and log-probabilities that
+/// vLLM, SGLang and the crate's own server return with `return_token_ids`; such answers are not streamed. Experts are
+/// refused, and kept sets unless every token is chosen among all.
 ///
 /// The `reasoning_content` of messages is sent, `written_ids` are not. Sampling parameters outside the protocol (`top_k`,
 /// `min_p`, `repetition_penalty`) are sent under their names in vLLM and SGLang, if they are set. Some servers ignore
@@ -44,12 +49,13 @@ impl OpenAiChat {
         Ok(Self { client: Arc::new(Client::new(base_url, model.into(), options)?) })
     }
 
-    /// One attempt. `told` becomes true once something of the answer has been passed on.
+    /// One attempt. `passed_on` becomes true once something of the answer has been passed on.
     fn attempt(
         &self,
+        request: &ChatRequest,
         body: &str,
         cancel: &Cancel,
-        told: &mut bool,
+        passed_on: &mut bool,
         on_event: &mut dyn FnMut(ChatEvent),
     ) -> std::result::Result<ChatResponse, Ended> {
         let mut answer = Answer::new();
@@ -60,7 +66,7 @@ impl OpenAiChat {
                 Data::Whole(data) => answer.whole(data)?,
             };
             for delta in deltas {
-                *told = true;
+                *passed_on = true;
                 on_event(ChatEvent::Delta(delta));
             }
             Ok(())
@@ -70,7 +76,13 @@ impl OpenAiChat {
             Err(ended) => return Err(ended),
             Ok(()) => false,
         };
-        let (rest, response) = answer.finish(cancelled).map_err(|why| self.client.unanswered(None, why))?;
+        let told = std::mem::take(&mut answer.told);
+        let (rest, mut response) = answer.finish(cancelled).map_err(|why| self.client.unanswered(None, why))?;
+        if request.record.any() && !cancelled {
+            let record = told.record(request, &self.client.options);
+            let record = record.map_err(|problem| self.client.unanswered(None, problem.into()))?;
+            response.record = Some(Box::new(record));
+        }
         rest.into_iter().for_each(|delta| on_event(ChatEvent::Delta(delta)));
         Ok(response)
     }
@@ -91,16 +103,13 @@ impl ChatModel for OpenAiChat {
 
     fn chat(&self, request: ChatRequest, on_event: &mut dyn FnMut(ChatEvent)) -> Result<ChatResponse> {
         request.params.validate(usize::MAX)?;
-        if request.record.any() {
-            let (what, needs) = ("a record of the answer".to_string(), "the crate's own engine");
-            return Err(ChatModelError::Unsupported { what, field: None, needs });
-        }
+        record::check(&request, &self.client.options)?;
         request.tool_choice.check_tools(&request.shown_tools())?;
         let body = body::body(&request, &self.client.model, &self.client.options).to_string();
         let cancel = request.cancel.clone().unwrap_or_default();
         let mut told = false;
         for attempt in 0.. {
-            match self.attempt(&body, &cancel, &mut told, on_event) {
+            match self.attempt(&request, &body, &cancel, &mut told, on_event) {
                 Ok(response) => return as_chosen(response, &request.tool_choice),
                 Err(Ended::Cancelled) => break,
                 Err(Ended::Failed { error, retry_after }) => {

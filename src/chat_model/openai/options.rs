@@ -20,6 +20,17 @@ pub enum ThinkingField {
     Omit,
 }
 
+/// What a server's log-probabilities are those of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerLogprobs {
+    /// The model, at temperature 1 over the whole vocabulary, as the protocol has it.
+    #[default]
+    Model,
+    /// The distribution that a token was drawn from: after temperature and truncation (vLLM with
+    /// `--logprobs-mode processed_logprobs`).
+    Choice,
+}
+
 /// How a server is spoken to.
 #[derive(Clone)]
 pub struct OpenAiOptions {
@@ -47,6 +58,10 @@ pub struct OpenAiOptions {
     pub thinking_field: ThinkingField,
     /// Whether earlier reasoning is sent, as `reasoning_content`. Default: yes.
     pub send_reasoning: bool,
+    /// What the server's log-probabilities are those of. Only records of answers read them.
+    pub logprobs: ServerLogprobs,
+    /// The version of the server's weights, for records of its answers. Default 0.
+    pub weights_version: u64,
     /// Further fields of the request; they replace those of the same name. Default: none.
     pub extra: Vec<(String, Json)>,
 }
@@ -66,6 +81,8 @@ impl Default for OpenAiOptions {
             stream: true,
             thinking_field: ThinkingField::default(),
             send_reasoning: true,
+            logprobs: ServerLogprobs::default(),
+            weights_version: 0,
             extra: Vec::new(),
         }
     }
@@ -102,6 +119,8 @@ impl fmt::Debug for OpenAiOptions {
             .field("stream", &self.stream)
             .field("thinking_field", &self.thinking_field)
             .field("send_reasoning", &self.send_reasoning)
+            .field("logprobs", &self.logprobs)
+            .field("weights_version", &self.weights_version)
             .field("extra", &self.extra)
             .finish()
     }

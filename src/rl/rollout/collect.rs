@@ -30,7 +30,7 @@ pub struct RolloutOptions {
     pub seed: u64,
     /// How the agent works. Its `record` is set by [`Self::record`], its seed by [`Self::seed`].
     pub agent: AgentOptions,
-    /// What is recorded of each answer. Default: everything. Remote models record nothing.
+    /// What is recorded of each answer. Default: everything. Remote models refuse what their servers cannot tell.
     pub record: RecordOptions,
 }
 

@@ -44,6 +44,8 @@ struct Stretch {
     weights_version: u64,
     temperature: f64,
     tokens: usize,
+    /// Whether its kept sets were recorded.
+    kept: bool,
     /// Whether it has routes, of one token less than `tokens`.
     routes: bool,
 }
@@ -89,6 +91,7 @@ pub fn write_episodes(dir: impl AsRef<Path>, name: &str, episodes: &[Episode]) -
                 weights_version: sequence.weights_version,
                 temperature: sequence.temperature,
                 tokens: sequence.len(),
+                kept: sequence.kept.is_some(),
                 routes: sequence.routes.is_some(),
             });
         }
@@ -160,8 +163,8 @@ impl Numbers {
         self.ids.extend(&sequence.ids);
         self.generated.extend(sequence.generated.iter().map(|generated| u8::from(*generated)));
         self.sampled_logprobs.extend(&sequence.sampled_logprobs);
-        for kept in &sequence.kept {
-            let kept = kept.as_deref().unwrap_or_default();
+        for token in 0..sequence.len() {
+            let kept = sequence.kept.as_ref().and_then(|kept| kept.get(token)?.as_deref()).unwrap_or_default();
             self.kept_lengths.push(kept.len() as u32);
             self.kept_ids.extend(kept);
         }
@@ -259,7 +262,7 @@ impl Reader {
             ids: numbers.ids.get(tokens.clone())?.to_vec(),
             generated: numbers.generated.get(tokens.clone())?.iter().map(|generated| *generated != 0).collect(),
             sampled_logprobs: numbers.sampled_logprobs.get(tokens)?.to_vec(),
-            kept,
+            kept: stretch.kept.then_some(kept),
             routes,
         })
     }

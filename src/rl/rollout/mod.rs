@@ -5,10 +5,16 @@
 //! them into the rows of a [`Batch`](crate::rl::Batch); [`write_episodes`] and [`read_episodes`] keep them in files.
 //!
 //! # Models behind a server
-//! A model of another server (`OpenAiChat`) plays, too, if [`RolloutOptions::record`] asks for nothing. Then there are no
-//! sequences: such episodes serve distillation (their messages are training data), filters by pass rate and evaluation. The
-//! loss needs the ids and log-probabilities that were sampled, keep routing the experts, and the sampling mask the
-//! kept sets: the protocol has none of the last two, so GRPO takes its rollouts from the crate's own engine.
+//! A model of another server (`OpenAiChat`) plays, too. What of it can be trained on depends on what the server tells:
+//!
+//! | [`RolloutOptions::record`] | a server with token ids (vLLM, SGLang, the crate's own) | any other |
+//! |---|---|---|
+//! | nothing | episodes without sequences: data for distillation, filters, evaluation | the same |
+//! | `logprobs` | ids and log-probabilities, at temperature 1 or where the server has those of the choice | refused |
+//! | `kept`, for `keep_sampling_mask` | where each token is chosen among all | refused |
+//! | `routes`, for `keep_routing` | refused | refused |
+//!
+//! [`GrpoTrainer::step_on`](crate::rl::GrpoTrainer::step_on) trains on such episodes, with `keep_routing` off.
 
 mod collect;
 mod episode;

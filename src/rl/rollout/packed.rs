@@ -14,7 +14,8 @@ use crate::rl::error::{Result, RlError};
 ///
 /// A sequence of `L` tokens has `L - 1` rows: row t goes through the model as token t, and its logits are the distribution
 /// that token t + 1 was drawn from. So the rows of routes are those of the rollout, and the loss looks at tokens 1 to
-/// `L - 1`. Every sequence of an episode has the episode's reward; a group's mean is taken over its sequences.
+/// `L - 1`. Every sequence of an episode has the episode's reward; a group's mean is taken over its sequences. Kept sets
+/// that were not recorded count as the whole vocabulary.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// What goes through the model, `[T]`.
@@ -156,7 +157,10 @@ impl Packed {
         targets.seq_id.resize(self.ids.len(), self.lengths.len() as u32);
         targets.gen_mask.extend(&sequence.generated[1..]);
         targets.old_logp.extend(sequence.sampled_logprobs[1..].iter().map(|logp| f64::from(*logp)));
-        kept.extend(sequence.kept[1..].iter().cloned());
+        match &sequence.kept {
+            Some(sets) => kept.extend(sets[1..].iter().cloned()),
+            None => kept.resize(self.ids.len(), None),
+        }
         self.lengths.push(rows);
         Ok(())
     }

@@ -23,8 +23,9 @@ pub struct Sequence {
     /// `[L]`: the log-probability that the sampler gave the token, after temperature and kept set; 0 where it was not
     /// generated.
     pub sampled_logprobs: Vec<f32>,
-    /// `[L]`: the ids that the token was chosen among, ascending; `None` = the whole vocabulary.
-    pub kept: Vec<Option<Vec<u32>>>,
+    /// `[L]`: the ids that the token was chosen among, ascending; within the list, `None` = the whole vocabulary. `None` if
+    /// they were not recorded.
+    pub kept: Option<Vec<Option<Vec<u32>>>>,
     /// The experts of the first `L - 1` tokens; `None` if they were not recorded.
     pub routes: Option<Routes>,
 }
@@ -79,7 +80,7 @@ impl Sequence {
         for (field, found) in [
             ("generated", self.generated.len()),
             ("sampled_logprobs", self.sampled_logprobs.len()),
-            ("kept", self.kept.len()),
+            ("kept", self.kept.as_ref().map_or(tokens, Vec::len)),
         ] {
             if found != tokens {
                 return fault(field, format!("has {found} entries, expected {tokens} as ids has"));
@@ -92,7 +93,7 @@ impl Sequence {
         if let Some(routes) = self.routes.as_ref().filter(|routes| !routes.layers.is_empty() && routes.rows() != rows) {
             return fault("routes", format!("has {} rows, expected {rows}, one less than ids", routes.rows()));
         }
-        for (at, kept) in self.kept.iter().enumerate() {
+        for (at, kept) in self.kept.iter().flatten().enumerate() {
             if kept.as_ref().is_some_and(|kept| kept.binary_search(&self.ids[at]).is_err()) {
                 return fault(&format!("kept[{at}]"), format!("lacks the token itself, {}", self.ids[at]));
             }
@@ -108,7 +109,7 @@ impl Sequence {
             ids: record.prompt_ids.clone(),
             generated: vec![false; prompt],
             sampled_logprobs: vec![0.0; prompt],
-            kept: vec![None; prompt],
+            kept: record.kept.as_ref().map(|_| vec![None; prompt]),
             routes: None,
         };
         sequence.append(record, logprobs);
@@ -119,6 +120,7 @@ impl Sequence {
     fn continues(&self, record: &Record) -> bool {
         record.weights_version == self.weights_version
             && record.temperature == self.temperature
+            && record.kept.is_some() == self.kept.is_some()
             && record.prompt_ids.starts_with(&self.ids)
     }
 
@@ -127,7 +129,9 @@ impl Sequence {
         self.ids.extend(between);
         self.generated.resize(self.ids.len(), false);
         self.sampled_logprobs.resize(self.ids.len(), 0.0);
-        self.kept.resize(self.ids.len(), None);
+        if let Some(kept) = &mut self.kept {
+            kept.resize(self.ids.len(), None);
+        }
         self.append(record, logprobs);
     }
 
@@ -136,9 +140,8 @@ impl Sequence {
         self.ids.extend(&record.generated_ids);
         self.generated.resize(self.ids.len(), true);
         self.sampled_logprobs.extend(logprobs);
-        match &record.kept {
-            Some(kept) => self.kept.extend(kept.iter().cloned()),
-            None => self.kept.resize(self.ids.len(), None),
+        if let (Some(all), Some(kept)) = (&mut self.kept, &record.kept) {
+            all.extend(kept.iter().cloned());
         }
         self.routes = record.routes.clone();
     }

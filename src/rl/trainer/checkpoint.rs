@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GrpoOptions, GrpoTrainer, Reference};
 use crate::rl::error::Result;
-use crate::training::TrainingError;
+use crate::training::{TrainingError, save_step};
 use crate::weights::{self, Checkpoint, DEFAULT_SHARD_BYTES, LoadOptions};
 
 /// The version of the format.
@@ -34,27 +34,14 @@ struct State {
 impl GrpoTrainer {
     /// Writes the weights in Hugging Face's format, the optimizer's state, the reference and the position in the tasks to
     /// `DIR/step-NNNNNNNN`, and returns that path. The folder is written under another name and then renamed, so that it is
-    /// whole where it is there. [`latest_checkpoint`](crate::training::latest_checkpoint) finds the last one.
+    /// whole where it is there. Then removes the oldest ones beyond `keep`, at least 1.
+    /// [`latest_checkpoint`](crate::training::latest_checkpoint) finds the last one.
     ///
     /// # Errors
-    /// [`TrainingError::Write`] names the path that could not be written.
-    pub fn save(&self, dir: impl AsRef<Path>) -> Result<PathBuf> {
-        let dir = dir.as_ref();
-        let path = dir.join(format!("step-{:08}", self.steps));
-        let temporary = dir.join(format!(".step-{:08}.{}.tmp", self.steps, std::process::id()));
-        let written = self.write(&temporary).and_then(|()| {
-            if path.exists() {
-                fs::remove_dir_all(&path).map_err(write_error(&path))?;
-            }
-            fs::rename(&temporary, &path).map_err(write_error(&path))?;
-            Ok(())
-        });
-        if let Err(error) = written {
-            // What cannot be removed stays under its temporary name.
-            let _ = fs::remove_dir_all(&temporary);
-            return Err(error);
-        }
-        Ok(path)
+    /// [`TrainingError::Write`] names the path that could not be written, as on a full disk; what was there before is as
+    /// it was.
+    pub fn save(&self, dir: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
+        save_step(dir.as_ref(), self.steps, keep, |temporary| self.write(temporary))
     }
 
     fn write(&self, dir: &Path) -> Result<()> {

@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde::{Deserialize, Serialize};
 
-pub use options::GrpoOptions;
+pub use options::{GrpoOptions, Selection};
 
 use super::advantage::Plan;
 use super::batch::Policy;
@@ -21,12 +21,13 @@ use super::logprob::head_log_probs;
 use super::loss::evaluate;
 use super::metrics::Metrics;
 use super::reward::RewardMix;
-use super::rollout::{Episode, Group, Packed, collect};
+use super::rollout::{Episode, Group, Packed, Rollouts, collect};
 use crate::chat_model::{ChatModel, LocalChat};
+use crate::config::MlpType;
 use crate::environment::Environment;
 use crate::generation::Service;
-use crate::model::{Model, TrainingOptions, backward};
-use crate::training::{Gradients, Optimizer, Parameters, Stage};
+use crate::model::{Model, Trace, TrainingOptions, backward};
+use crate::training::{Gradients, Optimizer, Parameters, Stage, TrainingError};
 
 /// The task of a number, counted from 0; `None` if there are no more. The same number always gives the same task.
 pub type Tasks = Box<dyn Fn(u64) -> Option<Box<dyn Environment>> + Send>;
@@ -50,8 +51,8 @@ pub struct GrpoReport {
     pub truncated: f64,
     /// Generated tokens of all episodes.
     pub tokens: usize,
-    /// Mean ratio of policy and sampler in the first mini-batch, which is on policy: 1 up to rounding. 1 if no group was
-    /// trained on.
+    /// Mean ratio of policy and sampler in the first mini-batch, which is on policy if the episodes were played in this
+    /// step: 1 up to rounding. 1 if no group was trained on.
     pub on_policy_ratio: f64,
     /// The learning rate.
     pub learning_rate: f64,
@@ -82,6 +83,8 @@ pub struct GrpoTrainer {
     options: GrpoOptions,
     /// The weights of the engine, and with them those of the last step.
     weights: HashMap<String, Tensor>,
+    /// The engine's model.
+    sampler: Arc<Model>,
     reference: Option<Reference>,
     steps: u64,
     next_task: u64,
@@ -97,11 +100,11 @@ struct Reference {
 
 impl GrpoTrainer {
     /// A trainer at its first step. `model`, in f32, must have been made from `varmap`, and `chat` play a model of the same
-    /// config on the same device; its engine gets the weights of `varmap`.
+    /// config on the same device in the dtype of [`GrpoOptions::dtype`]; its engine gets the weights of `varmap`.
     ///
     /// # Errors
     /// [`RlError::Config`] for an option, or a model that is not f32; [`RlError::Generation`] if the engine refuses the
-    /// weights.
+    /// weights, as one of another dtype does; [`RlError::Training`] if a weight is not finite.
     pub fn new(
         model: Model,
         varmap: VarMap,
@@ -112,12 +115,16 @@ impl GrpoTrainer {
     ) -> Result<Self> {
         options.validate()?;
         if model.dtype() != DType::F32 {
-            let message = format!("is {}, expected f32, as the sampler's copy of it is", model.dtype().as_str());
+            let message = format!("is {}, expected f32: the variables are the master weights", model.dtype().as_str());
             return Err(RlError::config("model.dtype", message));
         }
         let parameters = Parameters::of(&varmap, |name| Stage::Language.learns(name));
         let optimizer = options.optimizer.build(&parameters)?;
-        let mut trainer = Self {
+        let weights = copied(&varmap)?;
+        let sampler = frozen(&model, &weights, options.sampler_dtype())?;
+        let first = || Reference { weights: weights.clone(), model: Arc::clone(&sampler) };
+        let reference = options.has_reference().then(first);
+        let trainer = Self {
             model,
             varmap,
             parameters,
@@ -127,16 +134,15 @@ impl GrpoTrainer {
             tasks,
             rewards,
             options,
-            weights: HashMap::new(),
-            reference: None,
+            weights,
+            sampler,
+            reference,
             steps: 0,
             next_task: 0,
             next_group: 0,
         };
-        let frozen = trainer.publish()?;
-        if trainer.options.has_reference() {
-            trainer.reference = Some(Reference { weights: trainer.weights.clone(), model: frozen });
-        }
+        trainer.check_parameters()?;
+        trainer.service.swap_weights(Arc::clone(&trainer.sampler), 0)?;
         Ok(trainer)
     }
 
@@ -163,36 +169,75 @@ impl GrpoTrainer {
     /// Takes one step, telling `on_episode` of each episode as it ends.
     ///
     /// # Errors
-    /// As [`collect`]; [`RlError::Rollout`] if there is no task left; [`RlError::NotFinite`] or
-    /// [`RlError::Training`] for a number that is not finite. Parameters, optimizer and the position in the tasks are then
-    /// as they were before the step.
+    /// As [`collect`]; [`RlError::Rollout`] if there is no task left; [`RlError::NotRecorded`] if the episodes lack what a
+    /// technique needs; [`RlError::NotFinite`] or [`RlError::Training`] for a number that is not finite, by the name of the
+    /// parameter if it is one. Parameters, optimizer and the position in the tasks are then as they were before the step.
     pub fn step(&mut self, on_episode: &mut dyn FnMut(&Episode)) -> Result<GrpoReport> {
+        self.guarded(|trainer| {
+            let started = Instant::now();
+            let rollouts = trainer.play(on_episode)?;
+            let played = started.elapsed().as_secs_f64();
+            let report = trainer.learn(&rollouts)?;
+            Ok(GrpoReport { rollout_seconds: played, seconds: report.seconds + played, ..report })
+        })
+    }
+
+    /// Takes one step on episodes that were played before: of files, or of a model behind a server. The position in the
+    /// tasks moves on by the number of groups.
+    ///
+    /// # Errors
+    /// As [`Self::step`]; [`RlError::Rollout`] if there is no group.
+    pub fn step_on(&mut self, rollouts: &Rollouts) -> Result<GrpoReport> {
+        self.guarded(|trainer| match rollouts.groups.len() + rollouts.equal.len() {
+            0 => Err(RlError::Rollout { place: "rollouts".to_string(), problem: "there is no group".to_string() }),
+            _ => trainer.learn(rollouts),
+        })
+    }
+
+    /// Carries out a step; if it fails, everything is as it was before.
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<GrpoReport>) -> Result<GrpoReport> {
         let optimizer: HashMap<String, Tensor> = self.optimizer.state()?.into_iter().collect();
         let position = (self.steps, self.next_task, self.next_group);
-        let result = self.try_step(on_episode);
+        let result = step(self);
         if result.is_err() {
+            // What failed may be an op far behind the cause.
+            let broken = self.check_parameters();
             self.restore(&self.weights)?;
             self.optimizer.load_state(&optimizer)?;
             (self.steps, self.next_task, self.next_group) = position;
+            broken?;
         }
         result
     }
 
-    fn try_step(&mut self, on_episode: &mut dyn FnMut(&Episode)) -> Result<GrpoReport> {
-        let started = Instant::now();
-        let mut taken = 0;
+    /// Refuses parameters that are not finite.
+    fn check_parameters(&self) -> Result<()> {
+        match Parameters::of(&self.varmap, |_| true).not_finite()? {
+            Some(name) => Err(TrainingError::NotFinite { name: format!("the parameter {name}") }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Plays the groups of the next step without learning from them, for [`Self::step_on`]. The same step plays the same
+    /// episodes, however often it is asked.
+    ///
+    /// # Errors
+    /// As [`collect`]; [`RlError::Rollout`] if there is no task left.
+    pub fn play(&self, on_episode: &mut dyn FnMut(&Episode)) -> Result<Rollouts> {
+        let GrpoOptions { groups_per_step, rollout, .. } = &self.options;
         let first = self.next_task;
-        let tasks = &self.tasks;
-        let mut tasks = (first..).map_while(tasks).inspect(|_| taken += 1);
-        let wanted = self.options.groups_per_step;
-        let rollout = &self.options.rollout;
-        let rollouts = collect(&self.chat, &mut tasks, wanted, self.next_group, &self.rewards, rollout, on_episode)?;
-        drop(tasks);
-        if taken == 0 {
+        let mut tasks = (first..).map_while(&self.tasks);
+        let played =
+            collect(&self.chat, &mut tasks, *groups_per_step, self.next_group, &self.rewards, rollout, on_episode)?;
+        if played.groups.is_empty() && played.equal.is_empty() {
             let problem = format!("there is no task {first}");
             return Err(RlError::Rollout { place: "tasks".to_string(), problem });
         }
-        let rollout_seconds = started.elapsed().as_secs_f64();
+        Ok(played)
+    }
+
+    fn learn(&mut self, rollouts: &Rollouts) -> Result<GrpoReport> {
+        let started = Instant::now();
         let learning_rate = self.options.schedule.at(self.steps);
         let groups = &rollouts.groups;
         let (mut parts, mut on_policy_ratio, mut gradient_norm) = (Vec::new(), 1.0, 0f64);
@@ -207,12 +252,12 @@ impl GrpoTrainer {
         }
         let step = self.steps;
         self.steps += 1;
-        self.next_task += taken;
-        self.next_group += (groups.len() + rollouts.equal.len()) as u64;
-        let frozen = self.publish()?;
+        let taken = (groups.len() + rollouts.equal.len()) as u64;
+        (self.next_task, self.next_group) = (self.next_task + taken, self.next_group + taken);
+        self.publish()?;
         if self.reference.is_some() && self.options.refresh_steps.is_some_and(|every| self.steps.is_multiple_of(every))
         {
-            self.reference = Some(Reference { weights: self.weights.clone(), model: frozen });
+            self.reference = Some(Reference { weights: self.weights.clone(), model: Arc::clone(&self.sampler) });
         }
         let episodes: Vec<&Episode> = groups.iter().chain(&rollouts.equal).flat_map(|group| &group.episodes).collect();
         let mean = |value: &dyn Fn(&Episode) -> f64| {
@@ -231,14 +276,41 @@ impl GrpoTrainer {
             learning_rate,
             gradient_norm,
             metrics: Metrics::merged(&parts),
-            rollout_seconds,
+            rollout_seconds: 0.0,
             seconds: started.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Refuses episodes that lack what the loss or one of its techniques needs.
+    fn check_recorded(&self, groups: &[Group]) -> Result<()> {
+        let has_experts = !self.model.config().mlp_layer_types.iter().all(|kind| *kind == MlpType::Dense);
+        let routing = self.options.keep_routing && has_experts;
+        for episode in groups.iter().flat_map(|group| &group.episodes) {
+            let lacks = |what, technique| {
+                Err(RlError::NotRecorded {
+                    episode: format!("{}, attempt {}", episode.task, episode.member),
+                    what,
+                    technique,
+                })
+            };
+            if episode.sequences.is_empty() {
+                return lacks("tokens with log-probabilities", "the loss");
+            }
+            if routing && episode.sequences.iter().any(|sequence| sequence.routes.is_none()) {
+                return lacks("experts", "keep_routing");
+            }
+            if self.options.loss.keep_sampling_mask && episode.sequences.iter().any(|sequence| sequence.kept.is_none())
+            {
+                return lacks("kept sets", "loss.keep_sampling_mask");
+            }
+        }
+        Ok(())
     }
 
     /// The gradients of one mini-batch. Each of its groups goes through the model alone; they add up.
     fn gradients(&self, groups: &[Group]) -> Result<(Gradients, Metrics)> {
         let beta = |domain: &str| self.options.beta_of(domain);
+        self.check_recorded(groups)?;
         let kl = if self.reference.is_some() { self.options.loss.kl } else { Kl::None };
         let config = GrpoConfig { kl, ..self.options.loss.clone() };
         let whole = Packed::new(groups, beta)?;
@@ -254,20 +326,27 @@ impl GrpoTrainer {
                 _ => None,
             };
             let layout = packed.layout();
-            let replay = match self.options.keep_routing {
-                true => {
-                    let experts = packed.expert_indices(self.model.config().num_hidden_layers)?;
-                    Some(self.model.replay(&layout, &experts, &[])?)
-                }
-                false => None,
+            let experts = match self.options.keep_routing {
+                true => packed.expert_indices(self.model.config().num_hidden_layers)?,
+                false => Vec::new(),
+            };
+            let positions = match self.options.selection {
+                Selection::Recompute => Vec::new(),
+                Selection::Replay => self.positions(&packed, &experts)?,
+            };
+            let replay = match experts.is_empty() && positions.is_empty() {
+                false => Some(self.model.replay(&layout, &experts, &positions)?),
+                true => None,
             };
             let options = TrainingOptions {
                 replay: replay.as_ref(),
                 checkpointing: self.options.checkpointing,
+                dtype: self.options.dtype.map(DType::from),
                 ..TrainingOptions::default()
             };
             let hidden = self.model.forward_training(&packed.ids, &layout, options, None)?.hidden;
-            let head = self.model.lm_head().weight.clone();
+            // As the engine's copy of it is, so that sampler and trainer agree.
+            let head = self.model.lm_head().weight.to_dtype(hidden.dtype())?;
             let batch = packed.batch(Policy::Hidden { hidden, head }, ref_logp, &config)?;
             let found = evaluate(&batch, &plan.select(&indices)?, &config)?;
             // The graph is freed where its backward pass ran, on a stack that is large enough.
@@ -278,23 +357,29 @@ impl GrpoTrainer {
         Ok((gradients, Metrics::merged(&parts)))
     }
 
-    /// Gives the engine the variables as they are, under the number of steps; returns that model.
-    fn publish(&mut self) -> Result<Arc<Model>> {
-        let mut weights = HashMap::new();
-        for (name, variable) in Parameters::of(&self.varmap, |_| true).iter() {
-            // The optimizer changes variables in place.
-            weights.insert(name.to_string(), variable.as_tensor().detach().copy()?);
-        }
-        let frozen = self.frozen(&weights)?;
-        self.service.swap_weights(Arc::clone(&frozen), self.steps)?;
-        self.weights = weights;
-        Ok(frozen)
+    /// The positions that each row attends to in each layer of the engine's model, with the rollouts' experts.
+    fn positions(&self, packed: &Packed, experts: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let layout = packed.layout();
+        let replay = self.sampler.replay(&layout, experts, &[])?;
+        let options = TrainingOptions { replay: Some(&replay), ..TrainingOptions::default() };
+        let mut trace = Trace::default();
+        self.sampler.forward_training(&packed.ids, &layout, options, Some(&mut trace))?;
+        Ok(trace.topk_indices)
     }
 
-    /// A model of some weights, without gradients.
+    /// Gives the engine the variables as they are, under the number of steps.
+    fn publish(&mut self) -> Result<()> {
+        self.check_parameters()?;
+        let weights = copied(&self.varmap)?;
+        let sampler = self.frozen(&weights)?;
+        self.service.swap_weights(Arc::clone(&sampler), self.steps)?;
+        (self.weights, self.sampler) = (weights, sampler);
+        Ok(())
+    }
+
+    /// A model of some weights in the engine's dtype, without gradients.
     fn frozen(&self, weights: &HashMap<String, Tensor>) -> Result<Arc<Model>> {
-        let vb = VarBuilder::from_tensors(weights.clone(), DType::F32, self.model.device());
-        Ok(Arc::new(Model::with_options(self.model.config(), self.model.options(), vb)?))
+        frozen(&self.model, weights, self.options.sampler_dtype())
     }
 
     /// Sets the variables.
@@ -306,6 +391,21 @@ impl GrpoTrainer {
         }
         Ok(())
     }
+}
+
+/// A copy of the variables, which the optimizer changes in place.
+fn copied(varmap: &VarMap) -> Result<HashMap<String, Tensor>> {
+    let mut weights = HashMap::new();
+    for (name, variable) in Parameters::of(varmap, |_| true).iter() {
+        weights.insert(name.to_string(), variable.as_tensor().detach().copy()?);
+    }
+    Ok(weights)
+}
+
+/// The same model with some weights, without gradients.
+fn frozen(model: &Model, weights: &HashMap<String, Tensor>, dtype: DType) -> Result<Arc<Model>> {
+    let vb = VarBuilder::from_tensors(weights.clone(), dtype, model.device());
+    Ok(Arc::new(Model::with_options(model.config(), model.options(), vb)?))
 }
 
 impl Reference {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::rl::config::{GrpoConfig, Kl};
 use crate::rl::error::{Result, RlError};
 use crate::rl::rollout::RolloutOptions;
-use crate::training::{OptimizerOptions, Schedule};
+use crate::training::{ComputeDtype, OptimizerOptions, Schedule};
 
 /// How a [`GrpoTrainer`](super::GrpoTrainer) works.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,9 +38,16 @@ pub struct GrpoOptions {
     /// Whether the rollouts' experts are replayed in training. Default: yes.
     #[serde(default = "yes")]
     pub keep_routing: bool,
+    /// Which positions sparse attention takes in training. Default: those that the model chooses then.
+    #[serde(default)]
+    pub selection: Selection,
     /// Whether layers are run again in the backward pass, for less memory. Default: no.
     #[serde(default)]
     pub checkpointing: bool,
+    /// The dtype that activations and projections are computed in, and that of the engine's weights; the variables are the
+    /// f32 master weights, and gradients, moments, router and loss stay f32. Default: f32.
+    #[serde(default)]
+    pub dtype: Option<ComputeDtype>,
     /// The optimizer.
     #[serde(default)]
     pub optimizer: OptimizerOptions,
@@ -48,6 +56,18 @@ pub struct GrpoOptions {
     /// Longest gradient, of all parameters as one vector; longer ones are shortened. Default 1.
     #[serde(default = "unit")]
     pub max_norm: f64,
+}
+
+/// Which positions sparse attention takes in training. The indexers do not learn in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// Those that the indexers choose from the hidden states as they are now.
+    #[default]
+    Recompute,
+    /// Those that the engine's weights choose for the same tokens: the selection stays what it was in the rollouts while
+    /// mini-batches move the model. Costs one more forward pass.
+    Replay,
 }
 
 fn four() -> usize {
@@ -78,7 +98,9 @@ impl GrpoOptions {
             domain_beta: BTreeMap::new(),
             refresh_steps: None,
             keep_routing: yes(),
+            selection: Selection::default(),
             checkpointing: false,
+            dtype: None,
             optimizer: OptimizerOptions::default(),
             schedule: Schedule::constant(learning_rate),
             max_norm: unit(),
@@ -93,6 +115,11 @@ impl GrpoOptions {
     /// Whether a reference is needed.
     pub fn has_reference(&self) -> bool {
         self.loss.kl != Kl::None && (self.beta > 0.0 || self.domain_beta.values().any(|beta| *beta > 0.0))
+    }
+
+    /// The dtype of the engine's weights.
+    pub fn sampler_dtype(&self) -> DType {
+        self.dtype.map_or(DType::F32, DType::from)
     }
 
     /// Checks every range.

@@ -28,6 +28,8 @@ pub struct ChatCall {
     pub(in super::super) request: ChatRequest,
     /// Whether the last message is the beginning of the answer.
     pub(in super::super) continues: bool,
+    /// Whether the answer has the ids of its tokens and of the prompt's.
+    pub(in super::super) token_ids: bool,
     /// Which of the client's messages each message is; none if the client did not send it.
     pub(in super::super) places: Vec<Option<usize>>,
 }
@@ -71,8 +73,12 @@ impl ChatCall {
         if continues && request.response_format.is_some() {
             return Err(ApiError::field("response_format", "can't be held in an answer that was begun"));
         }
+        let token_ids = fields.bool("return_token_ids")?.unwrap_or(false);
+        if token_ids && common.stream {
+            return Err(ApiError::field("return_token_ids", "needs an answer that is not streamed"));
+        }
         let places = make_renderable(&mut request, continues)?;
-        Ok(Self { common, request, continues, places })
+        Ok(Self { common, request, continues, token_ids, places })
     }
 }
 

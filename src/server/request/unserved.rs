@@ -160,7 +160,6 @@ const FIELDS: &[(&str, Neutral, &str)] = &[
     ("skip_special_tokens", True, "is not served: special tokens have no text"),
     ("prompt_logprobs", Null, "is not served: log-probabilities are those of the answer"),
     ("return_tokens_as_token_ids", Empty, IDS),
-    ("return_token_ids", Empty, IDS),
     ("return_tokens", Empty, IDS),
     ("return_prompt_text", Empty, IDS),
     ("return_cached_tokens_details", Empty, IDS),
@@ -189,6 +188,7 @@ const CHAT: &[(&str, Neutral, &str)] = &[
 
 /// Fields that completions do not serve.
 const COMPLETION: &[(&str, Neutral, &str)] = &[
+    ("return_token_ids", Empty, "belongs to /v1/chat/completions"),
     ("suffix", Empty, "the model cannot fill in"),
     ("tools", Empty, "belongs to /v1/chat/completions: a completion is plain text"),
     ("messages", Null, "belongs to /v1/chat/completions: a completion has a `prompt`"),

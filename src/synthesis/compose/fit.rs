@@ -1,6 +1,6 @@
 //! Choices of several rows that have to fit together.
 
-use super::phrase::{Subject, article, shown};
+use super::phrase::{Subject, article, shown, singular};
 use crate::environment::tables::Value;
 use crate::synthesis::family::{Field, Measure, Sort};
 use crate::synthesis::instance::Instance;
@@ -72,13 +72,16 @@ impl Fit {
     fn value(&self, instance: &Instance, column: &str, stream: &mut Stream) -> Option<Value> {
         let table = instance.database.table(&self.subject.made(instance).name)?;
         let at = table.place(column)?;
-        stream.pick(table.rows()).map(|row| row[at].clone())
+        stream.pick(table.rows()).map(|row| row[at].clone()).filter(|value| *value != Value::Null)
     }
 
     fn budget(&self, instance: &Instance, stream: &mut Stream) -> Option<Condition> {
         let mut columns = self.numbers(instance);
-        columns.retain(|(_, field)| {
-            matches!(field.sort, Sort::Number { measure: Measure::Sum(_) | Measure::Money(_), .. })
+        // What is not recorded has no sum.
+        let made = self.subject.made(instance);
+        columns.retain(|(column, field)| {
+            !made.is_nullable(column)
+                && matches!(field.sort, Sort::Number { measure: Measure::Sum(_) | Measure::Money(_), .. })
         });
         let (column, field) = stream.pick(&columns)?.clone();
         Some(Condition::Budget(column, field, stream.between(5, 45)))
@@ -89,7 +92,9 @@ impl Fit {
         let columns: Vec<_> = made
             .columns
             .iter()
-            .filter(|(_, field)| matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. }))
+            .filter(|(column, field)| {
+                !made.is_nullable(column) && matches!(field.sort, Sort::Link { .. } | Sort::Choice { .. })
+            })
             .collect();
         let (column, field) = *stream.pick(&columns)?;
         Some(Condition::Distinct(column.clone(), field.label))
@@ -126,6 +131,14 @@ impl Fit {
             _ => 100,
         };
         (limit + step - 1) / step * step
+    }
+
+    /// Whether every budget leaves something to be spent.
+    pub fn is_sound(&self, instance: &Instance) -> bool {
+        self.conditions.iter().all(|condition| match condition {
+            Condition::Budget(column, _, of_100) => self.limit(instance, column, *of_100) > 0,
+            _ => true,
+        })
     }
 
     pub fn slots(&self, instance: &Instance) -> Slots {
@@ -170,8 +183,9 @@ impl Fit {
         let mut text = match wording {
             0 => format!("Please choose {count} different {rows}."),
             1 => format!("I need a set of {count} different {rows}."),
-            _ => format!("Could you pick {count} different {rows} for me?"),
+            _ => format!("Could you pick {count} different {rows}?"),
         };
+        text.push_str(&self.subject.rest(wording));
         for condition in &self.conditions {
             text.push(' ');
             text.push_str(&match condition {
@@ -225,7 +239,9 @@ impl Fit {
 /// The words for a smallest (0) or largest (1) value.
 fn bound(field: &Field, which: usize, value: &Value) -> String {
     match &field.sort {
-        Sort::Number { bounds, .. } | Sort::Date { bounds, .. } => bounds[which].replace("{}", &shown(field, value)),
+        Sort::Number { bounds, .. } | Sort::Date { bounds, .. } => {
+            singular(&bounds[which].replace("{}", &shown(field, value)))
+        }
         _ => String::new(),
     }
 }

@@ -69,6 +69,13 @@ impl Extra {
         Some(Self { column: column.to_string(), label: field.label, note, kind })
     }
 
+    /// Whether rows are asked for that have no such value.
+    fn is_missing(&self, subject: &Subject) -> bool {
+        let missing =
+            |piece: &phrase::Piece| matches!(&piece.filter, Filter::Missing { column } if *column == self.column);
+        subject.pieces.iter().any(missing)
+    }
+
     fn example(&self) -> &'static str {
         if self.kind == Kind::Date { "\"2025-01-31\"" } else { "0" }
     }
@@ -166,14 +173,23 @@ impl Draft {
     pub fn is_sound(&self, instance: &Instance) -> bool {
         let found = |rows: &Rows| rows.find(&mut &instance.database, &[]).map_or(0, |rows| rows.len());
         match &self.ask {
+            Ask::Row(subject, extra) if extra.is_missing(subject) => false,
             Ask::Row(subject, _) => {
                 let all = found(&Rows { extreme: None, ..subject.rows(instance) });
                 all >= 2 && (all >= 3 || subject.pieces.len() > 2) && found(&subject.rows(instance)) == 1
             }
             Ask::Keys(subject) => (2..=12).contains(&found(&subject.rows(instance))),
-            Ask::Figures(subject, ..) => found(&subject.rows(instance)) >= 2,
+            Ask::Figures(subject, extra, _) => {
+                // A figure over one row, or over what is not recorded, is none.
+                let rows = subject.rows(instance);
+                let at = instance.database.table(&rows.table).and_then(|table| table.place(&extra.column));
+                let rows = rows.find(&mut &instance.database, &[&extra.column]).unwrap_or_default();
+                !extra.is_missing(subject)
+                    && rows.iter().filter(|row| at.is_some_and(|at| row[at] != Value::Null)).count() >= 2
+            }
             Ask::Change(subject, _) => (1..=20).contains(&found(&subject.rows(instance))),
-            Ask::Fit(_) | Ask::Trip(_) => true,
+            Ask::Fit(fit) => fit.is_sound(instance),
+            Ask::Trip(_) => true,
         }
     }
 
@@ -195,16 +211,15 @@ impl Draft {
     /// The prompt.
     pub fn prompt(&self, instance: &Instance, stream: &mut Stream) -> String {
         let setting = stream.word(instance.family.settings);
-        let drawn = stream.below(3);
-        let wording = if self.condition.is_some() { 0 } else { drawn };
+        let wording = stream.below(3);
         let question = self.ask.question(instance, wording);
         let question = match &self.condition {
             None => question,
             Some((subject, number)) => format!(
-                "First check how many {} there are. If there are at least {number}, then: {question} If there are \
-                 fewer, then: {}",
+                "First check how many {} there are. If there are at least {number}, do the following. {question} If \
+                 there are fewer than {number}, {}",
                 subject.words(instance, true),
-                self.ask.turned(instance).question(instance, wording)
+                self.ask.turned(instance).turn(&self.ask)
             ),
         };
         format!("{setting} {question}\n\n{}", self.ask.form(instance))
@@ -240,7 +255,7 @@ impl Ask {
             }
             Self::Keys(subject) => Goal::Keys {
                 rows: subject.rows(instance),
-                name: subject.made(instance).entity.plural.replace(' ', "_"),
+                name: instance.style.entry(subject.made(instance).entity.plural),
             },
             Self::Figures(subject, extra, second) => {
                 let (rows, column) = (subject.rows(instance), extra.column.clone());
@@ -250,7 +265,7 @@ impl Ask {
                     Second::Shift(days) => Scalar::Shift { rows: rows.clone(), column, days: *days },
                 };
                 let count = ("count".to_string(), Scalar::Count { rows });
-                Goal::Figures { figures: vec![count, (second.name(extra), value)] }
+                Goal::Figures { figures: vec![count, (second.name(instance, extra), value)] }
             }
             Self::Change(subject, order) => Goal::Change {
                 rows: subject.rows(instance),
@@ -290,27 +305,47 @@ impl Ask {
         turned
     }
 
+    /// How this differs from what was asked, for the case that there are fewer rows.
+    fn turn(&self, asked: &Self) -> String {
+        match (self, asked) {
+            (Self::Row(Subject { extreme: Some((_, words)), .. }, _), _) => {
+                format!("do the same for {} instead.", words.replace("{}", "one"))
+            }
+            (_, Self::Keys(subject) | Self::Figures(subject, ..) | Self::Change(subject, _)) => {
+                let condition = subject.pieces.last().map_or("", |piece| piece.text.as_str());
+                format!("do the same, but leave out the condition “{condition}”.")
+            }
+            _ => "do the same.".to_string(),
+        }
+    }
+
     fn question(&self, instance: &Instance, wording: usize) -> String {
         match self {
             Self::Row(subject, extra) => {
                 let label = extra.label;
                 let their = if subject.made(instance).entity.who { "their" } else { "its" };
+                let rest = subject.rest(wording);
                 if let Some((all, one)) = subject.among(instance) {
-                    return format!("Look at all {all}. Please find {one}, and tell me {their} {label}.");
+                    return match wording {
+                        0 => format!("Look at all {all}.{rest} Please find {one}, and tell me {their} {label}."),
+                        1 => format!("This is about the {all}.{rest} I'm looking for {one}, and need {their} {label}."),
+                        _ => format!("Go through all {all}.{rest} Which is {one}, and what is {their} {label}?"),
+                    };
                 }
                 let rows = subject.words(instance, false);
                 match wording {
-                    0 => format!("Please find {rows}, and tell me {their} {label}."),
-                    1 => format!("I'm looking for {rows}; I also need {their} {label}."),
-                    _ => format!("Could you look up {rows}, together with {their} {label}?"),
+                    0 => format!("Please find {rows}, and tell me {their} {label}.{rest}"),
+                    1 => format!("I'm looking for {rows}; I also need {their} {label}.{rest}"),
+                    _ => format!("Could you look up {rows}, together with {their} {label}?{rest}"),
                 }
             }
             Self::Keys(subject) => {
                 let rows = subject.words(instance, true);
+                let rest = subject.rest(wording);
                 match wording {
-                    0 => format!("Please list all {rows}."),
-                    1 => format!("I need the complete list of {rows}."),
-                    _ => format!("Which {rows} are there? I'd like to have all of them."),
+                    0 => format!("Please list all {rows}.{rest}"),
+                    1 => format!("I need the complete list of {rows}.{rest}"),
+                    _ => format!("Which {rows} are there?{rest} I'd like to have all of them."),
                 }
             }
             Self::Figures(subject, extra, second) => {
@@ -324,23 +359,25 @@ impl Ask {
                     Second::Span => format!("how many days lie between the earliest and the latest {label} among them"),
                     Second::Shift(days) => format!("which date is {days} days after the latest {label} among them"),
                 };
+                let rest = subject.rest(wording);
                 match wording {
-                    0 => format!("Please count the {rows}, and tell me {second}."),
-                    1 => format!("I need to know how many {rows} there are, and {second}."),
-                    _ => format!("Could you find out how many {rows} we have, and {second}?"),
+                    0 => format!("Please count the {rows}, and tell me {second}.{rest}"),
+                    1 => format!("I need to know how many {rows} there are, and {second}.{rest}"),
+                    _ => format!("Could you find out how many {rows} there are, and {second}?{rest}"),
                 }
             }
             Self::Change(subject, order) => {
                 let rows = format!("all {}", subject.words(instance, true));
                 let order = order.words.replace("{}", &rows);
+                let rest = subject.rest(1);
                 match wording {
-                    0 => format!("{order}. Leave everything else as it is, and tell me how many you changed."),
+                    0 => format!("{order}.{rest} Leave everything else as it is, and tell me how many you changed."),
                     1 => format!(
-                        "Here is what I need: {}{}. Nothing else may change. Report the number of changes.",
+                        "Here is what I need: {}{}.{rest} Nothing else may change. Report the number of changes.",
                         order[..1].to_lowercase(),
                         &order[1..]
                     ),
-                    _ => format!("{order}, please, and nothing else. Then tell me how many there were."),
+                    _ => format!("{order}, please, and nothing else.{rest} Then tell me how many there were."),
                 }
             }
             Self::Fit(fit) => fit.question(instance, wording),
@@ -353,16 +390,20 @@ impl Ask {
             Self::Row(subject, extra) => {
                 let key = &subject.made(instance).key;
                 let (column, note) = (&extra.column, extra.note);
-                let note = if note.is_empty() { String::new() } else { format!(", with {column}{note}") };
+                let note = match (note, subject.made(instance).is_nullable(column)) {
+                    ("", false) => String::new(),
+                    (note, false) => format!(", with {column}{note}"),
+                    (note, true) => format!(", with {column}{note}, or null if none is recorded"),
+                };
                 format!("Submit a JSON object such as {{\"{key}\": \"...\", \"{column}\": {}}}{note}.", extra.example())
             }
             Self::Keys(subject) => {
                 let entity = subject.made(instance).entity;
-                let name = entity.plural.replace(' ', "_");
+                let name = instance.style.entry(entity.plural);
                 format!("Submit a JSON object such as {{\"{name}\": [\"...\", \"...\"]}}; the order does not matter.")
             }
             Self::Figures(_, extra, second) => {
-                let name = second.name(extra);
+                let name = second.name(instance, extra);
                 let (example, note) = match second {
                     Second::Sum => ("0", extra.note),
                     Second::Span => ("0", ""),
@@ -379,10 +420,10 @@ impl Ask {
 }
 
 impl Second {
-    fn name(self, extra: &Extra) -> String {
+    fn name(self, instance: &Instance, extra: &Extra) -> String {
         match self {
-            Self::Sum => format!("total_{}", extra.column),
-            Self::Span => "days_between".to_string(),
+            Self::Sum => instance.style.entry(&format!("total_{}", extra.column)),
+            Self::Span => instance.style.entry("days_between"),
             Self::Shift(_) => "date".to_string(),
         }
     }

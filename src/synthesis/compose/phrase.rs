@@ -80,6 +80,40 @@ pub(super) fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }
 
+/// A condition as it follows another one, with what stands between them. Two that begin alike share what they can.
+fn joined(last: &str, text: &str, between: &str) -> String {
+    let first = |text: &str| text.split(' ').next().unwrap_or_default().to_string();
+    let clause = |text: &str| matches!(first(text).as_str(), "that" | "who" | "whose" | "where");
+    if last.is_empty() || (first(last) != first(text) && !(clause(last) && clause(text))) {
+        return format!("{between}{text}");
+    }
+    format!(" and {}", text.strip_prefix("with ").unwrap_or(text))
+}
+
+/// A condition on one row: "that are open" becomes "that is open".
+pub(super) fn singular(text: &str) -> String {
+    let mut words = text.splitn(3, ' ');
+    let (Some(first @ ("that" | "who")), Some(verb)) = (words.next(), words.next()) else { return text.to_string() };
+    let verb = match verb {
+        "are" => "is".to_string(),
+        "have" => "has".to_string(),
+        "do" => "does".to_string(),
+        "belong" | "eat" | "play" | "run" | "sell" | "sing" | "sit" | "work" => format!("{verb}s"),
+        // Past tenses, and verbs such as "must".
+        other => other.to_string(),
+    };
+    words.fold(format!("{first} {verb}"), |text, rest| format!("{text} {rest}"))
+}
+
+/// The words for a row that is referred to, such as "on the line {}", with other words in place of its key: "on a line
+/// of at least 5 kilometres".
+fn referring(phrase: &str, noun: &str, words: &str) -> String {
+    let forms =
+        [format!("the {noun} \"{{}}\""), format!("the {noun} {{}}"), format!("the {{}} {noun}"), "the {}".into()];
+    let form = forms.iter().find(|form| phrase.contains(form.as_str())).map_or("{}", String::as_str);
+    phrase.replace(form, &format!("{} {words}", article(words)))
+}
+
 impl Piece {
     /// A condition on the table itself.
     pub fn new(filter: Filter, text: String) -> Self {
@@ -106,24 +140,30 @@ impl Subject {
         }
     }
 
-    /// The noun with all conditions, and the superlative around them.
+    /// The conditions that stand beside the noun, and those that need a sentence of their own: a person would not say
+    /// more than two or three in a row.
+    fn parts(&self) -> (Vec<&Piece>, Vec<&Piece>) {
+        let (nested, mut simple): (Vec<&Piece>, Vec<&Piece>) = self.pieces.iter().partition(|piece| piece.rank == 2);
+        // "Of a size with a number", not the other way round.
+        let with = |piece: &Piece| piece.text.starts_with("with");
+        simple.sort_by_key(|piece| (piece.rank, with(piece)));
+        let mut rest = simple.split_off(simple.len().min(2));
+        // Behind a relative clause other rows would seem to belong to the clause.
+        let room = usize::from(simple.len() < 2 && simple.iter().all(|piece| piece.rank == 0)).min(nested.len());
+        simple.extend(&nested[..room]);
+        rest.extend(&nested[room..]);
+        (simple, rest)
+    }
+
+    /// The noun with the conditions beside it, and the superlative around them.
     pub fn words(&self, instance: &Instance, plural: bool) -> String {
         let entity = self.made(instance).entity;
         let mut text = if plural { entity.plural } else { entity.noun }.to_string();
-        let mut pieces: Vec<&Piece> = self.pieces.iter().collect();
-        pieces.sort_by_key(|piece| piece.rank);
-        let mut last: Option<&Piece> = None;
-        for piece in pieces {
-            let first = |text: &str| text.split(' ').next().unwrap_or_default().to_string();
-            let clause = |piece: &Piece| piece.rank == 1;
-            text.push_str(match last {
-                Some(last) if last.rank == 2 => ", and ",
-                Some(last) if piece.rank == 2 && last.rank < 2 => ", ",
-                Some(last) if first(&last.text) == first(&piece.text) || (clause(last) && clause(piece)) => " and ",
-                _ => " ",
-            });
-            text.push_str(&piece.text);
-            last = Some(piece);
+        let mut last = "";
+        for piece in self.parts().0 {
+            let condition = if plural { piece.text.clone() } else { singular(&piece.text) };
+            text.push_str(&joined(last, &condition, " "));
+            last = &piece.text;
         }
         match &self.extreme {
             Some((_, words)) => words.replace("{}", &text),
@@ -131,9 +171,32 @@ impl Subject {
         }
     }
 
+    /// A sentence with the other conditions, after a space; empty if there are none.
+    pub fn rest(&self, wording: usize) -> String {
+        let rest = self.parts().1;
+        let mut text = String::new();
+        let mut last: Option<&Piece> = None;
+        for piece in rest {
+            // Behind the words for other rows "and" alone would go on about those.
+            text.push_str(match last {
+                None => "",
+                Some(last) if last.rank == 2 => ", and also ",
+                Some(_) => " and ",
+            });
+            text.push_str(&piece.text);
+            last = Some(piece);
+        }
+        match wording {
+            _ if text.is_empty() => String::new(),
+            0 => format!(" Take only those {text}."),
+            1 => format!(" I only mean those {text}."),
+            _ => format!(" Please consider only those {text}."),
+        }
+    }
+
     /// The rows and the superlative apart: behind a long phrase it would seem to be about the last noun.
     pub fn among(&self, instance: &Instance) -> Option<(String, String)> {
-        let (_, words) = self.extreme.as_ref().filter(|_| self.nested() > 0)?;
+        let (_, words) = self.extreme.as_ref().filter(|_| self.pieces.iter().any(|piece| piece.rank > 0))?;
         let all = Self { extreme: None, ..self.clone() };
         Some((all.words(instance, true), words.replace("{}", "one")))
     }
@@ -141,7 +204,9 @@ impl Subject {
     /// Whether a column is spoken of already.
     fn uses(&self, name: &str) -> bool {
         let filtered = self.pieces.iter().any(|piece| match &piece.filter {
-            Filter::Compare { column, .. } | Filter::Linked { column, .. } => column == name,
+            Filter::Compare { column, .. } | Filter::Missing { column } | Filter::Linked { column, .. } => {
+                column == name
+            }
             Filter::Has { .. } | Filter::Lacks { .. } => false,
         });
         filtered || self.extreme.as_ref().is_some_and(|(extreme, _)| extreme.column == name)
@@ -161,6 +226,11 @@ impl Subject {
         let table = instance.database.table(&made.name)?;
         let at = table.place(column)?;
         let value = stream.pick(table.rows())?[at].clone();
+        if value == Value::Null {
+            let which = if made.entity.who { "whom" } else { "which" };
+            let text = format!("for {which} no {} is recorded", field.label);
+            return Some(Piece { filter: Filter::Missing { column: column.clone() }, text, rank: 1 });
+        }
         if value.number() == Some(1) {
             // The phrases are for several.
             return None;
@@ -194,7 +264,9 @@ impl Subject {
             .columns
             .iter()
             .filter_map(|(column, field)| match field.sort {
-                Sort::Link { table, phrase } if !self.uses(column) => Some((column, table, phrase)),
+                Sort::Link { table, phrase } if !self.uses(column) => {
+                    instance.linked(table).map(|(at, _)| (column, at, phrase))
+                }
                 _ => None,
             })
             .collect();
@@ -203,7 +275,7 @@ impl Subject {
             .iter()
             .enumerate()
             .flat_map(|(at, other)| other.columns.iter().map(move |(column, field)| (at, column, field)))
-            .filter(|(_, _, field)| matches!(field.sort, Sort::Link { table, .. } if table == self.table))
+            .filter(|(_, _, field)| matches!(field.sort, Sort::Link { table, .. } if table == made.place))
             .collect();
         let towards = links.is_empty() || (!back.is_empty() && stream.chance(40));
         if !towards {
@@ -216,7 +288,7 @@ impl Subject {
                 inner.pieces.push(more);
             }
             let words = inner.words(instance, false);
-            let text = phrase.replace("{}", &format!("{} {words}", article(&words)));
+            let text = referring(phrase, inner.made(instance).entity.noun, &words);
             let filter = Filter::Linked { column: column.clone(), rows: Box::new(inner.rows(instance)) };
             return Some(Piece { filter, text, rank: 2 });
         }
@@ -234,7 +306,7 @@ impl Subject {
         let (filter, text) = if stream.chance(55) {
             (Filter::Lacks { column, rows }, format!("without any {}", inner.words(instance, true)))
         } else {
-            (Filter::Has { column, rows }, format!("with at least one {}", inner.words(instance, false)))
+            (Filter::Has { column, rows }, format!("with one or more {}", inner.words(instance, true)))
         };
         Some(Piece { filter, text, rank: 2 })
     }

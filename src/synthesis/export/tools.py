@@ -79,13 +79,14 @@ class Tools:
         rows = [
             row
             for row in self.state[data["table"]]
-            if (least is None or row[data["column"]] >= least) and (most is None or row[data["column"]] <= most)
+            if row[data["column"]] is not None
+            and (least is None or row[data["column"]] >= least) and (most is None or row[data["column"]] <= most)
         ]
         return self.few(rows, data["columns"])
 
     def do_search(self, data, given, where):
         text = given["text"].lower()
-        return self.few([row for row in self.state[data["table"]] if text in row[data["column"]].lower()], data["columns"])
+        return self.few([row for row in self.state[data["table"]] if text in (row[data["column"]] or "").lower()], data["columns"])
 
     def do_get(self, data, given, where):
         return self.row(data, given)
@@ -99,9 +100,12 @@ class Tools:
 
     def do_aggregate(self, data, given, where):
         rows = self.selected(data, where)
-        values = [row[data["column"]] for row in rows]
-        figures = {"count": len, "sum": sum, "least": min, "most": max}
-        return figures[data["figure"]](values)
+        if data["figure"] == "count":
+            return len(rows)
+        values = [row[data["column"]] for row in rows if row[data["column"]] is not None]
+        if data["figure"] == "sum":
+            return sum(values)
+        return {"least": min, "most": max}[data["figure"]](values, default=None)
 
     def do_set(self, data, given, where):
         row = self.row(data, given)
@@ -114,7 +118,7 @@ class Tools:
 
     def do_add(self, data, given, where):
         row = self.row(data, given)
-        if row[data["column"]] + given["amount"] < 0:
+        if row[data["column"]] is None or row[data["column"]] + given["amount"] < 0:
             raise ToolError("too little")
         row[data["column"]] += given["amount"]
         return row[data["column"]]

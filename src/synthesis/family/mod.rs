@@ -1,18 +1,65 @@
 //! Families of environments, each as data: tables, columns, and the words for them.
 
+mod astronomy;
+mod auction;
+mod bank;
+mod callcentre;
+mod chess;
+mod cinema;
 mod clinic;
+mod conference;
+mod construction;
 mod courses;
+mod election;
+mod estate;
+mod events;
+mod exams;
+mod farm;
+mod files;
 mod fleet;
+mod flights;
+mod game;
+mod garage;
+mod garden;
+mod genealogy;
+mod grid;
+mod gym;
+mod hackathon;
+mod harbour;
+mod hotel;
+mod insurance;
+mod issues;
+mod lab;
 mod league;
+mod lending;
 mod lexicon;
 mod library;
 mod market;
 mod museum;
+mod newspaper;
+mod orchestra;
 mod payroll;
+mod podcast;
+mod post;
+mod railway;
+mod recipes;
+mod recycling;
 mod rentals;
+mod restaurant;
+mod roster;
+mod sensors;
+mod social;
 mod support;
 mod telecom;
+mod theatre;
 pub mod trip;
+mod vet;
+mod ward;
+mod warehouse;
+mod waterworks;
+mod weather;
+mod wine;
+mod zoo;
 
 pub use lexicon::Naming;
 
@@ -55,6 +102,15 @@ pub struct Field {
     pub label: &'static str,
     /// What it holds.
     pub sort: Sort,
+    /// Whether cells may be null: what a row need not have, or what nobody may have noted.
+    pub optional: bool,
+}
+
+impl Field {
+    /// The same column, whose cells may be null.
+    const fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
 }
 
 /// What a column holds, and how one speaks of it. `{}` stands for a value, or for the rows that are spoken of.
@@ -125,13 +181,32 @@ pub enum Measure {
     Money(&'static str),
 }
 
+const fn things(
+    [noun, plural]: [&'static str; 2],
+    keys: &'static [&'static str],
+    naming: Naming,
+    rows: (i64, i64),
+    fields: &'static [Field],
+) -> Entity {
+    Entity { noun, plural, who: false, keys, naming, rows, fields }
+}
+
+const fn people(
+    nouns: [&'static str; 2],
+    keys: &'static [&'static str],
+    rows: (i64, i64),
+    fields: &'static [Field],
+) -> Entity {
+    Entity { who: true, ..things(nouns, keys, Naming::Person, rows, fields) }
+}
+
 const fn choice(
     names: &'static [&'static str],
     label: &'static str,
     values: &'static [&'static str],
     phrase: &'static str,
 ) -> Field {
-    Field { names, label, sort: Sort::Choice { values, phrase } }
+    Field { names, label, sort: Sort::Choice { values, phrase }, optional: false }
 }
 
 const fn status(
@@ -141,7 +216,7 @@ const fn status(
     change: (&'static str, &'static str),
     order: &'static str,
 ) -> Field {
-    Field { names, label: "status", sort: Sort::Status { values, phrase, change, order } }
+    Field { names, label: "status", sort: Sort::Status { values, phrase, change, order }, optional: false }
 }
 
 const fn number(
@@ -152,7 +227,7 @@ const fn number(
     bounds: [&'static str; 2],
     extremes: [&'static str; 2],
 ) -> Field {
-    Field { names, label, sort: Sort::Number { range, measure, bounds, extremes } }
+    Field { names, label, sort: Sort::Number { range, measure, bounds, extremes }, optional: false }
 }
 
 const fn date(
@@ -162,15 +237,15 @@ const fn date(
     bounds: [&'static str; 2],
     extremes: [&'static str; 2],
 ) -> Field {
-    Field { names, label, sort: Sort::Date { range, bounds, extremes } }
+    Field { names, label, sort: Sort::Date { range, bounds, extremes }, optional: false }
 }
 
 const fn flag(names: &'static [&'static str], label: &'static str, phrases: [&'static str; 2]) -> Field {
-    Field { names, label, sort: Sort::Flag { phrases } }
+    Field { names, label, sort: Sort::Flag { phrases }, optional: false }
 }
 
 const fn link(names: &'static [&'static str], label: &'static str, table: usize, phrase: &'static str) -> Field {
-    Field { names, label, sort: Sort::Link { table, phrase } }
+    Field { names, label, sort: Sort::Link { table, phrase }, optional: false }
 }
 
 /// All families, the trip planner first.
@@ -187,6 +262,53 @@ pub const FAMILIES: &[&Family] = &[
     &payroll::PAYROLL,
     &telecom::TELECOM,
     &rentals::RENTALS,
+    &recipes::RECIPES,
+    &flights::FLIGHTS,
+    &hotel::HOTEL,
+    &warehouse::WAREHOUSE,
+    &ward::WARD,
+    &files::FILES,
+    &social::SOCIAL,
+    &bank::BANK,
+    &chess::CHESS,
+    &conference::CONFERENCE,
+    &podcast::PODCAST,
+    &theatre::THEATRE,
+    &cinema::CINEMA,
+    &zoo::ZOO,
+    &garden::GARDEN,
+    &farm::FARM,
+    &weather::WEATHER,
+    &grid::GRID,
+    &waterworks::WATERWORKS,
+    &roster::ROSTER,
+    &harbour::HARBOUR,
+    &railway::RAILWAY,
+    &construction::CONSTRUCTION,
+    &estate::ESTATE,
+    &insurance::INSURANCE,
+    &vet::VET,
+    &gym::GYM,
+    &restaurant::RESTAURANT,
+    &wine::WINE,
+    &auction::AUCTION,
+    &recycling::RECYCLING,
+    &astronomy::ASTRONOMY,
+    &lab::LAB,
+    &game::GAME,
+    &issues::ISSUES,
+    &callcentre::CALLCENTRE,
+    &garage::GARAGE,
+    &post::POST,
+    &orchestra::ORCHESTRA,
+    &exams::EXAMS,
+    &election::ELECTION,
+    &genealogy::GENEALOGY,
+    &newspaper::NEWSPAPER,
+    &sensors::SENSORS,
+    &hackathon::HACKATHON,
+    &events::EVENTS,
+    &lending::LENDING,
 ];
 
 /// The family of a name.

@@ -64,7 +64,7 @@ pub(super) const PAYROLL: Family = Family {
                     &["started", "start_date"],
                     "starting date",
                     (16_000, 4_200),
-                    ["employed since {} or later", "employed since {} or earlier"],
+                    ["who started on or after {}", "who started on or before {}"],
                     ["the {} who started last", "the {} who started first"],
                 ),
             ],

@@ -30,7 +30,7 @@ pub(super) const RENTALS: Family = Family {
                     &["since", "partner_since"],
                     "first contract",
                     (16_500, 3_600),
-                    ["under contract since {} or later", "under contract since {} or earlier"],
+                    ["who signed on or after {}", "who signed on or before {}"],
                     ["the newest {}", "the {} who has been with us longest"],
                 ),
             ],

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value as JsonValue, json};
 
-use crate::environment::tables::{Database, Value};
+use crate::environment::tables::{Action, Database, Role, TableTool, Value};
 use crate::synthesis::program::{Goal, Scalar};
+use crate::synthesis::record::CallRecord;
 use crate::synthesis::seed::Stream;
 
 /// A cell of a column, of any row.
@@ -187,4 +188,38 @@ fn swapped(gold: &JsonValue, other: &JsonValue, stream: &mut Stream) -> JsonValu
         }
         _ => other.clone(),
     }
+}
+
+/// Changed calls: one left out, one made for another row, one with another value, and all the other way round.
+pub(super) fn call_mutants(calls: &[CallRecord], tools: &[TableTool], database: &Database) -> Vec<Vec<CallRecord>> {
+    let mut found = Vec::new();
+    for (at, call) in calls.iter().enumerate().take(3) {
+        let mut without = calls.to_vec();
+        without.remove(at);
+        found.push(without);
+        let Some(tool) = tools.iter().find(|tool| tool.name == call.tool) else { continue };
+        let mut swap = |role: &Role, values: &[JsonValue]| {
+            let Some(name) = tool.parameter(role).map(|parameter| &parameter.name) else { return };
+            let now = call.arguments.get(name);
+            let others = values.iter().filter(|value| Some(*value) != now);
+            for value in others.take(2) {
+                let mut calls = calls.to_vec();
+                if let Some(JsonValue::Object(arguments)) = calls.get_mut(at).map(|call| &mut call.arguments) {
+                    arguments.insert(name.clone(), value.clone());
+                }
+                found.push(calls);
+            }
+        };
+        let table = tool.action.table().and_then(|table| database.table(table));
+        let keys: Vec<JsonValue> =
+            table.map_or(Vec::new(), |table| table.rows().iter().take(4).map(|row| row[0].to_json()).collect());
+        swap(&Role::Key, &keys);
+        if let Action::Set { after, .. } = &tool.action {
+            swap(&Role::Value, after);
+        }
+    }
+    if calls.len() > 1 {
+        found.push(calls.iter().rev().cloned().collect());
+    }
+    found
 }

@@ -2,11 +2,13 @@
 //!
 //! G1: the solution passes, twice, with the same state, and every call follows its schema. G2: doing nothing fails, and
 //! so do empty answers. G3: of 200 random answers of the right form at most 1 in 100 passes. G4: changed right answers
-//! fail, or fit. G5: other right answers pass. Ramp: what solves the task that this one was made from fails, or is
+//! and changed right calls fail, or a second judge, which shares no code with the verifier, finds them right. G5: other right answers pass. Ramp: what solves the task that this one was made from fails, or is
 //! cheaper. G6: the answer depends on the tables and not on the prompt. G7: nothing
-//! else may change. G9: calls and texts stay within bounds. G10: an environment has few tasks of one shape.
+//! else may change, and the order of the rows decides nothing. G9: calls and texts stay within bounds. G10: an environment has few tasks of one shape.
 
 mod form;
+mod judge;
+mod order;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +17,14 @@ use serde_json::{Map, Value as JsonValue};
 
 use super::instance::Instance;
 use super::program::{Expected, Goal, setter, solve};
-use super::record::{Attempt, CallRecord, Difficulty};
+use super::record::{Attempt, CallRecord, Difficulty, Quality};
 use super::seed::Stream;
 use crate::chat::{ToolCall, ToolSet};
 use crate::environment::tables::{Action, Database, TableTool, TableVerifier, TableWorld, hash};
-use form::{mutants, random};
+use form::{call_mutants, mutants, random};
+use judge::Judge;
+
+pub(super) use order::shuffled;
 
 /// Random answers of one task.
 const RANDOM: usize = 200;
@@ -49,6 +54,7 @@ pub(super) struct Passed {
     pub alternatives: Vec<Attempt>,
     pub wrong: Vec<Attempt>,
     pub difficulty: Difficulty,
+    pub quality: Quality,
     pub shape: String,
 }
 
@@ -64,6 +70,8 @@ pub(super) struct Candidate<'a> {
     /// The right answer of the task that this one was made from, and the number of its calls.
     pub parent: Option<(&'a Attempt, usize)>,
     pub counterfactuals: &'a [Database],
+    /// The first state with its rows in another order.
+    pub shuffled: &'a Database,
 }
 
 /// The hash of a goal's form: its values are masked.
@@ -91,12 +99,12 @@ pub(super) fn shape(goal: &Goal) -> String {
 
 /// Runs a goal's solution through tools; returns the calls, the answer and the last state.
 pub(super) fn run(
-    instance: &Instance,
+    database: &Database,
     tools: &[TableTool],
     goal: &Goal,
     checks: Option<&ToolSet>,
 ) -> Result<(Vec<CallRecord>, JsonValue, Database), String> {
-    let mut state = instance.database.clone();
+    let mut state = database.clone();
     let mut trace = Vec::new();
     let mut call = |tool: &TableTool, arguments: Map<String, JsonValue>| {
         if trace.len() >= MOST_CALLS {
@@ -111,13 +119,13 @@ pub(super) fn run(
         trace.push(CallRecord { tool: tool.name.clone(), arguments });
         Ok(result)
     };
-    let answer = solve(goal, tools, &instance.database, &mut call)?;
+    let answer = solve(goal, tools, database, &mut call)?;
     Ok((trace, answer, state))
 }
 
 /// The state after calls.
-fn after(instance: &Instance, tools: &[TableTool], calls: &[CallRecord]) -> Database {
-    let mut state = instance.database.clone();
+fn after(database: &Database, tools: &[TableTool], calls: &[CallRecord]) -> Database {
+    let mut state = database.clone();
     for call in calls {
         let tool = tools.iter().find(|tool| tool.name == call.tool);
         if let (Some(tool), JsonValue::Object(arguments)) = (tool, &call.arguments) {
@@ -147,9 +155,8 @@ impl Candidate<'_> {
             return Err(fails("G10", "the environment has tasks of this shape"));
         }
         let problem = |gate: &'static str| move |reason: String| Failure { gate, reason };
-        let (trace, answer, state) =
-            run(self.instance, self.tools, self.goal, Some(self.checks)).map_err(problem("G1"))?;
-        let (_, again, other) = run(self.instance, self.tools, self.goal, None).map_err(problem("G1"))?;
+        let (trace, answer, state) = run(database, self.tools, self.goal, Some(self.checks)).map_err(problem("G1"))?;
+        let (_, again, other) = run(database, self.tools, self.goal, None).map_err(problem("G1"))?;
         let expected = self.goal.expected(&mut &*database).map_err(problem("G1"))?;
         let changes = database.changes(&state);
         if answer != again || database.changes(&other) != changes {
@@ -178,21 +185,44 @@ impl Candidate<'_> {
         }
 
         let mut alternatives = Vec::new();
-        let fits = matches!(decided, Goal::Fit { .. });
-        for mutant in mutants(&answer, decided, database, stream) {
-            let attempt = Attempt { answer: mutant.to_string(), calls: gold.calls.clone() };
-            match expected.problem(&mutant, &changes) {
-                Some(_) if wrong.len() < 5 => wrong.push(attempt),
-                Some(_) => {}
-                None if !fits => return Err(Failure { gate: "G4", reason: format!("{mutant} passes as well") }),
-                None if alternatives.len() < 2 => alternatives.push(attempt),
-                None => {}
+        let judge = Judge::new(self.goal, database).map_err(problem("G4"))?;
+        if !judge.accepts(&answer, &state) {
+            return Err(fails("G4", "the second judge refuses the solution's answer"));
+        }
+        let mut quality = Quality { random: RANDOM, random_passed: passed, ..Quality::default() };
+        let changed = mutants(&answer, decided, database, stream).into_iter().map(|answer| (answer, &gold.calls));
+        let other_calls = call_mutants(&gold.calls, self.tools, database);
+        let changed_calls = other_calls.iter().map(|calls| (answer.clone(), calls));
+        for (mutant, calls) in changed.chain(changed_calls) {
+            quality.mutants += 1;
+            let attempt = Attempt { answer: mutant.to_string(), calls: calls.clone() };
+            let state = after(database, self.tools, calls);
+            let passes = expected.problem(&mutant, &database.changes(&state)).is_none();
+            match (passes, judge.accepts(&mutant, &state)) {
+                (false, true) => return Err(fails("G5", &format!("{mutant} is right and fails"))),
+                (true, true) => {
+                    quality.equivalent += 1;
+                    if alternatives.len() < 2 && attempt.answer != gold.answer {
+                        alternatives.push(attempt);
+                    }
+                }
+                (true, false) => {}
+                (false, false) => {
+                    quality.killed += 1;
+                    if wrong.len() < 5 {
+                        wrong.push(attempt);
+                    }
+                }
             }
+        }
+        if !quality.is_enough() {
+            let reason = format!("of {} wrong mutants {} fail", quality.wrong(), quality.killed);
+            return Err(Failure { gate: "G4", reason });
         }
         self.others(&expected, &gold, &mut alternatives)?;
         if let Some((parent, calls)) = self.parent {
             let given: JsonValue = serde_json::from_str(&parent.answer).unwrap_or_default();
-            let before = database.changes(&after(self.instance, self.tools, &parent.calls));
+            let before = database.changes(&after(database, self.tools, &parent.calls));
             if expected.problem(&given, &before).is_some() {
                 wrong.push(parent.clone());
             } else if trace.len() <= calls {
@@ -203,6 +233,7 @@ impl Candidate<'_> {
         if !gold.calls.is_empty() {
             self.collateral(&expected, &answer, &gold, &mut wrong)?;
         }
+        self.order(&gold, &alternatives, &wrong)?;
         let (conditions, hops, slots) = self.goal.size();
         let difficulty = Difficulty {
             calls: trace.len(),
@@ -212,7 +243,7 @@ impl Candidate<'_> {
             rows: database.tables().iter().map(|table| table.rows().len()).sum(),
             search_bits: form::bits(decided, database),
         };
-        Ok(Passed { gold, alternatives, wrong, difficulty, shape })
+        Ok(Passed { gold, alternatives, wrong, difficulty, quality, shape })
     }
 
     /// G2.
@@ -242,7 +273,8 @@ impl Candidate<'_> {
             answer =
                 entries.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into();
         }
-        let changes = self.instance.database.changes(&after(self.instance, self.tools, &gold.calls));
+        let database = &self.instance.database;
+        let changes = database.changes(&after(database, self.tools, &gold.calls));
         if let Some(problem) = expected.problem(&answer, &changes) {
             return Err(fails(problem));
         }
@@ -265,16 +297,7 @@ impl Candidate<'_> {
         let answer: JsonValue = serde_json::from_str(&gold.answer).unwrap_or_default();
         for other in self.counterfactuals {
             let expected = self.goal.expected(&mut &*other);
-            let changes = other.changes(&{
-                let mut state = other.clone();
-                for call in &gold.calls {
-                    let tool = self.tools.iter().find(|tool| tool.name == call.tool);
-                    if let (Some(tool), JsonValue::Object(arguments)) = (tool, &call.arguments) {
-                        let _ = tool.call(&mut state, arguments);
-                    }
-                }
-                state
-            });
+            let changes = other.changes(&after(other, self.tools, &gold.calls));
             if expected.is_ok_and(|expected| expected.problem(&answer, &changes).is_none()) {
                 return Err(fails("the answer is right with other tables, too"));
             }
@@ -314,11 +337,36 @@ impl Candidate<'_> {
             }
         }
         for attempt in attempts {
-            let changes = database.changes(&after(self.instance, self.tools, &attempt.calls));
+            let changes = database.changes(&after(database, self.tools, &attempt.calls));
             if expected.problem(answer, &changes).is_none() {
                 return Err(Failure { gate: "G7", reason: "a change too many or too few passes".to_string() });
             }
             wrong.push(attempt);
+        }
+        Ok(())
+    }
+
+    /// G7: with the rows in another order, the state has the same hash, the solution still solves the task, and every
+    /// attempt gets the verdict that it had.
+    fn order(&self, gold: &Attempt, alternatives: &[Attempt], wrong: &[Attempt]) -> Result<(), Failure> {
+        let fails =
+            |reason: String| Failure { gate: "G7", reason: format!("with the rows in another order, {reason}") };
+        let (database, other) = (&self.instance.database, self.shuffled);
+        let expected = self.goal.expected(&mut &*other).map_err(fails)?;
+        let (_, answer, state) = run(other, self.tools, self.goal, None).map_err(fails)?;
+        if let Some(problem) = expected.problem(&answer, &other.changes(&state)) {
+            return Err(fails(format!("the solution fails: {problem}")));
+        }
+        if after(database, self.tools, &gold.calls).hash() != after(other, self.tools, &gold.calls).hash() {
+            return Err(fails("the last state has another hash".to_string()));
+        }
+        let right = std::iter::once(gold).chain(alternatives).map(|attempt| (attempt, true));
+        for (attempt, wanted) in right.chain(wrong.iter().map(|attempt| (attempt, false))) {
+            let answer = serde_json::from_str(&attempt.answer).unwrap_or_default();
+            let changes = other.changes(&after(other, self.tools, &attempt.calls));
+            if expected.problem(&answer, &changes).is_none() != wanted {
+                return Err(fails(format!("{} gets another verdict", attempt.answer)));
+            }
         }
         Ok(())
     }

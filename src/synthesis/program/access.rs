@@ -102,7 +102,8 @@ fn plan_within<'a>(
         let [column] = conditions(list)[..] else { continue };
         let place = schema.table(table).and_then(|table| table.columns().iter().find(|other| other.name == column));
         let Some(target) = place.and_then(|column| column.references.clone()) else { continue };
-        if depth == 0 || target == table {
+        // Rows that refer to nothing would be missed.
+        if depth == 0 || target == table || place.is_some_and(|column| column.nullable) {
             continue;
         }
         let Ok(parent) = plan_within(tools, schema, &target, &BTreeSet::new(), &[], depth - 1) else { continue };

@@ -145,7 +145,11 @@ impl Printer<'_> {
                     if comparison.sign() == "==" {
                         only.push((column.clone(), format!("[{value}]")));
                     }
-                    conditions.push(format!("r[{}] {} {value}", quoted(column), comparison.sign()));
+                    let column = quoted(column);
+                    conditions.push(format!("r[{column}] is not None and r[{column}] {} {value}", comparison.sign()));
+                }
+                Filter::Missing { column } => {
+                    conditions.push(format!("r[{}] is None", quoted(column)));
                 }
                 Filter::Linked { column, rows: inner } => {
                     let found = self.rows(inner, &[])?;
@@ -177,9 +181,10 @@ impl Printer<'_> {
         self.line(&format!("{found} = [r for r in {base}{condition}]"));
         if let Some(extreme) = &rows.extreme {
             let (function, column) = (if extreme.most { "max" } else { "min" }, quoted(&extreme.column));
-            let best = self.name("best");
-            self.line(&format!("{best} = {function}((r[{column}] for r in {found}), default=None)"));
-            self.line(&format!("{found} = [r for r in {found} if r[{column}] == {best}]"));
+            let (known, best) = (self.name("known"), self.name("best"));
+            self.line(&format!("{known} = [r for r in {found} if r[{column}] is not None]"));
+            self.line(&format!("{best} = {function}((r[{column}] for r in {known}), default=None)"));
+            self.line(&format!("{found} = [r for r in {known} if r[{column}] == {best}]"));
         }
         Ok(found)
     }
@@ -265,10 +270,10 @@ impl Printer<'_> {
         let found = self.rows(rows, &[column.as_str()])?;
         let column = quoted(column);
         if let Scalar::Sum { .. } = scalar {
-            return Ok(format!("sum(r[{column}] for r in {found})"));
+            return Ok(format!("sum(r[{column}] for r in {found} if r[{column}] is not None)"));
         }
         let days = self.name("days");
-        self.line(&format!("{days} = [date.fromisoformat(r[{column}]) for r in {found}]"));
+        self.line(&format!("{days} = [date.fromisoformat(r[{column}]) for r in {found} if r[{column}] is not None]"));
         Ok(match scalar {
             Scalar::Shift { days: shift, .. } => {
                 format!("((max({days}) + timedelta(days={shift})).isoformat() if {days} else None)")
@@ -377,10 +382,10 @@ impl Printer<'_> {
         let names: Vec<&str> = pools.iter().map(|(name, ..)| name.as_str()).collect();
         self.line(&format!("pools = [{}]", names.join(", ")));
         self.line("checks = [");
-        for due in slots.due() {
-            let due = due.iter().map(|constraint| Ok(format!("lambda p: {}", self.constraint(constraint, &tables)?)));
-            let due = due.collect::<Result<Vec<_>, String>>()?;
-            self.line(&format!("    [{}],", due.join(", ")));
+        let checks = slots.checks();
+        for constraint in &checks {
+            let slots: Vec<String> = constraint.slots().iter().map(usize::to_string).collect();
+            self.line(&format!("    ({{{}}}, lambda p: {}),", slots.join(", "), self.constraint(constraint, &tables)?));
         }
         self.line("]");
         if self.tools.is_none() {
@@ -392,23 +397,44 @@ impl Printer<'_> {
             });
             let groups: Vec<String> = groups.collect();
             self.line(&format!("p = chosen(given, [{}], pools)", groups.join(", ")));
-            self.line("right = p is not None and all(check(p) for due in checks for check in due)");
+            self.line("right = p is not None and all(check(p) for _, check in checks)");
             return Ok(());
         }
+        let links = checks.iter().filter_map(|constraint| match constraint {
+            Constraint::Link { slot, column, other } => Some(format!("({slot}, {}, {other})", quoted(column))),
+            _ => None,
+        });
+        let links: Vec<String> = links.collect();
+        self.line(&format!("links = [{}]", links.join(", ")));
         for line in [
+            "for at, pool in enumerate(pools):",
+            "    own = [check for slots, check in checks if slots == {at}]",
+            "    pools[at] = [row for row in pool if all(check({at: row}) for check in own)]",
+            "order = []",
+            "while len(order) < len(pools):",
+            "    costs = []",
+            "    for at in set(range(len(pools))) - set(order):",
+            "        cost = len(pools[at])",
+            "        for slot, column, other in links:",
+            "            if slot == at and other in order:",
+            "                cost = min(cost, len(pools[at]) // max(1, len({row[column] for row in pools[at]})))",
+            "        costs.append((cost, at))",
+            "    order.append(min(costs)[1])",
             "",
             "def place(p):",
             "    if len(p) == len(pools):",
             "        return p",
-            "    for row in pools[len(p)]:",
-            "        q = p + [row]",
-            "        if all(check(q) for check in checks[len(p)]):",
+            "    at = order[len(p)]",
+            "    due = [check for slots, check in checks if at in slots and slots <= set(p) | {at}]",
+            "    for row in pools[at]:",
+            "        q = {**p, at: row}",
+            "        if all(check(q) for check in due):",
             "            done = place(q)",
             "            if done:",
             "                return done",
             "    return None",
             "",
-            "p = place([])",
+            "p = place({})",
         ] {
             self.line(line);
         }
@@ -440,15 +466,20 @@ impl Printer<'_> {
             | Constraint::Some { slots, column, comparison, value } => {
                 let word = if matches!(constraint, Constraint::Each { .. }) { "all" } else { "any" };
                 let (column, value) = (quoted(column), literal(&value.to_json()));
-                format!("{word}(r[{column}] {} {value} for r in {})", comparison.sign(), list(slots))
+                let holds = format!("r[{column}] is not None and r[{column}] {} {value}", comparison.sign());
+                format!("{word}({holds} for r in {})", list(slots))
             }
             Constraint::Sum { slots, column, comparison, value } => {
-                format!("sum(r[{}] for r in {}) {} {value}", quoted(column), list(slots), comparison.sign())
+                let column = quoted(column);
+                let sum = format!("sum(r[{column}] for r in {} if r[{column}] is not None)", list(slots));
+                format!("{sum} {} {value}", comparison.sign())
             }
             Constraint::When { slot, column, least, most, then } => {
                 let then = then.iter().map(|constraint| self.constraint(constraint, tables));
                 let then = then.collect::<Result<Vec<_>, _>>()?.join(" and ");
-                format!("(not {least} <= p[{slot}][{}] <= {most} or ({then}))", quoted(column))
+                let then = if then.is_empty() { "True".to_string() } else { then };
+                let cell = format!("p[{slot}][{}]", quoted(column));
+                format!("({cell} is None or not {least} <= {cell} <= {most} or ({then}))")
             }
         })
     }

@@ -63,6 +63,11 @@ pub enum Filter {
         /// The value.
         value: Value,
     },
+    /// A column is null.
+    Missing {
+        /// The column.
+        column: String,
+    },
     /// A column refers to one of some rows.
     Linked {
         /// The column.
@@ -178,6 +183,7 @@ impl Source for &Database {
 
 /// A filter whose inner queries are answered.
 enum Ready<'a> {
+    Missing(usize),
     Compare(usize, Comparison, &'a Value),
     Among(usize, BTreeSet<Value>, bool),
 }
@@ -185,6 +191,7 @@ enum Ready<'a> {
 impl Ready<'_> {
     fn holds(&self, row: &Row) -> bool {
         match self {
+            Self::Missing(at) => row[*at] == Value::Null,
             Self::Compare(at, comparison, value) => row[*at] != Value::Null && comparison.holds(&row[*at], value),
             Self::Among(at, values, wanted) => values.contains(&row[*at]) == *wanted,
         }
@@ -200,7 +207,9 @@ impl Rows {
     /// The columns of the table itself that the query looks at.
     pub fn columns(&self) -> BTreeSet<String> {
         let filters = self.filters.iter().filter_map(|filter| match filter {
-            Filter::Compare { column, .. } | Filter::Linked { column, .. } => Some(column.clone()),
+            Filter::Compare { column, .. } | Filter::Missing { column } | Filter::Linked { column, .. } => {
+                Some(column.clone())
+            }
             Filter::Has { .. } | Filter::Lacks { .. } => None,
         });
         filters.chain(self.extreme.iter().map(|extreme| extreme.column.clone())).collect()
@@ -223,6 +232,7 @@ impl Rows {
                     }
                     ready.push(Ready::Compare(source.place(&self.table, column)?, *comparison, value));
                 }
+                Filter::Missing { column } => ready.push(Ready::Missing(source.place(&self.table, column)?)),
                 Filter::Linked { column, rows } => {
                     let keys: BTreeSet<Value> = rows.find(source, &[])?.iter().map(|row| row[0].clone()).collect();
                     only.push((column.clone(), keys.iter().cloned().collect()));
@@ -250,7 +260,7 @@ impl Rows {
     /// How many conditions there are, those of inner queries among them.
     pub fn conditions(&self) -> usize {
         let inner = self.filters.iter().map(|filter| match filter {
-            Filter::Compare { .. } => 1,
+            Filter::Compare { .. } | Filter::Missing { .. } => 1,
             Filter::Linked { rows, .. } | Filter::Has { rows, .. } | Filter::Lacks { rows, .. } => {
                 1 + rows.conditions()
             }
@@ -261,7 +271,7 @@ impl Rows {
     /// How many times the query goes from one table to another.
     pub fn hops(&self) -> usize {
         let inner = self.filters.iter().map(|filter| match filter {
-            Filter::Compare { .. } => 0,
+            Filter::Compare { .. } | Filter::Missing { .. } => 0,
             Filter::Linked { rows, .. } | Filter::Has { rows, .. } | Filter::Lacks { rows, .. } => 1 + rows.hops(),
         });
         inner.sum()

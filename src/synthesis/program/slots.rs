@@ -113,16 +113,12 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// The last slot that it looks at: it can be decided once that one is filled.
-    pub fn last(&self) -> usize {
-        match self {
-            Self::Link { slot, other, .. } => *slot.max(other),
-            Self::Distinct { slots, .. }
-            | Self::Each { slots, .. }
-            | Self::Some { slots, .. }
-            | Self::Sum { slots, .. } => slots.iter().copied().max().unwrap_or_default(),
-            Self::When { slot, then, .. } => then.iter().map(Self::last).max().unwrap_or_default().max(*slot),
-        }
+    /// The slots that it looks at: it can be decided once all of them are filled.
+    pub fn slots(&self) -> BTreeSet<usize> {
+        let mut looks = Vec::new();
+        self.looks(&mut looks);
+        let other = if let Self::Link { other, .. } = self { Some(*other) } else { None };
+        looks.into_iter().map(|(slot, _)| slot).chain(other).collect()
     }
 
     /// Every slot and column that it looks at.
@@ -171,28 +167,30 @@ impl Slots {
         looks.into_iter().filter(|(other, _)| *other == slot).map(|(_, column)| column).collect()
     }
 
-    /// The constraints by the slot that decides them. Whether values are distinct is decided at each of its slots: a
-    /// search that saw it at the last one alone would not end.
-    pub fn due(&self) -> Vec<Vec<Constraint>> {
-        let mut due = vec![Vec::new(); self.all().count()];
-        let mut push = |constraint: Constraint| {
-            if let Some(due) = due.get_mut(constraint.last()) {
-                due.push(constraint);
-            }
-        };
+    /// The constraints in parts that can be decided as early as possible: what holds for each slot alone, and what is
+    /// distinct in pairs. A search that saw whether values are distinct at the last slot alone would not end.
+    pub fn checks(&self) -> Vec<Constraint> {
+        let mut checks = Vec::new();
         for constraint in &self.constraints {
             match constraint {
                 Constraint::Distinct { slots, column } => {
-                    let mut slots = slots.clone();
-                    slots.sort_unstable();
-                    for count in 2..=slots.len() {
-                        push(Constraint::Distinct { slots: slots[..count].to_vec(), column: column.clone() });
+                    for (at, first) in slots.iter().enumerate() {
+                        let pairs = slots[at + 1..].iter().map(|second| vec![*first, *second]);
+                        checks.extend(pairs.map(|slots| Constraint::Distinct { slots, column: column.clone() }));
                     }
                 }
-                other => push(other.clone()),
+                Constraint::Each { slots, column, comparison, value } => {
+                    checks.extend(slots.iter().map(|slot| Constraint::Each {
+                        slots: vec![*slot],
+                        column: column.clone(),
+                        comparison: *comparison,
+                        value: value.clone(),
+                    }));
+                }
+                other => checks.push(other.clone()),
             }
         }
-        due
+        checks
     }
 
     /// Gets the rows that the slots may be.
@@ -245,24 +243,28 @@ impl<'a> Filling<'a> {
         &self.candidates[slot]
     }
 
-    fn holds(&self, constraint: &Constraint, rows: &[&Row]) -> bool {
+    /// Whether a constraint holds for rows by slot. Null compares with nothing, is no part of a sum and lies in no
+    /// range.
+    fn holds(&self, constraint: &Constraint, rows: &[Option<&Row>]) -> bool {
+        let row = |slot: usize| rows.get(slot).copied().flatten();
         let cell = |slot: usize, column: &str| -> Option<&Value> {
             let at = self.places.get(slot)?.get(column)?;
-            rows.get(slot).map(|row| &row[*at])
+            row(slot).map(|row| &row[*at])
         };
+        let known = |slot: usize, column: &str| cell(slot, column).filter(|cell| **cell != Value::Null);
         match constraint {
             Constraint::Link { slot, column, other } => {
-                cell(*slot, column).is_some_and(|value| rows.get(*other).is_some_and(|row| row[0] == *value))
+                cell(*slot, column).is_some_and(|value| row(*other).is_some_and(|row| row[0] == *value))
             }
             Constraint::Distinct { slots, column } => {
                 let values: BTreeSet<Option<&Value>> = slots.iter().map(|slot| cell(*slot, column)).collect();
                 values.len() == slots.len()
             }
             Constraint::Each { slots, column, comparison, value } => {
-                slots.iter().all(|slot| cell(*slot, column).is_some_and(|cell| comparison.holds(cell, value)))
+                slots.iter().all(|slot| known(*slot, column).is_some_and(|cell| comparison.holds(cell, value)))
             }
             Constraint::Some { slots, column, comparison, value } => {
-                slots.iter().any(|slot| cell(*slot, column).is_some_and(|cell| comparison.holds(cell, value)))
+                slots.iter().any(|slot| known(*slot, column).is_some_and(|cell| comparison.holds(cell, value)))
             }
             Constraint::Sum { slots, column, comparison, value } => {
                 let numbers = slots.iter().filter_map(|slot| cell(*slot, column).and_then(Value::number));
@@ -276,53 +278,103 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// The keys of the first solution in the order of the keys, or, backwards, of the last.
+    /// The slots in the order of a search: always the one with the fewest rows left to try. A slot that is linked to an
+    /// earlier one has as many as there are for one key, on average.
+    fn order(&self, pools: &[Vec<&Row>], checks: &[Constraint]) -> Vec<usize> {
+        // For each slot and the one that it is linked to, how many rows there are for one key.
+        let linked: Vec<(usize, usize, usize)> = checks
+            .iter()
+            .filter_map(|constraint| {
+                let Constraint::Link { slot, column, other } = constraint else { return None };
+                let place = *self.places.get(*slot)?.get(column)?;
+                let keys: BTreeSet<&Value> = pools.get(*slot)?.iter().map(|row| &row[place]).collect();
+                Some((*slot, *other, pools[*slot].len() / keys.len().max(1)))
+            })
+            .collect();
+        let mut left: BTreeSet<usize> = (0..pools.len()).collect();
+        let mut order = Vec::new();
+        let cost = |slot: usize, left: &BTreeSet<usize>| {
+            let links = linked.iter().filter(|(from, to, _)| *from == slot && !left.contains(to));
+            links.map(|(.., rows)| *rows).chain([pools[slot].len()]).min()
+        };
+        while let Some(slot) = left.iter().copied().min_by_key(|slot| (cost(*slot, &left), *slot)) {
+            left.remove(&slot);
+            order.push(slot);
+        }
+        order
+    }
+
+    /// The keys of a solution, the same for the same rows: the first one of a search by the order of the keys, or by
+    /// its reverse.
     ///
     /// # Errors
     /// There is none, or none was found in time.
     pub fn solve(&self, backwards: bool) -> Result<Vec<Value>, String> {
         let count = self.candidates.len();
-        let due = self.slots.due();
-        let ordered: Vec<Vec<&Row>> = self
-            .candidates
-            .iter()
-            .map(|rows| if backwards { rows.values().rev().collect() } else { rows.values().collect() })
-            .collect();
+        let checks = self.slots.checks();
+        let mut filled: Vec<Option<&Row>> = vec![None; count];
+        let mut pools: Vec<Vec<&Row>> = Vec::new();
+        for (slot, rows) in self.candidates.iter().enumerate() {
+            let own: Vec<&Constraint> = checks.iter().filter(|check| check.slots() == BTreeSet::from([slot])).collect();
+            let mut pool: Vec<&Row> = Vec::new();
+            for row in rows.values() {
+                filled[slot] = Some(row);
+                if own.iter().all(|check| self.holds(check, &filled)) {
+                    pool.push(row);
+                }
+            }
+            filled[slot] = None;
+            if backwards {
+                pool.reverse();
+            }
+            pools.push(pool);
+        }
+        let order = self.order(&pools, &checks);
+        let mut due: Vec<Vec<&Constraint>> = vec![Vec::new(); count];
+        for check in &checks {
+            let slots = check.slots();
+            if let Some(at) = order.iter().rposition(|slot| slots.contains(slot)) {
+                due[at].push(check);
+            }
+        }
         // Rows by the key that they refer to, where a slot is linked to an earlier one: others can't fit.
         let linked: Vec<Option<(usize, RowsByKey<'_>)>> = (0..count)
             .map(|at| {
-                let (column, other) = due[at].iter().find_map(|constraint| match constraint {
-                    Constraint::Link { slot, column, other } if *slot == at && *other < at => Some((column, *other)),
+                let (column, other) = due[at].iter().find_map(|check| match check {
+                    Constraint::Link { slot, column, other } if *slot == order[at] && slot != other => {
+                        Some((column, *other))
+                    }
                     _ => None,
                 })?;
-                let place = *self.places[at].get(column)?;
+                let place = *self.places[order[at]].get(column)?;
                 let mut rows = RowsByKey::new();
-                ordered[at].iter().for_each(|row| rows.entry(&row[place]).or_default().push(row));
+                pools[order[at]].iter().for_each(|row| rows.entry(&row[place]).or_default().push(row));
                 Some((other, rows))
             })
             .collect();
         let mut next = vec![0usize; count];
-        let mut chosen: Vec<&Row> = Vec::new();
+        let mut at = 0;
         for _ in 0..MOST_STEPS {
-            let at = chosen.len();
-            if at == count {
-                return Ok(chosen.iter().map(|row| row[0].clone()).collect());
-            }
+            let Some(slot) = order.get(at).copied() else {
+                return Ok(filled.iter().flatten().map(|row| row[0].clone()).collect());
+            };
             let rows = match &linked[at] {
-                Some((other, rows)) => rows.get(&chosen[*other][0]).map_or(&[][..], Vec::as_slice),
-                None => &ordered[at],
+                Some((other, rows)) => filled[*other].and_then(|row| rows.get(&row[0])).map_or(&[][..], Vec::as_slice),
+                None => &pools[slot],
             };
             if let Some(row) = rows.get(next[at]) {
                 next[at] += 1;
-                chosen.push(row);
-                if !due[at].iter().all(|constraint| self.holds(constraint, &chosen)) {
-                    chosen.pop();
+                filled[slot] = Some(row);
+                if due[at].iter().all(|check| self.holds(check, &filled)) {
+                    at += 1;
+                } else {
+                    filled[slot] = None;
                 }
             } else {
                 next[at] = 0;
-                if chosen.pop().is_none() {
-                    return Err("no choice fits".to_string());
-                }
+                let Some(before) = at.checked_sub(1) else { return Err("no choice fits".to_string()) };
+                at = before;
+                filled[order[at]] = None;
             }
         }
         Err("no choice was found in time".to_string())
@@ -348,7 +400,7 @@ impl<'a> Filling<'a> {
                 let given = object.get(&slot.name).unwrap_or(&JsonValue::Null);
                 let row = self.candidates[rows.len()].values().find(|row| row[0].to_json() == *given);
                 let Some(row) = row else { return Some(format!("{}: {given} can't be chosen", slot.name)) };
-                rows.push(row);
+                rows.push(Some(row));
             }
         }
         let broken = self.slots.constraints.iter().find(|constraint| !self.holds(constraint, &rows))?;

@@ -143,6 +143,9 @@ pub(super) fn capital(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// Names that are drawn for a thing before one gets a number.
+const NAMES: usize = 200;
+
 impl Naming {
     fn name(self, lasts: &[String], stream: &mut Stream) -> String {
         match self {
@@ -185,13 +188,16 @@ impl Graph {
         let lasts: Vec<String> = (0..56).map(|_| word(stream)).collect();
         let mut taken: BTreeSet<String> = BTreeSet::new();
         let mut fresh = |stream: &mut Stream, make: &dyn Fn(&mut Stream) -> String| {
-            // There are far more names than things.
-            loop {
-                let name = make(stream);
+            // There are far more names than things, so that a number behind a name is rare.
+            let mut name = make(stream);
+            for _ in 0..NAMES {
                 if taken.insert(name.to_lowercase()) {
                     return name;
                 }
+                name = make(stream);
             }
+            let numbered = (2..=taken.len() + 2).map(|number| format!("{name} {number}"));
+            numbered.into_iter().find(|name| taken.insert(name.to_lowercase())).unwrap_or(name)
         };
         for kind in theme.kinds {
             for _ in 0..stream.between(kind.count.0, kind.count.1) {

@@ -1,10 +1,10 @@
 //! Makes the corpora and questions of a run, and lets the questions through gates.
 //!
-//! unique: one thing is meant; two ways to find it agree, and every other thing of the kind fails. clues: without any
+//! draft: the walk from a random thing is long enough and can be told. unique: one thing is meant; two ways to find it agree, and every other thing of the kind fails. clues: without any
 //! of its clues the question means something else. G3: at most 1 in 100 random answers of the right kind passes. G10: a
 //! corpus has few questions of one form, and each once. closed book: names and numbers of the prompt and the thing that most
-//! facts speak of fail. one hop: what is a step away from a name of the prompt, and the first result of a search for the
-//! whole prompt, fail. G6: in two other graphs of the same things the answer is wrong. G2: no answer and empty answers
+//! facts speak of fail. one hop: what is a step away from a name of the prompt, and the first article of the kind on
+//! the first page of a search for the whole prompt, fail. G6: in two other graphs of the same things the answer is wrong. G2: no answer and empty answers
 //! fail. G4: near misses fail. G5: other names pass. G1: the solver, which only searches and opens, finds the answer
 //! within bounds, and every call is one that the tools take.
 
@@ -24,7 +24,7 @@ use crate::environment::corpus::{AnswerVerifier, Corpus, CorpusWorld};
 use crate::environment::tables::hash;
 use crate::synthesis::category::{Category, Content, TaskGoal};
 use crate::synthesis::record::{
-    Attempt, CallRecord, Difficulty, EnvironmentRecord, Reject, SCHEMA_VERSION, TaskRecord, content_id,
+    Attempt, CallRecord, Difficulty, EnvironmentRecord, Quality, Reject, SCHEMA_VERSION, TaskRecord, content_id,
 };
 use crate::synthesis::run::{MakeError, Output, Run};
 use crate::synthesis::seed::Stream;
@@ -49,6 +49,7 @@ struct Passed {
     gold: Attempt,
     alternatives: Vec<Attempt>,
     wrong: Vec<Attempt>,
+    quality: Quality,
     bits: u32,
 }
 
@@ -110,12 +111,11 @@ pub(in crate::synthesis) fn make(run: &Run, index: u64) -> Result<Output, MakeEr
         let level = run.levels.start() + u8::try_from(number % span).unwrap_or_default();
         for attempt in 0..TRIES {
             let mut stream = stream.child(&format!("question/{number}/{attempt}"));
-            let Some((question, thing)) = draft(&making.web, level, &mut stream) else { continue };
             examined += 1;
-            let Ok(prompt) = prompt(&question, theme, &making.web, &mut stream) else { continue };
-            match making.examine(&question, thing, &prompt, &mut stream) {
-                Ok(passed) => {
-                    tasks.push(task(&environment, question, prompt, level, passed));
+            let mut words = String::new();
+            match making.question(level, &mut stream, &mut words) {
+                Ok((question, passed)) => {
+                    tasks.push(task(&environment, question, words, level, passed));
                     break;
                 }
                 Err(Failure(gate, reason)) => rejects.push(Reject {
@@ -125,7 +125,7 @@ pub(in crate::synthesis) fn make(run: &Run, index: u64) -> Result<Output, MakeEr
                     level,
                     gate: gate.to_string(),
                     reason,
-                    prompt,
+                    prompt: words,
                 }),
             }
         }
@@ -181,6 +181,7 @@ fn task(environment: &EnvironmentRecord, question: Question, prompt: String, lev
             search_bits: passed.bits,
         },
         goal: TaskGoal::Search(question),
+        quality: passed.quality,
         augmented: Vec::new(),
         trace: passed.trace,
         gold: passed.gold,
@@ -225,6 +226,15 @@ fn known(web: &Web) -> BTreeMap<String, u32> {
 }
 
 impl Making {
+    /// Drafts a question of a level, puts it in words and examines it.
+    fn question(&mut self, level: u8, stream: &mut Stream, words: &mut String) -> Result<(Question, Passed), Failure> {
+        let (question, thing) = draft(&self.web, level, stream)
+            .ok_or_else(|| Failure("draft", "a walk from a random thing ends too early".to_string()))?;
+        *words = prompt(&question, self.theme, &self.web, stream).map_err(|reason| Failure("draft", reason))?;
+        let passed = self.examine(&question, thing, words, stream)?;
+        Ok((question, passed))
+    }
+
     fn examine(
         &mut self,
         question: &Question,
@@ -252,9 +262,10 @@ impl Making {
         let gold = answers.first().cloned().ok_or_else(|| fails("unique", "there is no answer"))?;
         let same: Vec<u32> =
             all.into_iter().filter(|at| web.thing(*at).is_some_and(|other| other.kind == question.of.kind)).collect();
-        let choices = self.choices(question, same.len());
-        if choices < 100 {
-            return Err(Failure("G3", format!("1 of {choices} answers passes")));
+        let choices = self.choices(question, &same);
+        let right = choices.iter().filter(|choice| question.problems(web, Some(choice)).is_empty()).count();
+        if right * 100 > choices.len() {
+            return Err(Failure("G3", format!("{right} of {} answers pass", choices.len())));
         }
         let shape = shape(question);
         if self.prompts.contains(prompt) || self.shapes.get(&shape).is_some_and(|count| *count >= SAME_SHAPE) {
@@ -284,6 +295,13 @@ impl Making {
         if let Some(passed) = wrong.iter().find(|wrong| question.problems(web, Some(wrong)).is_empty()) {
             return Err(Failure("G4", format!("{passed:?} passes as well")));
         }
+        let quality = Quality {
+            random: choices.len(),
+            random_passed: right,
+            mutants: wrong.len(),
+            equivalent: 0,
+            killed: wrong.len(),
+        };
         let mut alternatives: Vec<String> = answers.iter().skip(1).cloned().collect();
         alternatives.push(if question.ask == Ask::Name { gold.to_lowercase() } else { format!("{gold}.") });
         if let Some(failed) = alternatives.iter().find(|other| !question.problems(web, Some(other)).is_empty()) {
@@ -301,19 +319,22 @@ impl Making {
             gold: attempt(gold),
             alternatives: alternatives.into_iter().map(attempt).collect(),
             wrong: wrong.into_iter().map(attempt).collect(),
-            bits: choices.max(1).ilog2(),
+            quality,
+            bits: choices.len().max(1).ilog2(),
         })
     }
 
-    /// How many answers of the right kind there are.
-    fn choices(&self, question: &Question, things: usize) -> usize {
-        let Ask::Number(name) = &question.ask else { return things };
+    /// All answers of the right kind.
+    fn choices(&self, question: &Question, things: &[u32]) -> Vec<String> {
+        let Ask::Number(name) = &question.ask else {
+            return things.iter().filter_map(|at| self.web.thing(*at)).map(|thing| thing.name.clone()).collect();
+        };
         let relation = self.theme.relations.iter().find(|relation| relation.name == *name);
         match relation.map(|relation| relation.object) {
             Some(Object::Year(least, most) | Object::Number(least, most)) => {
-                usize::try_from(most - least + 1).unwrap_or_default()
+                (least..=most).map(|number| number.to_string()).collect()
             }
-            _ => 0,
+            _ => Vec::new(),
         }
     }
 

@@ -39,27 +39,7 @@ impl Trainer {
     /// [`TrainingError::Write`] names the path that could not be written, as on a full disk; what was there before is as
     /// it was.
     pub fn save(&self, dir: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
-        let dir = dir.as_ref();
-        let path = dir.join(format!("step-{:08}", self.steps));
-        let temporary = dir.join(format!(".step-{:08}.{}.tmp", self.steps, std::process::id()));
-        let written = self.write(&temporary).and_then(|()| {
-            // Left behind by a run that had come as far and was then resumed from an earlier step.
-            if path.exists() {
-                fs::remove_dir_all(&path).map_err(write_error(&path))?;
-            }
-            fs::rename(&temporary, &path).map_err(write_error(&path))
-        });
-        if let Err(error) = written {
-            // What cannot be removed stays under its temporary name.
-            let _ = fs::remove_dir_all(&temporary);
-            return Err(error);
-        }
-        let mut whole = checkpoints(dir)?;
-        whole.sort();
-        for (_, old) in whole.iter().rev().skip(keep.max(1)) {
-            fs::remove_dir_all(old).map_err(write_error(old))?;
-        }
-        Ok(path)
+        save_step(dir.as_ref(), self.steps, keep, |temporary| self.write(temporary))
     }
 
     fn write(&self, dir: &Path) -> Result<()> {
@@ -124,6 +104,36 @@ impl Trainer {
         self.steps = state.steps;
         Ok(())
     }
+}
+
+/// Has `write` fill a folder under another name, renames it to `DIR/step-NNNNNNNN`, which is returned, and removes the
+/// oldest checkpoints beyond `keep`, at least 1.
+pub(crate) fn save_step<E: From<TrainingError>>(
+    dir: &Path,
+    steps: u64,
+    keep: usize,
+    write: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<PathBuf, E> {
+    let path = dir.join(format!("step-{steps:08}"));
+    let temporary = dir.join(format!(".step-{steps:08}.{}.tmp", std::process::id()));
+    let written = write(&temporary).and_then(|()| {
+        // Left behind by a run that had come as far and was then resumed from an earlier step.
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(write_error(&path))?;
+        }
+        Ok(fs::rename(&temporary, &path).map_err(write_error(&path))?)
+    });
+    if let Err(error) = written {
+        // What cannot be removed stays under its temporary name.
+        let _ = fs::remove_dir_all(&temporary);
+        return Err(error);
+    }
+    let mut whole = checkpoints(dir)?;
+    whole.sort();
+    for (_, old) in whole.iter().rev().skip(keep.max(1)) {
+        fs::remove_dir_all(old).map_err(write_error(old))?;
+    }
+    Ok(path)
 }
 
 /// The whole checkpoint of the most steps in a folder; `None` if there is none, or no folder.

@@ -7,11 +7,11 @@ mod options;
 
 use std::time::Instant;
 
-use candle_core::DType;
 use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::latest_checkpoint;
+pub(crate) use checkpoint::save_step;
 pub use events::EventFile;
 pub use metrics::MetricsFile;
 pub use options::{ComputeDtype, OptimizerOptions, TrainerOptions};
@@ -147,23 +147,11 @@ impl Trainer {
         if result.is_err() {
             self.packer.seek(position)?;
             // What failed may be an op far behind the cause.
-            if let Some(name) = self.not_finite()? {
+            if let Some(name) = Parameters::of(&self.varmap, |_| true).not_finite()? {
                 return Err(TrainingError::NotFinite { name: format!("the parameter {name}") });
             }
         }
         result
-    }
-
-    /// The first variable, in order of name, with a NaN or an infinity.
-    fn not_finite(&self) -> Result<Option<String>> {
-        for (name, variable) in Parameters::of(&self.varmap, |_| true).iter() {
-            // In f64 no sum of finite f32 numbers overflows.
-            let sum = variable.as_tensor().detach().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-            if !sum.is_finite() {
-                return Ok(Some(name.to_string()));
-            }
-        }
-        Ok(None)
     }
 
     fn try_step(&mut self) -> Result<StepReport> {

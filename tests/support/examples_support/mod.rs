@@ -22,6 +22,8 @@ static EXAMPLES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
         "rl_loss",
         "convert_v32",
         "distill",
+        "grpo",
+        "train",
     ];
     let arguments: Vec<&str> =
         ["build"].into_iter().chain(names.into_iter().flat_map(|name| ["--example", name])).collect();

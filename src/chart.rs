@@ -2,7 +2,15 @@
 
 use std::fmt::Write;
 
-use super::error::{EvaluationError, Result};
+/// A chart that cannot be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("chart {title:?}: {problem}")]
+pub struct ChartError {
+    /// The title of the panel at fault.
+    pub title: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
 
 /// A line of a chart.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,14 +49,12 @@ const BOTTOM: f64 = 55.0;
 /// Ticks of an axis, about.
 const TICKS: f64 = 6.0;
 
-/// Draws panels side by side. Both axes are linear and begin at 0.
+/// Draws panels side by side. Both axes are linear and begin at 0, the vertical one below it where a `y` is.
 ///
 /// # Errors
-/// If there is no panel, or a panel has no point, a number below 0 or one that is not finite.
-pub fn svg(panels: &[Panel]) -> Result<String> {
-    let fail = |title: &str, problem: &str| {
-        Err(EvaluationError::Chart { title: title.to_string(), problem: problem.to_string() })
-    };
+/// If there is no panel, or a panel has no point, an `x` below 0 or a number that is not finite.
+pub fn svg(panels: &[Panel]) -> Result<String, ChartError> {
+    let fail = |title: &str, problem: &str| Err(ChartError { title: title.to_string(), problem: problem.to_string() });
     if panels.is_empty() {
         return fail("", "no panels");
     }
@@ -62,8 +68,7 @@ pub fn svg(panels: &[Panel]) -> Result<String> {
         if panel.series.iter().any(|series| series.points.is_empty()) || points().next().is_none() {
             return fail(&panel.title, "a series without points");
         }
-        let is_sound = |value: f64| value.is_finite() && value >= 0.0;
-        if points().any(|(x, y)| !is_sound(*x) || !is_sound(*y)) {
+        if points().any(|(x, y)| !x.is_finite() || *x < 0.0 || !y.is_finite()) {
             return fail(&panel.title, "a number that is not finite or below 0");
         }
         draw(&mut out, panel, WIDTH * i as f64);
@@ -73,12 +78,14 @@ pub fn svg(panels: &[Panel]) -> Result<String> {
 }
 
 fn draw(out: &mut String, panel: &Panel, left: f64) {
-    let most =
-        |of: fn(&(f64, f64)) -> f64| panel.series.iter().flat_map(|series| &series.points).map(of).fold(0.0, f64::max);
-    let (x_axis, y_axis) = (Axis::new(most(|point| point.0)), Axis::new(most(|point| point.1)));
+    let extremes = |of: fn(&(f64, f64)) -> f64| {
+        let values = panel.series.iter().flat_map(|series| &series.points).map(of);
+        values.fold((0.0, 0.0), |(least, most): (f64, f64), value| (least.min(value), most.max(value)))
+    };
+    let (x_axis, y_axis) = (Axis::new(extremes(|point| point.0)), Axis::new(extremes(|point| point.1)));
     let (x0, x1, y0, y1) = (left + LEFT, left + WIDTH - RIGHT, HEIGHT - BOTTOM, TOP);
-    let x = |value: f64| x0 + (x1 - x0) * value / x_axis.end;
-    let y = |value: f64| y0 + (y1 - y0) * value / y_axis.end;
+    let x = |value: f64| x0 + (x1 - x0) * x_axis.share(value);
+    let y = |value: f64| y0 + (y1 - y0) * y_axis.share(value);
     let middle = (x0 + x1) / 2.0;
     // Writing to a string does not fail.
     let mut line = |text: String| {
@@ -121,8 +128,10 @@ fn draw(out: &mut String, panel: &Panel, left: f64) {
     }
 }
 
-/// A linear axis from 0.
+/// A linear axis with 0 on it.
 struct Axis {
+    /// 0, or the step below the least number.
+    begin: f64,
     end: f64,
     step: f64,
     /// What labels are divided by, and the letter that says so.
@@ -130,28 +139,35 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis that holds `most`.
-    fn new(most: f64) -> Self {
+    /// An axis from `least`, at most 0, to `most`, at least 0.
+    fn new((least, most): (f64, f64)) -> Self {
+        let range = most - least;
         // Positions in a context are powers of two.
-        let is_binary = most >= 1024.0 && most % 1024.0 == 0.0;
+        let is_binary = range >= 1024.0 && range % 1024.0 == 0.0;
         let unit = if is_binary { (1024.0, "K") } else { (1.0, "") };
-        let rough = if most > 0.0 { most / unit.0 / TICKS } else { 1.0 / TICKS };
+        let rough = if range > 0.0 { range / unit.0 / TICKS } else { 1.0 / TICKS };
         let decade = 10f64.powf(rough.log10().floor());
         let factors: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
         let round = factors.map(|factor| factor * decade).into_iter().find(|step| *step >= rough * 0.999);
         let binary = 2f64.powf(rough.log2().ceil()).max(1.0);
         let step = if is_binary { binary * unit.0 } else { round.unwrap_or(10.0 * decade) };
-        Self { end: step * (most / step).ceil().max(1.0), step, unit }
+        let (begin, end) = (step * (least / step).floor(), step * (most / step).ceil());
+        Self { begin, end: if end > begin { end } else { step }, step, unit }
+    }
+
+    /// Which part of the axis lies before a number.
+    fn share(&self, value: f64) -> f64 {
+        (value - self.begin) / (self.end - self.begin)
     }
 
     fn ticks(&self) -> impl Iterator<Item = f64> {
-        let (step, count) = (self.step, (self.end / self.step).round() as usize);
-        (0..=count).map(move |tick| tick as f64 * step)
+        let (step, first, last) = (self.step, (self.begin / self.step).round(), (self.end / self.step).round());
+        (first as i64..=last as i64).map(move |tick| tick as f64 * step)
     }
 
     fn label(&self, tick: f64) -> String {
         let decimals = (-(self.step / self.unit.0).log10().floor()).max(0.0) as usize;
-        format!("{:.decimals$}{}", tick / self.unit.0, if tick > 0.0 { self.unit.1 } else { "" })
+        format!("{:.decimals$}{}", tick / self.unit.0, if tick != 0.0 { self.unit.1 } else { "" })
     }
 }
 
