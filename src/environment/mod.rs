@@ -3,7 +3,7 @@
 //! [`Toolbox`] is tools with what they do: calls are checked before they are made, and what goes wrong becomes a text
 //! that the model can read. An [`Environment`] is a world with a task: it has tools, changes with their calls, and
 //! judges how the task was done. [`World`] gives an environment's tools to an agent and keeps hold of it for the
-//! verdict. [`Ledger`] is a small one; [`tables`] has those that are made of tables, [`corpus`] those of documents.
+//! verdict. [`Ledger`] is a small one; [`tables`] has those that are made of tables.
 //!
 //! ```
 //! use deepseek_v32::chat::{Message, ToolCall};
@@ -17,7 +17,6 @@
 //! # Ok::<(), deepseek_v32::chat::ToolError>(())
 //! ```
 
-pub mod corpus;
 mod ledger;
 pub mod tables;
 mod task;

@@ -21,8 +21,6 @@ use super::general::Tables;
 use super::program::Goal;
 use super::record::TaskRecord;
 use super::run::{MakeError, Output, Run, Size};
-use super::search::question::Question;
-use super::search::{self, CorpusRecord};
 use super::{gate, make};
 use crate::chat::Tool;
 use crate::environment::Environment;
@@ -33,8 +31,6 @@ use crate::environment::Environment;
 pub enum Category {
     /// Tables and tools over them.
     General,
-    /// Questions over documents.
-    Search,
 }
 
 /// What an environment holds, by category.
@@ -43,8 +39,6 @@ pub enum Category {
 pub enum Content {
     /// Tables and tools.
     General(Tables),
-    /// Documents.
-    Search(CorpusRecord),
 }
 
 /// What a task asks for, by category.
@@ -53,8 +47,6 @@ pub enum Content {
 pub enum TaskGoal {
     /// A program over the tables.
     General(Goal),
-    /// A question over documents.
-    Search(Question),
 }
 
 /// The content of an environment, read and checked: made once and used for all its tasks.
@@ -87,13 +79,12 @@ pub trait Opened: Send + Sync {
 
 impl Category {
     /// All of them, in the order of a run.
-    pub const ALL: [Self; 2] = [Self::General, Self::Search];
+    pub const ALL: [Self; 1] = [Self::General];
 
     /// The name.
     pub fn name(self) -> &'static str {
         match self {
             Self::General => "general",
-            Self::Search => "search",
         }
     }
 
@@ -106,8 +97,6 @@ impl Category {
     pub fn size(self) -> Size {
         match self {
             Self::General => Size { environments: 1_827, tasks: 4_417 },
-            // 150 questions a corpus.
-            Self::Search => Size { environments: 335, tasks: 50_275 },
         }
     }
 
@@ -115,7 +104,6 @@ impl Category {
     pub fn gates(self) -> &'static [&'static str] {
         match self {
             Self::General => &gate::GATES,
-            Self::Search => &search::GATES,
         }
     }
 
@@ -123,7 +111,6 @@ impl Category {
     pub(super) fn part(self) -> u64 {
         match self {
             Self::General => 16,
-            Self::Search => 1,
         }
     }
 
@@ -131,7 +118,6 @@ impl Category {
     pub(super) fn make(self, run: &Run, index: u64) -> std::result::Result<Output, MakeError> {
         match self {
             Self::General => make::make(run, index),
-            Self::Search => search::make(run, index),
         }
     }
 }
@@ -147,7 +133,6 @@ impl Content {
     pub fn category(&self) -> Category {
         match self {
             Self::General(_) => Category::General,
-            Self::Search(_) => Category::Search,
         }
     }
 
@@ -158,7 +143,6 @@ impl Content {
     pub fn open(&self) -> Result<Box<dyn Opened>> {
         match self {
             Self::General(tables) => Ok(Box::new(tables.open()?)),
-            Self::Search(corpus) => Ok(Box::new(corpus.open()?)),
         }
     }
 }
@@ -168,7 +152,6 @@ impl TaskGoal {
     pub fn category(&self) -> Category {
         match self {
             Self::General(_) => Category::General,
-            Self::Search(_) => Category::Search,
         }
     }
 }

@@ -56,12 +56,6 @@ pub enum SynthesisError {
         /// That of the environment.
         expected: Category,
     },
-    /// A record's facts were refused.
-    #[error("a graph is refused: {}", one_line(.problem))]
-    Graph {
-        /// What is wrong.
-        problem: String,
-    },
     /// A task can't be printed as Python.
     #[error("task {task} can't be printed: {}", one_line(.problem))]
     Print {

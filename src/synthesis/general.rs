@@ -58,7 +58,6 @@ impl TaskGoal {
     pub fn general(&self) -> Option<&Goal> {
         match self {
             Self::General(goal) => Some(goal),
-            _ => None,
         }
     }
 }

@@ -13,7 +13,6 @@ pub mod program;
 pub mod record;
 mod report;
 mod run;
-pub mod search;
 mod seed;
 pub mod solver;
 pub mod split;

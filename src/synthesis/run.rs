@@ -62,9 +62,6 @@ pub enum MakeError {
     /// Its tools contradict each other.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// Its facts contradict each other.
-    #[error("a graph is refused: {0}")]
-    Graph(String),
     /// The run has no families.
     #[error("a run needs at least one family")]
     NoFamily,

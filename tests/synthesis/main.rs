@@ -3,7 +3,6 @@
 mod families;
 mod files;
 mod programs;
-mod search;
 mod solvers;
 mod tables;
 mod tasks;
