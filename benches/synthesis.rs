@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use deepseek_v32::environment::tables::TableVerifier;
-use deepseek_v32::synthesis::Run;
+use deepseek_v32::synthesis::{Category, Content, Plan, Run};
 
 /// How many times a function runs in half a second, as a rate.
 fn rate(mut function: impl FnMut() -> u64) -> f64 {
@@ -20,18 +20,24 @@ fn rate(mut function: impl FnMut() -> u64) -> f64 {
 }
 
 fn main() {
-    let run = Run { environments: 48, tasks: 2_240, ..Run::default() };
+    let run = Run { plan: Plan::only(Category::General, 48, 2_240), ..Run::default() };
     let begin = Instant::now();
-    let outputs: Vec<_> = (0..12).filter_map(|index| run.make(index).ok()).collect();
+    let outputs: Vec<_> = (0..12).filter_map(|index| run.make(Category::General, index).ok()).collect();
     let tasks: usize = outputs.iter().map(|output| output.tasks.len()).sum();
     println!("made:      {:>10.0} tasks/s", tasks as f64 / begin.elapsed().as_secs_f64());
-    let worlds: Vec<_> =
-        outputs.iter().filter_map(|output| Some((output.environment.database().ok()?, &output.tasks))).collect();
+    let worlds: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| {
+            let Content::General(tables) = &output.environment.content else { return None };
+            let tasks: Vec<_> = output.tasks.iter().filter_map(|task| Some((task, task.goal.general()?))).collect();
+            Some((tables.database().ok()?, tasks))
+        })
+        .collect();
     let verified = rate(|| {
         let mut count = 0;
         for (database, tasks) in &worlds {
-            for task in *tasks {
-                black_box(task.goal.problems(database, Some(&task.wrong[0].answer), database));
+            for (task, goal) in tasks {
+                black_box(goal.problems(database, Some(&task.wrong[0].answer), database));
                 count += 1;
             }
         }
@@ -41,8 +47,8 @@ fn main() {
     let checked = rate(|| {
         let mut count = 0;
         for (database, tasks) in &worlds {
-            for task in *tasks {
-                let Ok(expected) = task.goal.expected(&mut &*database) else { continue };
+            for (task, goal) in tasks {
+                let Ok(expected) = goal.expected(&mut &*database) else { continue };
                 for wrong in &task.wrong {
                     let answer = serde_json::from_str(&wrong.answer).unwrap_or_default();
                     black_box(expected.problem(&answer, &[]));

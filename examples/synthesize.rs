@@ -1,9 +1,11 @@
 //! Makes environments and verified tasks for agents from a seed, without a model.
 //!
 //! ```bash
-//! cargo run --release --example synthesize -- --out DIR --envs 100 --tasks 400
-//! cargo run --release --example synthesize -- --out DIR --envs 100 --tasks 400 --shard 0/2   # on one machine
-//! cargo run --release --example synthesize -- --out DIR --envs 100 --tasks 400 --shard 1/2   # on another
+//! cargo run --release --example synthesize -- --out DIR                                      # the whole run
+//! cargo run --release --example synthesize -- --out DIR --tasks 2000                         # a part of it
+//! cargo run --release --example synthesize -- --out DIR --categories general --envs 100 --tasks 400
+//! cargo run --release --example synthesize -- --out DIR --tasks 2000 --shard 0/2   # on one machine
+//! cargo run --release --example synthesize -- --out DIR --tasks 2000 --shard 1/2   # on another
 //! cargo run --release --example synthesize -- --export python --from DIR --sample 12 --out TASKS
 //! ```
 //!
@@ -20,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use deepseek_v32::synthesis::family::{FAMILIES, family};
-use deepseek_v32::synthesis::{Progress, Run, Store, export_python};
+use deepseek_v32::synthesis::{Category, Plan, Progress, Run, Store, export_python};
 use indicatif::{ProgressBar, ProgressStyle};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -34,19 +36,23 @@ struct Args {
     /// The folder of the run, or of the export.
     #[arg(long)]
     out: PathBuf,
-    /// Environments of the whole run.
-    #[arg(long, default_value_t = 1827)]
-    envs: u64,
-    /// Tasks of the whole run.
-    #[arg(long, default_value_t = 4417)]
-    tasks: u64,
+    /// The categories, with commas between them. Default: all.
+    #[arg(long, value_delimiter = ',')]
+    categories: Vec<String>,
+    /// Environments of the general category; those of the others follow in proportion. Default: as many as go with the
+    /// tasks, 1827 in a whole run.
+    #[arg(long)]
+    envs: Option<u64>,
+    /// Tasks of all chosen categories. Default: as many as go with the environments, or a whole run.
+    #[arg(long)]
+    tasks: Option<u64>,
     /// The seed; the same one gives the same bytes.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The part of the run to make, as i/n with i from 0.
     #[arg(long, default_value = "0/1")]
     shard: String,
-    /// Families, with commas between them. Default: all.
+    /// Families of the general category, with commas between them. Default: all.
     #[arg(long, value_delimiter = ',')]
     families: Vec<String>,
     /// The levels of the tasks, from 1 to 5.
@@ -92,9 +98,21 @@ fn synthesize(args: Args) -> Result<()> {
         bail!("--levels is {}, expected levels from 1 to 5", args.levels);
     }
     let levels = u8::try_from(low)?..=u8::try_from(high)?;
-    let run = Run { seed: args.seed, environments: args.envs, tasks: args.tasks, levels, families };
+    let mut categories = Vec::new();
+    for name in &args.categories {
+        categories.push(Category::from_name(name).with_context(|| {
+            let known: Vec<&str> = Category::ALL.into_iter().map(Category::name).collect();
+            format!("there is no category {name:?}; there are {}", known.join(", "))
+        })?);
+    }
+    if categories.is_empty() {
+        categories = Category::ALL.to_vec();
+    }
+    let plan = Plan::scaled(&categories, args.envs, args.tasks);
+    let environments = plan.environments();
+    let run = Run { seed: args.seed, plan, levels, families };
     let store = Store::open(&args.out, run)?;
-    let bar = ProgressBar::new(args.envs / of.max(1))
+    let bar = ProgressBar::new(environments / of.max(1))
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} environments, {msg}, {elapsed}, {eta} left")?);
     let (begin, sum) = (Instant::now(), Mutex::new(Progress::default()));
     store.make((shard, of), args.resume, &|part| {

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use deepseek_v32::chat::{Json, Message, Tool};
-use deepseek_v32::environment::tables::TableWorld;
 use deepseek_v32::environment::{Environment, Ledger, ToolFailure, Verdict};
 use deepseek_v32::error::one_line_path;
 use deepseek_v32::rl::Tasks;
@@ -107,7 +105,8 @@ pub fn open(sources: &[Source]) -> Result<Tasks> {
 fn synthesized(dir: &Path, split: Split, level: Option<u8>) -> Result<Vec<Boxed>> {
     let mut environments = BTreeMap::new();
     each_record::<EnvironmentRecord>(&dir.join("envs.jsonl"), |record| {
-        environments.insert(record.id.clone(), record);
+        let opened = record.content.open()?;
+        environments.insert(record.id, opened);
         Ok(())
     })?;
     let mut records = Vec::new();
@@ -120,10 +119,8 @@ fn synthesized(dir: &Path, split: Split, level: Option<u8>) -> Result<Vec<Boxed>
     let world = |task: TaskRecord| -> Result<Boxed> {
         let of = environments.get(&task.environment);
         let of = of.with_context(|| format!("{}: envs.jsonl lacks its environment", task.id))?;
-        let tools: Arc<[_]> = of.tools.clone().into();
-        let database = of.database().with_context(|| task.id.clone())?;
-        let world = TableWorld::new(task.id, task.prompt, database, tools, Arc::new(task.goal));
-        Ok(Box::new(world.with_domain(task.family)))
+        let world = of.world(&task).with_context(|| task.id.clone())?;
+        Ok(named(world, &Some(task.family)))
     };
     let tasks = records.into_iter().map(world).collect::<Result<Vec<_>>>()?;
     ensure!(!tasks.is_empty(), "{}: no task of this split and level", one_line_path(dir));

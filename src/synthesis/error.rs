@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::make::MakeError;
+use super::category::Category;
+use super::run::MakeError;
 use crate::environment::tables::TableError;
 use crate::show::{one_line, one_line_path};
 
@@ -45,6 +46,16 @@ pub enum SynthesisError {
     /// A record's tables were refused.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A task was given to an environment of another category.
+    #[error("task {task} is of the category {got}, expected {expected}")]
+    Category {
+        /// The task.
+        task: String,
+        /// Its category.
+        got: Category,
+        /// That of the environment.
+        expected: Category,
+    },
     /// A task can't be printed as Python.
     #[error("task {task} can't be printed: {}", one_line(.problem))]
     Print {

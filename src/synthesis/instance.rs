@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::category::{Category, Content};
 use super::family::{Entity, Family, Field, Measure, Sort, trip};
+use super::general::Tables;
 use super::record::{EnvironmentRecord, SCHEMA_VERSION, TableRecord, content_id};
 use super::seed::Stream;
 use super::split::Split;
@@ -210,12 +212,15 @@ impl Instance {
             schema_version: SCHEMA_VERSION,
             id: String::new(),
             index: 0,
+            category: Category::General,
             family: self.family.name.to_string(),
             style: self.style.name(),
             split: self.split(),
             schema_hash: self.schema_hash(),
-            tables: self.database.tables().iter().map(TableRecord::new).collect(),
-            tools: self.tools.clone(),
+            content: Content::General(Tables {
+                tables: self.database.tables().iter().map(TableRecord::new).collect(),
+                tools: self.tools.clone(),
+            }),
         };
         EnvironmentRecord { id: content_id(&record), index: self.index, ..record }
     }

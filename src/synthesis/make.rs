@@ -1,68 +1,20 @@
-//! Makes the environments and tasks of a run, each from its place in the run alone.
+//! Makes the environments and tasks of the general category.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use super::category::{Category, TaskGoal};
 use super::compose::Draft;
-use super::family::{FAMILIES, Family};
-use super::gate::{Candidate, Passed, run, shape, shuffled};
+use super::gate::{Candidate, Passed, run as run_solution, shape, shuffled};
 use super::instance::Instance;
-use super::record::{EnvironmentRecord, Reject, SCHEMA_VERSION, TaskRecord};
+use super::record::{Reject, SCHEMA_VERSION, TaskRecord};
+use super::run::{MakeError, Output, Run};
 use super::toolset::augment;
 use crate::chat::{ToolError, ToolSet};
-use crate::environment::tables::{Database, TableError};
-
-/// What a run makes.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// The seed.
-    pub seed: u64,
-    /// How many environments.
-    pub environments: u64,
-    /// How many tasks in all; a few less where an environment does not give enough.
-    pub tasks: u64,
-    /// The levels of the tasks.
-    pub levels: RangeInclusive<u8>,
-    /// The families, by turns.
-    pub families: Vec<&'static Family>,
-}
-
-/// An environment with its tasks.
-#[derive(Debug)]
-pub struct Output {
-    /// The environment.
-    pub environment: EnvironmentRecord,
-    /// Its tasks.
-    pub tasks: Vec<TaskRecord>,
-    /// What was rejected.
-    pub rejects: Vec<Reject>,
-    /// How many tasks came to the gates.
-    pub examined: u64,
-}
-
-/// Why an environment could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MakeError {
-    /// Its tables contradict each other.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// Its tools contradict each other.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// The run has no families.
-    #[error("a run needs at least one family")]
-    NoFamily,
-}
+use crate::environment::tables::Database;
 
 /// Drafts that are tried for one step.
 const TRIES: usize = 24;
-
-impl Default for Run {
-    fn default() -> Self {
-        Self { seed: 0, environments: 1827, tasks: 4417, levels: 1..=5, families: FAMILIES.to_vec() }
-    }
-}
 
 /// An environment in the making.
 struct Making {
@@ -86,49 +38,41 @@ struct Step {
     passed: Passed,
 }
 
-impl Run {
-    /// How many tasks an environment gets.
-    fn quota(&self, index: u64) -> usize {
-        let until = |count: u64| u128::from(self.tasks) * u128::from(count) / u128::from(self.environments.max(1));
-        usize::try_from(until(index + 1) - until(index)).unwrap_or(usize::MAX)
-    }
-
-    /// Makes the environment with a place in the run.
-    ///
-    /// # Errors
-    /// There is no family, or a family's data contradict each other.
-    pub fn make(&self, index: u64) -> Result<Output, MakeError> {
-        let count = u64::try_from(self.families.len()).unwrap_or(u64::MAX);
-        let place = index.checked_rem(count).and_then(|place| usize::try_from(place).ok());
-        let family = place.and_then(|place| self.families.get(place)).ok_or(MakeError::NoFamily)?;
-        let instance = Instance::new(self.seed, index, family)?;
-        let mut making = Making {
-            checks: checks(&instance)?,
-            counterfactuals: vec![instance.counterfactual(0)?, instance.counterfactual(1)?],
-            shuffled: shuffled(&instance.database, &mut instance.stream("order"))?,
-            instance,
-            shapes: BTreeMap::new(),
-            prompts: BTreeSet::new(),
-            rejects: Vec::new(),
-            examined: 0,
-        };
-        let quota = self.quota(index);
-        let mut kept: Vec<(Step, Option<String>)> = Vec::new();
-        for chain in 0..quota * 4 + 4 {
-            if kept.len() >= quota {
-                break;
-            }
-            let steps = making.chain(chain, self.levels.clone())?;
-            let mut goals: Vec<Option<String>> = vec![None];
-            goals.extend(steps.iter().map(|step| Some(step.prompt.clone())));
-            let room = quota - kept.len();
-            let mut steps: Vec<_> = steps.into_iter().zip(goals).collect();
-            steps.retain(|(step, _)| self.levels.contains(&step.level));
-            // The hardest ones, where there is no room for all.
-            kept.extend(steps.split_off(steps.len().saturating_sub(room)));
+/// Makes the environment with a place in the run.
+///
+/// # Errors
+/// There is no family, or a family's data contradict each other.
+pub(super) fn make(run: &Run, index: u64) -> Result<Output, MakeError> {
+    let count = u64::try_from(run.families.len()).unwrap_or(u64::MAX);
+    let place = index.checked_rem(count).and_then(|place| usize::try_from(place).ok());
+    let family = place.and_then(|place| run.families.get(place)).ok_or(MakeError::NoFamily)?;
+    let instance = Instance::new(run.seed, index, family)?;
+    let mut making = Making {
+        checks: checks(&instance)?,
+        counterfactuals: vec![instance.counterfactual(0)?, instance.counterfactual(1)?],
+        shuffled: shuffled(&instance.database, &mut instance.stream("order"))?,
+        instance,
+        shapes: BTreeMap::new(),
+        prompts: BTreeSet::new(),
+        rejects: Vec::new(),
+        examined: 0,
+    };
+    let quota = run.quota(Category::General, index);
+    let mut kept: Vec<(Step, Option<String>)> = Vec::new();
+    for chain in 0..quota * 4 + 4 {
+        if kept.len() >= quota {
+            break;
         }
-        Ok(making.finish(kept))
+        let steps = making.chain(chain, run.levels.clone())?;
+        let mut goals: Vec<Option<String>> = vec![None];
+        goals.extend(steps.iter().map(|step| Some(step.prompt.clone())));
+        let room = quota - kept.len();
+        let mut steps: Vec<_> = steps.into_iter().zip(goals).collect();
+        steps.retain(|(step, _)| run.levels.contains(&step.level));
+        // The hardest ones, where there is no room for all.
+        kept.extend(steps.split_off(steps.len().saturating_sub(room)));
     }
+    Ok(making.finish(kept))
 }
 
 fn checks(instance: &Instance) -> Result<ToolSet, ToolError> {
@@ -178,6 +122,7 @@ impl Making {
         let prompt = draft.prompt(&self.instance, stream);
         self.examined += 1;
         let reject = |gate: &str, reason: String, prompt: String| Reject {
+            category: Category::General,
             environment: self.instance.index,
             family: self.instance.family.name.to_string(),
             level,
@@ -240,10 +185,11 @@ impl Making {
         let mut tasks = Vec::new();
         for (step, parent) in kept {
             let goal = step.draft.goal(&self.instance);
-            let trace = match run(&self.instance.database, &self.instance.tools, &goal, None) {
+            let trace = match run_solution(&self.instance.database, &self.instance.tools, &goal, None) {
                 Ok((trace, answer, _)) if is_text(&answer, &step.passed.gold.answer) => trace,
                 other => {
                     self.rejects.push(Reject {
+                        category: Category::General,
                         environment: self.instance.index,
                         family: self.instance.family.name.to_string(),
                         level: step.level,
@@ -261,13 +207,13 @@ impl Making {
                 id: String::new(),
                 environment: environment.id.clone(),
                 parent: parent.and_then(|prompt| ids.get(&prompt).cloned()),
-                category: "general".to_string(),
+                category: Category::General,
                 family: environment.family.clone(),
                 split: environment.split.of_task(&format!("{}/{}", environment.id, step.chain)),
                 level: step.level,
                 shape: shape(&goal),
                 prompt: step.prompt,
-                goal,
+                goal: TaskGoal::General(goal),
                 difficulty,
                 quality: step.passed.quality,
                 augmented: step.augmented,

@@ -1,16 +1,18 @@
 //! What is written to files: environments, tasks, and what was rejected.
+//!
+//! What only one category has stands in [`Content`] and [`TaskGoal`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
 
-use super::program::Goal;
+use super::category::{Category, Content, TaskGoal};
 use super::split::Split;
-use crate::environment::tables::{Column, Database, Table, TableError, TableTool, Value, hash};
+use crate::environment::tables::{Column, Table, TableError, Value, hash};
 
 /// The version of the format.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// An environment: tables and tools.
+/// An environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvironmentRecord {
@@ -18,20 +20,20 @@ pub struct EnvironmentRecord {
     pub schema_version: u32,
     /// The hash of all that follows.
     pub id: String,
-    /// Its place in the run.
+    /// Its place among those of its category.
     pub index: u64,
+    /// The category.
+    pub category: Category,
     /// Its family.
     pub family: String,
     /// How things are named in it.
     pub style: String,
     /// Its split.
     pub split: Split,
-    /// The hash of tables, columns, kinds and references, without rows.
+    /// The hash of its form without its data: of tables, columns, kinds and references without rows.
     pub schema_hash: String,
-    /// The tables.
-    pub tables: Vec<TableRecord>,
-    /// The tools.
-    pub tools: Vec<TableTool>,
+    /// What it holds.
+    pub content: Content,
 }
 
 /// A table.
@@ -60,7 +62,7 @@ pub struct TaskRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// The category.
-    pub category: String,
+    pub category: Category,
     /// The family of its environment.
     pub family: String,
     /// Its split.
@@ -69,8 +71,8 @@ pub struct TaskRecord {
     pub level: u8,
     /// What it asks, for the agent.
     pub prompt: String,
-    /// What it asks, as a program: verifier and solution.
-    pub goal: Goal,
+    /// What it asks, in the form that is verifier and solution.
+    pub goal: TaskGoal,
     /// How hard it is.
     pub difficulty: Difficulty,
     /// How its verifier was tried.
@@ -152,11 +154,11 @@ pub struct Difficulty {
     pub calls: usize,
     /// Conditions.
     pub conditions: usize,
-    /// Steps from one table to another.
+    /// Steps from one table, or document, to another.
     pub hops: usize,
     /// Slots to fill.
     pub slots: usize,
-    /// Rows of the environment.
+    /// Rows, documents or files of the environment.
     pub rows: usize,
     /// The logarithm to base 2 of the number of answers of the right form, rounded down.
     pub search_bits: u32,
@@ -166,7 +168,9 @@ pub struct Difficulty {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reject {
-    /// The environment's place in the run.
+    /// The category.
+    pub category: Category,
+    /// The environment's place among those of the category.
     pub environment: u64,
     /// The family.
     pub family: String,
@@ -208,14 +212,6 @@ impl TableRecord {
 }
 
 impl EnvironmentRecord {
-    /// The first state.
-    ///
-    /// # Errors
-    /// The tables are refused.
-    pub fn database(&self) -> Result<Database, TableError> {
-        Database::new(self.tables.iter().map(TableRecord::table).collect::<Result<_, _>>()?)
-    }
-
     /// The hash that is the id.
     pub fn content_id(&self) -> String {
         content_id(&Self { id: String::new(), index: 0, ..self.clone() })

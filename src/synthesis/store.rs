@@ -1,21 +1,18 @@
 //! The files of a run: parts that are written whole or not at all, and what is made of them in the end.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::category::Category;
 use super::error::{Result, SynthesisError};
-use super::gate::GATES;
-use super::make::{Output, Run};
-
-/// Environments of one part.
-const PART: u64 = 16;
+use super::report::Counts;
+use super::run::{Output, Run, Size};
 
 /// A run with its folder.
 #[derive(Debug, Clone)]
@@ -35,26 +32,20 @@ pub struct Progress {
     pub rejects: u64,
 }
 
-/// What the report counts of a task.
-#[derive(Debug, Deserialize)]
-struct Counted {
-    family: String,
-    level: u8,
-    split: Option<String>,
-    gate: Option<String>,
-    shape: Option<String>,
-}
-
-/// What the report counts of an environment.
-#[derive(Debug, Deserialize)]
-struct CountedEnvironment {
-    split: String,
-    schema_hash: String,
-}
-
+/// What a part has besides records.
 #[derive(Debug, Serialize, Deserialize)]
-struct Tally {
-    examined: u64,
+pub(super) struct Tally {
+    /// The category.
+    pub category: Category,
+    /// How many tasks came to the gates.
+    pub examined: u64,
+}
+
+/// Environments of one category that are made and written together.
+struct Part {
+    category: Category,
+    number: u64,
+    range: Range<u64>,
 }
 
 impl Store {
@@ -70,8 +61,7 @@ impl Store {
         let settings = json!({
             "schema_version": super::record::SCHEMA_VERSION,
             "seed": store.run.seed,
-            "environments": store.run.environments,
-            "tasks": store.run.tasks,
+            "plan": store.run.plan,
             "levels": [store.run.levels.start(), store.run.levels.end()],
             "families": families,
         });
@@ -88,12 +78,20 @@ impl Store {
         Ok(store)
     }
 
-    fn part(&self, part: u64) -> PathBuf {
-        self.folder.join("parts").join(format!("{part:06}.txt"))
+    fn path(&self, part: &Part) -> PathBuf {
+        self.folder.join("parts").join(format!("{}-{:06}.txt", part.category, part.number))
     }
 
-    fn parts(&self) -> u64 {
-        self.run.environments.div_ceil(PART)
+    /// The parts of the run, in the order of its records.
+    fn parts(&self) -> Vec<Part> {
+        let of_category = |(category, size): (Category, Size)| {
+            let count = category.part();
+            (0..size.environments.div_ceil(count)).map(move |number| {
+                let range = number * count..size.environments.min((number + 1) * count);
+                Part { category, number, range }
+            })
+        };
+        self.run.plan.iter().flat_map(of_category).collect()
     }
 
     /// Makes the parts of a shard: every `of`-th one, from `shard` on. With `resume`, parts that are there stay.
@@ -106,17 +104,18 @@ impl Store {
             let expected = format!("less than the {of} shards");
             return Err(SynthesisError::Value { what: "the shard", expected, got: shard.to_string() });
         }
-        let due: Vec<u64> = (0..self.parts()).filter(|part| part % of == shard).collect();
+        let due: Vec<Part> =
+            (0..).zip(self.parts()).filter(|(at, _): &(u64, _)| at % of == shard).map(|(_, part)| part).collect();
         due.into_par_iter().try_for_each(|part| {
-            let path = self.part(part);
+            let path = self.path(&part);
             if resume && path.exists() {
-                on_part(&Progress { environments: self.range(part).count() as u64, ..Progress::default() });
+                on_part(&Progress { environments: part.range.end - part.range.start, ..Progress::default() });
                 return Ok(());
             }
             let mut text = Vec::new();
             let mut progress = Progress::default();
-            for index in self.range(part) {
-                let output = self.run.make(index)?;
+            for index in part.range {
+                let output = self.run.make(part.category, index)?;
                 progress.environments += 1;
                 progress.tasks += output.tasks.len() as u64;
                 progress.rejects += output.rejects.len() as u64;
@@ -128,13 +127,9 @@ impl Store {
         })
     }
 
-    fn range(&self, part: u64) -> std::ops::Range<u64> {
-        part * PART..self.run.environments.min((part + 1) * PART)
-    }
-
     /// Whether every part of the run is there.
     pub fn is_whole(&self) -> bool {
-        (0..self.parts()).all(|part| self.part(part).exists())
+        self.parts().iter().all(|part| self.path(part).exists())
     }
 
     /// Writes `envs.jsonl`, `tasks.jsonl`, `rejects.jsonl` and `report.md` from the parts, and returns the report.
@@ -150,8 +145,8 @@ impl Store {
             writers.push(BufWriter::new(File::create(&path).map_err(SynthesisError::file(&path))?));
         }
         let mut counts = Counts::default();
-        for part in 0..self.parts() {
-            let path = self.part(part);
+        for part in self.parts() {
+            let path = self.path(&part);
             let reader = BufReader::new(File::open(&path).map_err(SynthesisError::file(&path))?);
             for line in reader.lines() {
                 let line = line.map_err(SynthesisError::file(&path))?;
@@ -179,7 +174,8 @@ fn lines(output: &Output, text: &mut Vec<u8>) {
     line("environment", json_line(&output.environment));
     output.tasks.iter().for_each(|task| line("task", json_line(task)));
     output.rejects.iter().for_each(|reject| line("reject", json_line(reject)));
-    line("tally", json_line(&Tally { examined: output.examined }));
+    let tally = Tally { category: output.environment.category, examined: output.examined };
+    line("tally", json_line(&tally));
 }
 
 /// A record as it is written. Records are made of texts and whole numbers, which always have a form in JSON.
@@ -199,74 +195,4 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::rename(&temporary, path)
     };
     write().map_err(SynthesisError::file(path))
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    environments: u64,
-    examined: u64,
-    tasks: u64,
-    families: BTreeMap<String, u64>,
-    levels: BTreeMap<u8, u64>,
-    splits: BTreeMap<String, (u64, u64)>,
-    gates: BTreeMap<String, u64>,
-    schemas: std::collections::BTreeSet<String>,
-    shapes: std::collections::BTreeSet<String>,
-}
-
-impl Counts {
-    fn add(&mut self, kind: &str, text: &str) -> serde_json::Result<()> {
-        match kind {
-            "environment" => {
-                let environment: CountedEnvironment = serde_json::from_str(text)?;
-                self.environments += 1;
-                self.splits.entry(environment.split).or_default().0 += 1;
-                self.schemas.insert(environment.schema_hash);
-            }
-            "tally" => self.examined += serde_json::from_str::<Tally>(text)?.examined,
-            _ => {
-                let counted: Counted = serde_json::from_str(text)?;
-                if let Some(gate) = counted.gate {
-                    *self.gates.entry(gate).or_default() += 1;
-                } else {
-                    self.tasks += 1;
-                    *self.families.entry(counted.family).or_default() += 1;
-                    *self.levels.entry(counted.level).or_default() += 1;
-                    self.splits.entry(counted.split.unwrap_or_default()).or_default().1 += 1;
-                    self.shapes.extend(counted.shape);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn report(&self, run: &Run) -> String {
-        let mut text = format!(
-            "# Synthesis\n\nSeed {}: {} environments with {} schemas, {} tasks with {} shapes, {} drafts at the \
-             gates.\n\n## Gates\n\n| gate | rejected |\n|---|---|\n",
-            run.seed,
-            self.environments,
-            self.schemas.len(),
-            self.tasks,
-            self.shapes.len(),
-            self.examined
-        );
-        // A text always has room for more.
-        for gate in GATES {
-            let _ = writeln!(text, "| {gate} | {} |", self.gates.get(gate).copied().unwrap_or_default());
-        }
-        text.push_str("\n## Levels\n\n| level | tasks |\n|---|---|\n");
-        for (level, tasks) in &self.levels {
-            let _ = writeln!(text, "| {level} | {tasks} |");
-        }
-        text.push_str("\n## Splits\n\n| split | environments | tasks |\n|---|---|---|\n");
-        for (split, (environments, tasks)) in &self.splits {
-            let _ = writeln!(text, "| {split} | {environments} | {tasks} |");
-        }
-        text.push_str("\n## Families\n\n| family | tasks |\n|---|---|\n");
-        for (family, tasks) in &self.families {
-            let _ = writeln!(text, "| {family} | {tasks} |");
-        }
-        text
-    }
 }

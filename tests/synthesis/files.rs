@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use deepseek_v32::synthesis::{Run, Store, export_python};
+use deepseek_v32::synthesis::{Category, Plan, Run, Store, export_python};
 
 fn run() -> Run {
-    Run { seed: 3, environments: 40, tasks: 80, ..Run::default() }
+    Run { seed: 3, plan: Plan::only(Category::General, 40, 80), ..Run::default() }
 }
 
 fn read(folder: &Path) -> Vec<String> {
@@ -37,7 +37,7 @@ fn exported_tasks_are_judged_by_python_as_here() {
     let python = ["python3.11", "python3"].into_iter().find(|name| Command::new(name).arg("-V").output().is_ok());
     let Some(python) = python else { return println!("skipped: there is no Python") };
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Store::open(from.path(), Run { environments: 12, tasks: 48, ..run() }).unwrap();
+    let store = Store::open(from.path(), Run { plan: Plan::only(Category::General, 12, 48), ..run() }).unwrap();
     store.make((0, 1), false, &|_| {}).unwrap();
     store.merge().unwrap();
     let count = export_python(from.path(), 30, 1, to.path()).unwrap();
@@ -58,4 +58,21 @@ fn exported_tasks_are_judged_by_python_as_here() {
     stored["wrong"].as_array_mut().unwrap().push(gold);
     fs::write(&answers, stored.to_string()).unwrap();
     assert!(!audit(&folders[..1]).0);
+}
+
+#[test]
+fn a_smaller_plan_keeps_the_proportions() {
+    let full = Plan::full(&Category::ALL);
+    assert_eq!(Plan::scaled(&Category::ALL, None, None), full);
+    assert_eq!(Plan::scaled(&Category::ALL, Some(1827), Some(full.tasks())), full);
+    assert_eq!(Plan::scaled(&[Category::General], Some(36), Some(180)), Plan::only(Category::General, 36, 180));
+    for tasks in [1, 17, 1_000, full.tasks() / 3] {
+        let plan = Plan::scaled(&Category::ALL, None, Some(tasks));
+        assert_eq!(plan.tasks(), tasks);
+        for (category, size) in plan.iter() {
+            let exact = tasks as f64 * category.size().tasks as f64 / full.tasks() as f64;
+            assert!((size.tasks as f64 - exact).abs() < 1.0, "{category}: {size:?}, expected {exact}");
+            assert_eq!(size.environments == 0, size.tasks == 0, "{category}: {size:?}");
+        }
+    }
 }

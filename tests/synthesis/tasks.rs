@@ -6,23 +6,34 @@ use deepseek_v32::chat::ToolCall;
 use deepseek_v32::environment::World;
 use deepseek_v32::environment::tables::{Database, TableVerifier, TableWorld};
 use deepseek_v32::synthesis::family::FAMILIES;
+use deepseek_v32::synthesis::program::Goal;
 use deepseek_v32::synthesis::record::{Attempt, TaskRecord};
 use deepseek_v32::synthesis::split::{Split, unseen_family};
-use deepseek_v32::synthesis::{Output, Run};
+use deepseek_v32::synthesis::{Category, Content, Output, Plan, Run, Tables};
 
 fn run(seed: u64) -> Run {
-    Run { seed, environments: 12, tasks: 96, ..Run::default() }
+    Run { seed, plan: Plan::only(Category::General, 12, 96), ..Run::default() }
 }
 
 fn outputs() -> &'static [Output] {
     static OUTPUTS: OnceLock<Vec<Output>> = OnceLock::new();
-    OUTPUTS.get_or_init(|| (0..12).map(|index| run(7).make(index).unwrap()).collect())
+    OUTPUTS.get_or_init(|| (0..12).map(|index| run(7).make(Category::General, index).unwrap()).collect())
+}
+
+fn tables(output: &Output) -> &Tables {
+    match &output.environment.content {
+        Content::General(tables) => tables,
+    }
+}
+
+fn goal(task: &TaskRecord) -> &Goal {
+    task.goal.general().unwrap()
 }
 
 fn each_task(mut see: impl FnMut(&Output, &Database, &TaskRecord)) {
     let mut count = 0;
     for output in outputs() {
-        let database = output.environment.database().unwrap();
+        let database = tables(output).database().unwrap();
         for task in &output.tasks {
             see(output, &database, task);
             count += 1;
@@ -33,8 +44,8 @@ fn each_task(mut see: impl FnMut(&Output, &Database, &TaskRecord)) {
 
 /// The state after the calls of an attempt, made as an agent makes them.
 fn world(output: &Output, database: &Database, task: &TaskRecord) -> World {
-    let tools = output.environment.tools.clone().into();
-    World::new(Box::new(TableWorld::new(&task.id, &task.prompt, database.clone(), tools, Arc::new(task.goal.clone()))))
+    let tools = tables(output).tools.clone().into();
+    World::new(Box::new(TableWorld::new(&task.id, &task.prompt, database.clone(), tools, Arc::new(goal(task).clone()))))
 }
 
 fn attempt(output: &Output, database: &Database, task: &TaskRecord, attempt: &Attempt) -> bool {
@@ -75,8 +86,8 @@ fn stored_answers_pass_or_fail_as_they_should() {
             assert!(!attempt(output, database, task, other), "{}: {}", task.prompt, other.answer);
             wrong += 1;
         }
-        assert!(!task.goal.problems(database, None, database).is_empty());
-        assert!(!task.goal.problems(database, Some("{}"), database).is_empty());
+        assert!(!goal(task).problems(database, None, database).is_empty());
+        assert!(!goal(task).problems(database, Some("{}"), database).is_empty());
     });
     assert!(wrong > 200, "{wrong} wrong answers");
 }
@@ -96,12 +107,12 @@ fn ids_are_hashes_and_parents_are_easier() {
 
 #[test]
 fn an_environment_depends_on_its_place_alone() {
-    let (all, more) = (run(7), Run { environments: 12, ..run(7) });
+    let (all, more) = (run(7), Run { seed: 7, plan: run(7).plan.and(Category::General, 24, 192), ..run(7) });
     for index in [11, 3] {
-        let (a, b) = (all.make(index).unwrap(), more.make(index).unwrap());
+        let (a, b) = (all.make(Category::General, index).unwrap(), more.make(Category::General, index).unwrap());
         assert_eq!((a.environment, a.tasks, a.rejects), (b.environment, b.tasks, b.rejects));
     }
-    assert_ne!(run(8).make(3).unwrap().environment.id, outputs()[3].environment.id);
+    assert_ne!(run(8).make(Category::General, 3).unwrap().environment.id, outputs()[3].environment.id);
 }
 
 #[test]
@@ -119,7 +130,7 @@ fn splits_keep_environments_and_families_apart() {
 #[test]
 fn the_trip_planner_has_the_fifteen_tools() {
     let trip = outputs().iter().find(|output| output.environment.family == "trip").unwrap();
-    let mut names: Vec<&str> = trip.environment.tools.iter().map(|tool| tool.name.as_str()).collect();
+    let mut names: Vec<&str> = tables(trip).tools.iter().map(|tool| tool.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(
         names,

@@ -35,7 +35,7 @@ def audit(folder):
     modules["solution"].solve(tools)
     counts = {
         "solution": (int(verify(environment, tools.answer, tools.state)), 1, True),
-        "nothing": (int(verify(environment, None, environment["tables"])), 1, False),
+        "nothing": (int(verify(environment, None, Tools(environment).state)), 1, False),
         "gold": (int(passes(answers["gold"])), 1, True),
         "alternatives": (sum(map(passes, answers["alternatives"])), len(answers["alternatives"]), True),
         "wrong": (sum(map(passes, answers["wrong"])), len(answers["wrong"]), False),

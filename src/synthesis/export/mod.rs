@@ -6,15 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as JsonValue, json};
+use serde_json::json;
 
+use super::category::Opened;
 use super::error::{Result, SynthesisError};
-use super::program::python;
 use super::record::{EnvironmentRecord, TaskRecord};
 use super::store::write_whole;
-use crate::environment::tables::{Database, hash};
+use crate::environment::tables::hash;
 
-const TOOLS: &str = include_str!("tools.py");
 const AUDIT: &str = include_str!("audit.py");
 
 /// Calls `see` with every record of a file of JSON lines.
@@ -57,8 +56,8 @@ pub fn export_python(from: &Path, sample: usize, seed: u64, to: &Path) -> Result
     write_whole(&to.join("audit.py"), AUDIT.as_bytes())?;
     each_record(&from.join("envs.jsonl"), |environment: EnvironmentRecord| {
         let Some(tasks) = tasks.remove(&environment.id) else { return Ok(()) };
-        let database = environment.database()?;
-        tasks.iter().try_for_each(|task| write_task(&environment, &database, task, to))
+        let opened = environment.content.open()?;
+        tasks.iter().try_for_each(|task| write_task(&*opened, task, to))
     })?;
     if let Some(environment) = tasks.keys().next() {
         let problem = format!("there is no environment {environment}");
@@ -67,47 +66,15 @@ pub fn export_python(from: &Path, sample: usize, seed: u64, to: &Path) -> Result
     Ok(count)
 }
 
-/// The tables, their keys and what their columns refer to.
-fn environment_json(database: &Database) -> JsonValue {
-    let (mut tables, mut keys, mut references) = (Map::new(), Map::new(), Map::new());
-    for table in database.tables() {
-        let columns: Vec<usize> = (0..table.columns().len()).collect();
-        tables.insert(table.name().to_string(), table.rows().iter().map(|row| table.row_json(row, &columns)).collect());
-        keys.insert(table.name().to_string(), json!(table.key().name));
-        for column in table.columns() {
-            if let Some(target) = &column.references {
-                references.insert(format!("{}.{}", table.name(), column.name), json!(target));
-            }
-        }
-    }
-    json!({"tables": tables, "keys": keys, "references": references})
-}
-
-fn write_task(environment: &EnvironmentRecord, database: &Database, task: &TaskRecord, to: &Path) -> Result<()> {
+fn write_task(opened: &dyn Opened, task: &TaskRecord, to: &Path) -> Result<()> {
     let folder = to.join(&task.id);
     fs::create_dir_all(&folder).map_err(SynthesisError::file(&folder))?;
-    let print = |problem: String| SynthesisError::Print { task: task.id.clone(), problem };
-    let solution = python::solution(&task.goal, &environment.tools, database).map_err(print)?;
-    let verifier = python::verifier(&task.goal, database).map_err(print)?;
-    let definitions: Vec<_> = environment.tools.iter().map(|tool| tool.definition(database)).collect();
     let about = json!({
-        "id": task.id, "prompt": task.prompt, "tools": definitions, "category": task.category,
+        "id": task.id, "prompt": task.prompt, "tools": opened.tools(), "category": task.category,
         "family": task.family, "level": task.level, "split": task.split, "difficulty": task.difficulty,
     });
     let answers = json!({"gold": task.gold, "alternatives": task.alternatives, "wrong": task.wrong});
-    let specs = json!(json!(environment.tools).to_string());
-    let tools = format!(
-        "import copy\nimport json\nfrom datetime import date, timedelta\n\nTOOLS = json.loads(\n    {specs}\n)\n\n\n{TOOLS}"
-    );
-    for (name, text) in [
-        ("task.json", format!("{about:#}\n")),
-        ("environment.json", format!("{:#}\n", environment_json(database))),
-        ("tools.py", tools),
-        ("solution.py", solution),
-        ("verify.py", verifier),
-        ("answers.json", format!("{answers:#}\n")),
-    ] {
-        write_whole(&folder.join(name), text.as_bytes())?;
-    }
-    Ok(())
+    let mut files = opened.python(task)?;
+    files.extend([("task.json", format!("{about:#}\n")), ("answers.json", format!("{answers:#}\n"))]);
+    files.iter().try_for_each(|(name, text)| write_whole(&folder.join(name), text.as_bytes()))
 }
