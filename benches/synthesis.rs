@@ -28,7 +28,7 @@ fn main() {
     let worlds: Vec<_> = outputs
         .iter()
         .filter_map(|output| {
-            let Content::General(tables) = &output.environment.content else { return None };
+            let Content::General(tables) = &output.environment.content;
             let tasks: Vec<_> = output.tasks.iter().filter_map(|task| Some((task, task.goal.general()?))).collect();
             Some((tables.database().ok()?, tasks))
         })
