@@ -39,7 +39,7 @@ fn steps(out: &Path) -> Vec<Value> {
 #[test]
 fn a_run_ends_goes_on_and_can_be_replayed() {
     let dir = tempfile::tempdir().unwrap();
-    let few = [("steps = 60\n", "steps = 4\nkeep_rollouts = 9\nkeep = 2\n"), ("steps = 80\n", "steps = 3\n")];
+    let few = [("steps = 150\n", "steps = 4\nkeep_rollouts = 9\nkeep = 2\n"), ("steps = 80\n", "steps = 3\n")];
     let run = |name: &str, more: &[&str]| {
         let out = dir.path().join(name);
         let path = config("grpo/drawers.toml", dir.path(), &out, &few);
