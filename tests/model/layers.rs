@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `src/`, lowest layer first; a module may use those of the lines before its own.
 const LAYERS: [&[&str]; 11] = [
-    &["show", "foreign"],
+    &["show", "foreign", "chart", "statistics"],
     &["config", "grammar"],
     &["ops"],
     &["weights", "distributed"],
